@@ -1,0 +1,1 @@
+"""Everything about cards: the commands, the objects, the plan. Nothing about gRPC, databases or people."""

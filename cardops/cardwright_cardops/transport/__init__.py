@@ -1,0 +1,1 @@
+"""Ways to reach a card: PC/SC, in process, and a redacted trace of either."""

@@ -1,0 +1,1 @@
+"""The contracts between the parts: protobuf definitions and their generated modules."""

@@ -1,0 +1,1 @@
+"""The card management server."""

@@ -1,0 +1,1 @@
+"""Cards, readers and workstations that exist only in memory and that strangers accept as real."""
