@@ -1,0 +1,57 @@
+# Every target first installs what is missing (scripts/setup); with nothing missing that takes a moment.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PY := .venv/bin/python
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 20
+# Further arguments for pytest, for example: make test PYTEST_ARGS="tests/iso7816 -k tlv"
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test lint typecheck bench fuzz mutants proto docs clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## install what is missing: system packages (apt-get, as root or through sudo) and .venv
+	@scripts/setup test
+
+demo: setup  ## a virtual card is set up, inspected and checked, from nothing
+	@$(PY) -m cardwright_clients.demo
+
+# All three run even if one fails, so that one run shows everything; pytest comes last.
+test: setup  ## lint, types, then the whole test suite
+	@status=0; \
+	.venv/bin/ruff check . || status=1; \
+	.venv/bin/mypy || status=1; \
+	$(PY) -m pytest -n auto --dist loadgroup --durations=10 $(PYTEST_ARGS) || status=1; \
+	exit $$status
+
+lint: setup typecheck  ## ruff, then mypy
+	@.venv/bin/ruff check .
+
+typecheck: setup  ## mypy, strict
+	@.venv/bin/mypy
+
+bench: setup  ## measure, side by side with the public tools that are installed
+	@$(PY) bench/run.py
+
+fuzz:  ## each target of tests/fuzz for FUZZ_SECONDS (20) seconds
+	@scripts/setup test fuzz
+	@scripts/fuzz $(FUZZ_SECONDS)
+
+mutants: setup  ## mutation tests of tests/mutants/*.toml, in a copy of the tree; fails under 85 % killed
+	@scripts/mutants
+
+proto: setup  ## regenerate the committed modules beside the .proto files
+	@$(PY) scripts/proto.py
+
+docs: setup  ## regenerate the tables in docs that are made from the code
+	@$(PY) scripts/errors_doc.py
+
+clean:  ## remove .venv and everything that tools left behind
+	@rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""What every test may use: the shared data folder, hypothesis profiles, and one queue for the pcscd socket."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A shared machine can stall any example, so wall-clock deadlines only make tests flaky; pytest-timeout stops hangs.
+settings.register_profile("dev", deadline=None)
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests marked ``pcscd`` into one xdist group: the socket's path is fixed, so one worker has it."""
+    for item in items:
+        if item.get_closest_marker("pcscd") is not None:
+            item.add_marker(pytest.mark.xdist_group("pcscd"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the published vectors, card images and tables, which are not part of this repository.
+
+    ``CARDWRIGHT_SHARED_DATA`` names it, else it is looked for beside the repository; without it the test is skipped.
+    """
+    named = os.environ.get("CARDWRIGHT_SHARED_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        if named:
+            pytest.fail(f"CARDWRIGHT_SHARED_DATA names {folder}, which is not a folder")
+        pytest.skip(f"published vectors and card images are not here: no folder {folder}")
+    return folder
