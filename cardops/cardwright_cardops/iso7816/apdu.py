@@ -110,7 +110,7 @@ class ResponseAPDU:
         if len(raw) < 2:
             raise MalformedApdu(
                 f"the card answered {len(raw)} octets, fewer than a status word",
-                effect="Whether the card executed the command is not known.",
+                effect="Whether the card carried out the command is not known.",
                 advice="Take the card out, put it back and try again.",
             )
         return cls(raw[:-2], raw[-2] << 8 | raw[-1])

@@ -155,7 +155,7 @@ class SecureMessagingBroken(StatusError):
 
     code = "SM_BROKEN"
     meaning = "the protection of the command was missing or wrong"
-    default_advice = "Start again; if it happens each time, something between program and card alters commands."
+    default_advice = "Start again; if it happens each time, something between here and the card alters commands."
 
 
 class WrongData(StatusError):

@@ -1,0 +1,1 @@
+"""Card programs without I/O: items, groups and batches, and what runs them."""
