@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cardwright_cardops.globalplatform.channel import Scp03Channel, authenticate
 from cardwright_cardops.globalplatform.put_key import key_check_value, put_key
 from cardwright_cardops.globalplatform.scp03 import (
