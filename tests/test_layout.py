@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from tests.support.tree import PARTS, REPOSITORY, python_files
 
 LONGEST_FILE = 600

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from scripts.proto import PROTO_ROOT, ProtocFailed, generate, generated_files
 
 SAMPLE = """

@@ -66,6 +66,7 @@ class StatusError(CardwrightError):
     code = "CARD_REFUSED"
     meaning: ClassVar[str] = "the card refused it with a status word that PIV does not list"
     default_effect = "The card did not carry out this command; earlier ones stand."
+    default_advice = "See what was sent and answered with 'cardwright card trace', and report it with the card's type."
 
     def __init__(self, sw: int, doing: str, *, effect: str | None = None, advice: str | None = None) -> None:
         super().__init__(f"{doing}: {self.meaning} ({sw:04X}).", effect=effect, advice=advice)
@@ -79,6 +80,7 @@ class VerificationFailed(StatusError):
     code = "VERIFICATION_FAILED"
     meaning = "the value was wrong"
     default_effect = "One try is spent; nothing else on the card changed."
+    default_advice = "Stop if you are not sure of the value."
 
     def __init__(self, sw: int, doing: str, *, effect: str | None = None, advice: str | None = None) -> None:
         super().__init__(sw, doing, effect=effect, advice=advice)
@@ -101,6 +103,7 @@ class SecurityStatusNotSatisfied(StatusError):
 
     code = "SECURITY_STATUS"
     meaning = "the card wants something proved first"
+    default_advice = "Verify the PIN, or give the management key, and try again."
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class ConditionsNotSatisfied(StatusError):
 
     code = "CONDITIONS_OF_USE"
     meaning = "the conditions of use are not satisfied"
+    default_advice = "Some commands need another order or state; see with 'cardwright card show' what the card has now."
 
 
 class WrongLength(StatusError):
@@ -134,6 +138,7 @@ class WrongLength(StatusError):
 
     code = "WRONG_LENGTH"
     meaning = "the card does not take a command of this length"
+    default_advice = "Use a shorter certificate or key; if it is not about those, the card lacks this command."
 
 
 class SecureMessagingNotSupported(StatusError):
@@ -141,6 +146,7 @@ class SecureMessagingNotSupported(StatusError):
 
     code = "SM_NOT_SUPPORTED"
     meaning = "the card has no secure messaging"
+    default_advice = "Use the contact interface, where secure messaging is not needed."
 
 
 class ChainingNotSupported(StatusError):
@@ -148,6 +154,7 @@ class ChainingNotSupported(StatusError):
 
     code = "CHAINING_NOT_SUPPORTED"
     meaning = "the card does not chain this command"
+    default_advice = "Use a smaller certificate or key, or a reader with extended length: the card takes this in one piece."
 
 
 class SecureMessagingBroken(StatusError):
@@ -163,6 +170,7 @@ class WrongData(StatusError):
 
     code = "WRONG_DATA"
     meaning = "the card does not accept the data"
+    default_advice = "The card lacks the algorithm or the option; 'cardwright card show' lists what it has."
 
 
 class FunctionNotSupported(StatusError):
@@ -170,6 +178,7 @@ class FunctionNotSupported(StatusError):
 
     code = "FUNCTION_NOT_SUPPORTED"
     meaning = "the card does not have this function, or not over this interface"
+    default_advice = "Try the contact interface; else the card cannot do this."
 
 
 class NotFound(StatusError):
@@ -177,6 +186,7 @@ class NotFound(StatusError):
 
     code = "NOT_FOUND"
     meaning = "there is no such object or application on the card"
+    default_advice = "See with 'cardwright card show' what is on the card; perhaps it was never written."
 
 
 class NoSpace(StatusError):
@@ -192,6 +202,7 @@ class WrongParameters(StatusError):
 
     code = "WRONG_PARAMETERS"
     meaning = "the card does not know this key, algorithm or parameter"
+    default_advice = "The card lacks this slot, key or option; 'cardwright card show' lists what it has."
 
 
 class ReferenceNotFound(StatusError):
@@ -199,6 +210,7 @@ class ReferenceNotFound(StatusError):
 
     code = "REFERENCE_NOT_FOUND"
     meaning = "the card has no such key, PIN or reference"
+    default_advice = "See with 'cardwright card show' which keys and PINs the card has."
 
 
 class InstructionNotSupported(StatusError):
@@ -206,6 +218,7 @@ class InstructionNotSupported(StatusError):
 
     code = "INSTRUCTION_NOT_SUPPORTED"
     meaning = "the card does not have this command"
+    default_advice = "Check that it is a PIV card of a type that can do this: 'cardwright card show'."
 
 
 class ClassNotSupported(StatusError):
@@ -213,6 +226,7 @@ class ClassNotSupported(StatusError):
 
     code = "CLASS_NOT_SUPPORTED"
     meaning = "the card does not have this class of commands"
+    default_advice = "Check that it is a PIV card of a type that can do this: 'cardwright card show'."
 
 
 class CardFailure(StatusError):

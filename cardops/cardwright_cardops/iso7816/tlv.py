@@ -16,6 +16,7 @@ class MalformedTlv(CardwrightError):
 
     code = "TLV_MALFORMED"
     default_effect = "The content of that object cannot be used; nothing on the card was changed."
+    default_advice = "Write the object anew, or run 'cardwright card check' for the whole picture."
 
     def __init__(self, message: str, *, offset: int = 0) -> None:
         super().__init__(message)
