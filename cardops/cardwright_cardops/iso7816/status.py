@@ -154,7 +154,7 @@ class ChainingNotSupported(StatusError):
 
     code = "CHAINING_NOT_SUPPORTED"
     meaning = "the card does not chain this command"
-    default_advice = "Use a smaller certificate or key, or a reader with extended length: the card takes this in one piece."
+    default_advice = "Use a smaller certificate or key, or a reader with extended length."
 
 
 class SecureMessagingBroken(StatusError):
