@@ -1,0 +1,168 @@
+"""The card side of vpcd, the virtual reader of vsmartcard that runs inside pcscd.
+
+vpcd listens on one TCP port for each slot; whoever connects is the card in that slot. Each message is a
+length of two octets, then the body; a body of one octet is 00 power off, 01 power on, 02 reset, or 04,
+which asks for the ATR. Everything longer is a command APDU. Only 04 and APDUs are answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from enum import IntEnum
+from types import TracebackType
+from typing import Final
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.transport.connection import CardRemoved, TransportError
+
+from .slot import Card
+
+DEFAULT_PORT: Final = 0x8C7B
+"""35963, of the first slot; the second slot listens on the port after it."""
+
+_log = logging.getLogger(__name__)
+_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Control(IntEnum):
+    """Bodies of one octet."""
+
+    POWER_OFF = 0x00
+    POWER_ON = 0x01
+    RESET = 0x02
+    ATR = 0x04
+
+
+class VpcdUnreachable(CardwrightError):
+    """Nothing listens where vpcd should."""
+
+    code = "VPCD_UNREACHABLE"
+    default_effect = "The virtual card is in no reader."
+    default_advice = "Start pcscd with the vpcd driver (package vsmartcard-vpcd), or name its host and port."
+
+
+class Vpicc:
+    """A card in a slot of vpcd, served by a thread of its own from ``start`` until ``stop``.
+
+    A context manager. When the card raises CardRemoved the slot stays empty (``removed`` is set); when it
+    raises another TransportError the contact breaks and comes back, as with a dirty card.
+    """
+
+    def __init__(self, card: Card, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+        self._card = card
+        self._address = (host, port)
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self.removed = threading.Event()
+        """Set when the card is out, by ``stop``, by itself or because vpcd is gone."""
+
+    def start(self) -> Vpicc:
+        """Put the card into the slot. Raises VpcdUnreachable. pcscd notices within 0.4 s."""
+        if self._thread is not None:
+            raise ValueError("the card is in its slot already")
+        self._stopping = False
+        self.removed.clear()
+        self._socket = self._connect()
+        self._thread = threading.Thread(target=self._serve, name=f"vpicc:{self._address[1]}", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Pull the card, also in the middle of a command; does nothing when it is out."""
+        thread, self._thread = self._thread, None
+        self._stopping = True
+        self._hang_up()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the card is out; False when ``timeout`` seconds passed first."""
+        return self.removed.wait(timeout)
+
+    def __enter__(self) -> Vpicc:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _connect(self) -> socket.socket:
+        host, port = self._address
+        try:
+            connected = socket.create_connection(self._address, timeout=5)
+        except OSError as error:
+            raise VpcdUnreachable(f"No vpcd answers at {host}:{port} ({error.strerror or error}).") from error
+        connected.settimeout(None)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
+
+    def _hang_up(self) -> None:
+        connected = self._socket
+        if connected is not None:
+            try:
+                connected.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                _log.debug("vpcd had hung up before")
+
+    def _serve(self) -> None:
+        try:
+            while self._socket is not None and not self._stopping:
+                with self._socket as connected:
+                    again = self._converse(connected)
+                self._card.power_off()
+                self._socket = self._connect() if again and not self._stopping else None
+        except (OSError, VpcdUnreachable) as error:
+            _log.debug("vpcd at %s:%s is gone: %s", *self._address, error)
+        finally:
+            self._socket = None
+            self.removed.set()
+
+    def _converse(self, connected: socket.socket) -> bool:
+        """Answer vpcd until the contact ends; True when it was the card that broke it for a moment."""
+        card = self._card
+        while body := receive(connected):
+            if len(body) > 1:
+                try:
+                    answer = card.transmit(body)
+                except CardRemoved:
+                    return False
+                except TransportError:
+                    return True
+            elif body[0] == Control.ATR:
+                answer = card.atr
+            else:
+                _POWER[Control(body[0])](card)
+                continue
+            connected.sendall(len(answer).to_bytes(2, "big") + answer)
+        return False
+
+
+_POWER: Final = {
+    Control.POWER_OFF: lambda card: card.power_off(),
+    Control.POWER_ON: lambda card: card.power_on(),
+    Control.RESET: lambda card: card.reset(),
+}
+
+
+def receive(connected: socket.socket) -> bytes:
+    """One message of vpcd, empty when it hung up."""
+    head = _receive_exactly(connected, 2)
+    return _receive_exactly(connected, int.from_bytes(head, "big")) if head else b""
+
+
+def _receive_exactly(connected: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        # vpcd 3.3 sends length and body apart and without TCP_NODELAY: its second segment waits for our
+        # acknowledgement, which the kernel delays by 40 ms unless told otherwise before every recv.
+        if _QUICKACK is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+        part = connected.recv(size - len(received))
+        if not part:
+            return b""
+        received += part
+    return received
