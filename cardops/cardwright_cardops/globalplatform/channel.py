@@ -36,6 +36,7 @@ from .scp03 import (
     Scp03Error,
     SecurityLevel,
     StaticKeys,
+    encode_lc,
     external_authenticate,
     mac,
 )
@@ -145,7 +146,7 @@ class Scp03Channel:
             raise Scp03CommandUnfit(f"{len(command.data)} octets of data are too many for one command.")
         cla = command.cla | CLA_SECURED
         head = bytes((cla & ~_CHANNEL_BITS, command.ins, command.p1, command.p2))
-        lc = b"\0" + size.to_bytes(2, "big") if extended or size > MAX_SHORT_DATA else bytes((size,))
+        lc = encode_lc(size, extended=extended)
         chaining = mac(self._keys.mac, self._state.chaining, head, lc, data)
         self._state = ChannelState(chaining, counter)
         return CommandAPDU(
@@ -222,13 +223,18 @@ class Scp03Channel:
 
 
 def authenticate(
-    keys: StaticKeys, answer: CardAnswer, level: SecurityLevel, *, pad_empty: bool = False
+    keys: StaticKeys,
+    answer: CardAnswer,
+    level: SecurityLevel,
+    *,
+    extended: bool = False,
+    pad_empty: bool = False,
 ) -> tuple[CommandAPDU, Scp03Channel]:
     """EXTERNAL AUTHENTICATE and the channel that it opens once the card answers 9000.
 
     Raises Scp03CryptogramMismatch, Scp03LevelUnsupported: see ``external_authenticate``.
     """
-    opening = external_authenticate(keys, answer, level)
+    opening = external_authenticate(keys, answer, level, extended=extended)
     return opening.command, Scp03Channel(opening, pad_empty=pad_empty)
 
 

@@ -8,7 +8,7 @@ Opening a channel::
 
     command = initialize_update(key_version, host_challenge)
     answer = CardAnswer.parse(card(command), host_challenge)
-    command, channel = authenticate(keys, answer, SecurityLevel.ALL)     # raises before anything is sent
+    command, channel = authenticate(keys, answer, SecurityLevel.ALL)     # of channel.py; raises on a mismatch
     check_authenticated(card(command))
 """
 
@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFCMAC, CounterLocation, Mode
 
 from ..errors import CardwrightError
-from ..iso7816.apdu import MAX_SHORT_LE, CommandAPDU, ResponseAPDU
+from ..iso7816.apdu import MAX_SHORT_DATA, MAX_SHORT_LE, CommandAPDU, ResponseAPDU
 from ..iso7816.status import SW, error_for
 from ..secret import Secret
 
@@ -252,6 +252,11 @@ def mac(key: Secret, chaining: bytes, *parts: bytes) -> bytes:
     return state.finalize()
 
 
+def encode_lc(size: int, *, extended: bool) -> bytes:
+    """Lc as a MAC covers it: as it is sent, in three octets when ``extended`` or too large for one."""
+    return b"\0" + size.to_bytes(2, "big") if extended or size > MAX_SHORT_DATA else bytes((size,))
+
+
 def new_host_challenge(*, s16: bool = False) -> bytes:
     """A random host challenge; its length asks for the S8 or the S16 mode."""
     return secrets.token_bytes(16 if s16 else 8)
@@ -296,12 +301,15 @@ class Opening:
     chaining: bytes
 
 
-def external_authenticate(keys: StaticKeys, answer: CardAnswer, level: SecurityLevel) -> Opening:
+def external_authenticate(
+    keys: StaticKeys, answer: CardAnswer, level: SecurityLevel, *, extended: bool = False
+) -> Opening:
     """EXTERNAL AUTHENTICATE (Amendment D section 7.1.2) for the card that gave ``answer``.
 
     Raises Scp03CryptogramMismatch if the card did not prove ``keys``, Scp03LevelUnsupported if its answer
     does not announce the protection of responses that ``level`` wants. There is no other way to the
-    command, so none is ever sent to a card with other keys.
+    command, so none is ever sent to a card with other keys. ``extended`` says that the command goes out as
+    an extended APDU, whose Lc of three octets the MAC covers.
     """
     session = session_keys(keys, answer.context)
     if not _matches(session, answer):
@@ -320,8 +328,9 @@ def external_authenticate(keys: StaticKeys, answer: CardAnswer, level: SecurityL
     size = answer.mac_size
     cryptogram = derive(session.mac, Derivation.HOST_CRYPTOGRAM, answer.context, size)
     cla = CLA_GLOBALPLATFORM | CLA_SECURED
-    head = bytes((cla, INS_EXTERNAL_AUTHENTICATE, level, 0, 2 * size))
-    chaining = mac(session.mac, FIRST_MAC_CHAINING, head, cryptogram)
+    head = bytes((cla, INS_EXTERNAL_AUTHENTICATE, level, 0))
+    lc = encode_lc(2 * size, extended=extended)
+    chaining = mac(session.mac, FIRST_MAC_CHAINING, head, lc, cryptogram)
     command = CommandAPDU(cla, INS_EXTERNAL_AUTHENTICATE, level, 0, cryptogram + chaining[:size])
     return Opening(command, session, level, size, chaining)
 

@@ -7,7 +7,7 @@ How the card's dispatch uses it::
     session = SecurityDomainSession(state, aid=...)   # state: anything with channel_keys and sequence
     session.reset()                                   # on SELECT and on card reset
     session.initialize_update(command)                # INS 50 -> response data
-    session.external_authenticate(command)            # INS 82, class 84 -> nothing
+    session.external_authenticate(command, extended=came_as_extended_apdu)     # INS 82, class 84
     if session.takes(command):                        # a channel is open, or the class byte says protected
         command = session.unwrap(command, extended=came_as_extended_apdu)
         answer = session.wrap(plain answer)           # also for an answer that is only a status word
@@ -16,7 +16,8 @@ How the card's dispatch uses it::
 
 ``command`` is a whole logical command (blocks of a chain joined, class byte of the last one); a card that protects
 each block hands the blocks over one by one. INITIALIZE UPDATE, EXTERNAL AUTHENTICATE, SELECT and GET RESPONSE
-never go through ``unwrap``. Every refusal is ``Refused`` with the status word to send, bare and in clear.
+never go through ``unwrap``. The MAC covers Lc as it was sent, so hosts that send extended APDUs (ykman over USB)
+need ``extended``. Every refusal is ``Refused`` with the status word to send, bare and in clear.
 """
 
 from __future__ import annotations
@@ -157,8 +158,8 @@ class SecurityDomainSession:
         cryptogram = _derive(channel.s_mac, 0x00, size, context)
         return head + challenge + cryptogram + (counter if pseudo_random else b"")
 
-    def external_authenticate(self, command: CommandAPDU) -> None:
-        """Open the channel at level P1.
+    def external_authenticate(self, command: CommandAPDU, *, extended: bool = False) -> None:
+        """Open the channel at level P1; ``extended`` as in ``unwrap``.
 
         Refuses 6985 without INITIALIZE UPDATE directly before, 6A86 for a level the card does not have,
         6300 for a wrong host cryptogram, 6982 for a wrong MAC; each ends the attempt.
@@ -175,7 +176,7 @@ class SecurityDomainSession:
         require(len(command.data) == 2 * size, SW.WRONG_LENGTH)
         expected = _derive(channel.s_mac, 0x01, size, channel.context)
         require(hmac.compare_digest(expected, command.data[:size]), SW.VERIFICATION_FAILED)
-        full = _cmac(channel.s_mac, channel.chaining + _mac_input(command, size, extended=False))
+        full = _cmac(channel.s_mac, channel.chaining + _mac_input(command, size, extended=extended))
         require(hmac.compare_digest(full[:size], command.data[size:]), SW.SECURITY_STATUS)
         channel.chaining, channel.level = full, level
         self._channel, self._stage = channel, _Stage.OPEN

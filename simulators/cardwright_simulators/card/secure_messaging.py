@@ -50,7 +50,7 @@ _ICC_CONTROL: Final = b"\0"
 
 @dataclass(frozen=True, slots=True)
 class _Suite:
-    """A row of SP 800-73-5 part 2 table 14."""
+    """What one cipher suite is made of (SP 800-73-5 part 2 section 4.1)."""
 
     curve: ec.EllipticCurve
     curve_oid: bytes
@@ -202,7 +202,7 @@ def make_cvc(
     *,
     role: int = ROLE_CARD,
 ) -> bytes:
-    """A card verifiable certificate, tag 7F21 (SP 800-73-5 part 2 section 4.1.5).
+    """A card verifiable certificate, tag 7F21 (SP 800-73-5 part 2 section 4.1).
 
     ``subject`` is the card's GUID (16 octets), ``issuer`` the first 8 octets of the signing certificate's
     subject key identifier, or the subject id of the intermediate certificate. An intermediate certificate
