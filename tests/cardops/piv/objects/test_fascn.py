@@ -1,0 +1,70 @@
+"""FASC-N against published vectors and yubikit's own coder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yubikit.piv import FascN as Stranger
+
+from cardwright_cardops.piv.objects import Fascn, MalformedFascn
+from cardwright_cardops.piv.objects.fascn import inspect
+
+WIDTHS = (4, 4, 6, 1, 1, 10, 1, 4, 1)
+numbers = st.tuples(*(st.text("0123456789", min_size=width, max_size=width) for width in WIDTHS))
+
+
+@given(numbers)
+def test_same_octets_as_yubikit(texts: tuple[str, ...]) -> None:
+    own = Fascn(*texts)
+    assert own.encode() == bytes(Stranger(*map(int, texts)))
+    assert Fascn.decode(own.encode()) == own
+
+
+@given(st.binary(max_size=30))
+def test_any_octets_are_read_or_refused(raw: bytes) -> None:
+    reading = inspect(raw)
+    assert reading.raw == raw
+    assert (reading.fascn is None) == bool(reading.defects)
+    if reading.fascn is None:
+        with pytest.raises(MalformedFascn):
+            Fascn.decode(raw)
+    else:
+        assert reading.fascn.encode() == raw
+
+
+@given(numbers, st.integers(0, 199))
+def test_one_flipped_bit_is_always_found(texts: tuple[str, ...], bit: int) -> None:
+    number = int.from_bytes(Fascn(*texts).encode(), "big") ^ 1 << bit
+    assert "parity is wrong" in inspect(number.to_bytes(25, "big")).defects
+
+
+def test_published_vectors(shared_data: Path) -> None:
+    vectors = json.loads((shared_data / "test-vectors.json").read_text())
+    assert len(vectors["fascn"]) == 4
+    for row in vectors["fascn"]:
+        raw = bytes.fromhex(row["hex"])
+        assert Fascn.decode(raw) == Fascn(**row["fields"])
+        assert Fascn(**row["fields"]).encode() == raw
+    parity, lrc = (inspect(bytes.fromhex(row["hex"])) for row in vectors["fascn_negative"])
+    assert "parity is wrong" in parity.defects
+    assert lrc.defects == ("LRC is wrong",)
+
+
+@pytest.mark.parametrize("wrong", [{"agency_code": "12"}, {"system_code": "12a4"}, {"person_association": "٣"}])
+def test_fields_are_digits_of_fixed_width(wrong: dict[str, str]) -> None:
+    fields = {"agency_code": "0001", "system_code": "0002", "credential_number": "000003"} | wrong
+    with pytest.raises(MalformedFascn) as caught:
+        Fascn(**fields)
+    assert caught.value.code == "FASCN_MALFORMED"
+
+
+def test_identifier_and_federal() -> None:
+    card = Fascn("4700", "0256", "001337")
+    assert (card.identifier, card.is_federal) == ("47000256001337", True)
+    assert not Fascn("9999", "9999", "999999").is_federal
+    assert len("".join(astuple(card))) == 32
