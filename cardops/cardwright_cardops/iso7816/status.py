@@ -85,8 +85,9 @@ class VerificationFailed(StatusError):
     def __init__(self, sw: int, doing: str, *, effect: str | None = None, advice: str | None = None) -> None:
         super().__init__(sw, doing, effect=effect, advice=advice)
         self.tries_left = tries_left(sw)
-        if advice is None and self.tries_left is not None:
-            self.advice = f"{self.tries_left} tries are left. Stop if you are not sure of the value."
+        if advice is None and self.tries_left:
+            word = "try is" if self.tries_left == 1 else "tries are"
+            self.advice = f"{self.tries_left} {word} left. Stop if you are not sure of the value."
 
 
 class Blocked(VerificationFailed):

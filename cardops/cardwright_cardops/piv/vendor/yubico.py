@@ -27,6 +27,9 @@ INS_GET_VERSION = 0xFD
 INS_IMPORT_KEY = 0xFE
 INS_SET_MANAGEMENT_KEY = 0xFF
 
+DEFAULT_PIN = Secret(b"123456")
+DEFAULT_PUK = Secret(b"12345678")
+
 
 class KeyOrigin(Enum):
     """Where the card says a key was made."""
@@ -168,8 +171,3 @@ def private_components(algorithm: Algorithm, key: PrivateKey) -> bytes:
             tag = 0x07 if algorithm.kind is KeyKind.ED25519 else 0x08
             return encode(tag, key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
 
-
-
-
-DEFAULT_PIN = Secret(b"123456")
-DEFAULT_PUK = Secret(b"12345678")

@@ -1,0 +1,101 @@
+"""BER-TLV: vectors, round trips, and refusal of everything else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cardwright_cardops.iso7816 import tlv
+from cardwright_cardops.iso7816.tlv import MalformedTlv, Tlv
+from hypothesis import given
+from hypothesis import strategies as st
+
+TAGS = st.sampled_from([0x01, 0x30, 0x53, 0x5C, 0x70, 0x7E, 0xFE, 0x5F2F, 0x7F61, 0x7F49, 0x5FC102, 0x5FFF01])
+
+
+@given(st.lists(st.builds(Tlv, TAGS, st.binary(max_size=400)), max_size=6))
+def test_what_is_written_reads_back(items: list[Tlv]) -> None:
+    assert tlv.parse_all(tlv.join(items)) == tuple(items)
+
+
+@given(st.binary(max_size=80))
+def test_any_octets_are_data_objects_or_a_documented_error(raw: bytes) -> None:
+    try:
+        items = tlv.parse_all(raw)
+    except MalformedTlv as error:
+        assert 0 <= error.offset <= len(raw)
+        return
+    assert len(tlv.join(items)) <= len(raw)
+
+
+@pytest.mark.parametrize(
+    ("size", "field"),
+    [(0, "00"), (127, "7f"), (128, "8180"), (255, "81ff"), (256, "820100"), (65535, "82ffff"), (65536, "83010000"),
+     (0xFFFFFF, "83ffffff")],
+)  # fmt: skip
+def test_lengths_are_shortest(size: int, field: str) -> None:
+    assert tlv.encode_length(size).hex() == field
+
+
+def test_a_length_of_four_octets_is_never_written() -> None:
+    with pytest.raises(MalformedTlv):
+        tlv.encode_length(0x1000000)
+
+
+@pytest.mark.parametrize("raw", ["5304010280", "5380", "53ff", "5384000000", "538400000001aa", "53", "5f", "5fc1", "00",
+                                 "ff00", "5f00", "5f8001aa00", "1f8181810100", "530101ff"])  # fmt: skip
+def test_damage_is_refused(raw: str) -> None:
+    with pytest.raises(MalformedTlv):
+        tlv.parse_all(bytes.fromhex(raw))
+
+
+def test_longer_length_fields_are_read() -> None:
+    assert tlv.parse_all(bytes.fromhex("53810100")) == (Tlv(0x53, b"\x00"),)
+    assert tlv.parse_all(bytes.fromhex("5382000100")) == (Tlv(0x53, b"\x00"),)
+    assert tlv.parse_all(bytes.fromhex("5383000001aa")) == (Tlv(0x53, b"\xaa"),)
+
+
+def test_one_data_object_means_one() -> None:
+    assert tlv.parse_one(b"\x53\x01\xaa", 0x53) == Tlv(0x53, b"\xaa")
+    assert tlv.parse_one(b"\x53\x01\xaa") == Tlv(0x53, b"\xaa")
+    for raw in (b"", b"\x53\x01\xaa\x53\x00"):
+        with pytest.raises(MalformedTlv, match="one data object"):
+            tlv.parse_one(raw)
+    with pytest.raises(MalformedTlv, match="expected tag 7E, found 53"):
+        tlv.parse_one(b"\x53\x00", 0x7E)
+
+
+def test_a_tag_twice_is_refused_where_it_must_be_unique() -> None:
+    assert tlv.parse_unique(b"\x01\x01\xaa\x02\x00") == {1: b"\xaa", 2: b""}
+    with pytest.raises(MalformedTlv, match="tag 1 comes twice"):
+        tlv.parse_unique(b"\x01\x01\xaa\x01\x00")
+
+
+@pytest.mark.parametrize("tag", [0x00, 0xFF, 0x5F, 0x1F, 0x5F80, 0x5FC1, 0x1F818181, 0x0101, 0x5F00])
+def test_numbers_that_are_no_tag_are_refused(tag: int) -> None:
+    with pytest.raises(MalformedTlv):
+        tlv.encode(tag, b"")
+
+
+def test_constructed_is_bit_6() -> None:
+    assert tlv.is_constructed(0x7F49) and tlv.is_constructed(0x61)
+    assert not tlv.is_constructed(0x5FC102) and not tlv.is_constructed(0x53)
+
+
+def test_no_repr_shows_a_value() -> None:
+    assert repr(Tlv(0x5FC102, b"abc")) == "Tlv(5FC102, 3 octets)"
+
+
+def test_vectors_reproduce(shared_data: Path) -> None:
+    vectors = json.loads((shared_data / "test-vectors.json").read_text())["ber_tlv"]
+    for row in vectors["lengths"]:
+        assert tlv.encode_length(row["length"]).hex() == row["encoding"]
+    for row in vectors["reject"]:
+        with pytest.raises(MalformedTlv):
+            tlv.parse_all(bytes.fromhex(row["hex"]))
+    for row in vectors["accept_on_read_never_write"]:
+        raw = bytes.fromhex(row["hex"])
+        assert tlv.join(tlv.parse_all(raw)) != raw
+    for tag, octets in vectors["multi_octet_tags"].items():
+        assert len(tlv.encode_tag(int(tag, 16))) == octets
