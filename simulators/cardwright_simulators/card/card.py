@@ -1,0 +1,260 @@
+"""The virtual card: power, selection of applications, secure channels, and the one method ``transmit``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.iso7816.status import SW
+from cardwright_cardops.transport.connection import Interface
+
+from .answers import Command, Refused
+from .application import PivApplication
+from .channel import Channel
+from .core import Core
+from .factory import factory_state
+from .keypool import KeyPool
+from .log import Record, Selected
+from .management import ManagementApplication
+from .profiles import MANAGEMENT_AID, PIV_AID, PROFILES, Profile
+from .state import CardState
+from .store import MemoryStore, Store
+from .timing import Timing
+from .yubico import VendorPivApplication
+
+SELECT = 0xA4
+
+
+class UnknownProfile(CardwrightError):
+    """A profile name that no card has."""
+
+    code = "SIM_PROFILE_UNKNOWN"
+    default_advice = "Choose one of: " + ", ".join(PROFILES) + "."
+
+
+class WrongProfile(CardwrightError):
+    """A stored card is of another kind than was asked for."""
+
+    code = "SIM_PROFILE_MISMATCH"
+    default_effect = "The virtual card was not started; its file was not changed."
+    default_advice = "Start it with the profile it was made with, or choose another file."
+
+
+class Application(Protocol):
+    """One application on the card."""
+
+    aid: bytes
+
+    def select(self) -> bytes:
+        """The answer to SELECT."""
+
+    def leave(self) -> None:
+        """Another application is selected."""
+
+    def chains(self, ins: int) -> int:
+        """9000 where a command may be chained, else the refusing status word."""
+
+    def run(self, command: Command) -> bytes:
+        """Execute one command. Raises Refused."""
+
+
+class VirtualCard:
+    """A smart card in software: a PIV application and what else its profile has.
+
+    Not safe for two threads at once. ``serial`` names a fresh card; a stored one keeps its own. ``rng`` gives
+    challenges and seeds; keys always come from the library's generator or from ``key_pool``.
+    """
+
+    def __init__(
+        self,
+        profile: Profile | str = "yubikey-5.7",
+        *,
+        serial: int | None = None,
+        interface: Interface = Interface.CONTACT,
+        store: Store | None = None,
+        rng: Callable[[int], bytes] = os.urandom,
+        key_pool: KeyPool | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        """Raises UnknownProfile, WrongProfile, StateDamaged, OSError."""
+        self.profile = _profile(profile)
+        store = store or MemoryStore()
+        state = store.load()
+        if state is None:
+            number = int.from_bytes(rng(3), "big") + 10_000_000 if serial is None else serial
+            state = factory_state(self.profile, number, rng(32))
+            store.commit(state)
+        elif state.profile != self.profile.name:
+            raise WrongProfile(f"The stored card is a {state.profile}, not a {self.profile.name}.")
+        self._core = Core(
+            self.profile,
+            state,
+            store,
+            interface=interface,
+            rng=rng,
+            key_pool=key_pool,
+            timing=timing or Timing(),
+        )
+        self.apdu_count = 0
+        self._piv = (VendorPivApplication if self.profile.vendor else PivApplication)(self._core)
+        self._others: dict[bytes, Application] = {}
+        if MANAGEMENT_AID in self.profile.other_applications:
+            self._others[MANAGEMENT_AID] = ManagementApplication(self._core)
+        self._channel = Channel(self.profile, self)
+        self._selected: Application | None = None
+        self._powered = False
+        self.power_on()
+
+    @property
+    def atr(self) -> bytes:
+        """The answer to reset on the card's interface."""
+        contact = self._core.interface is Interface.CONTACT
+        return self.profile.atr if contact else self.profile.atr_contactless
+
+    @property
+    def interface(self) -> Interface:
+        """How the card is coupled; another interface takes a new :class:`VirtualCard` on the same store."""
+        return self._core.interface
+
+    @property
+    def serial(self) -> int:
+        """The card's number."""
+        return self._core.state.serial
+
+    @property
+    def log(self) -> list[Record]:
+        """What happened inside, oldest first. The list is the log itself: ``clear()`` forgets."""
+        return self._core.log
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the chip would have worked so far."""
+        return self._core.timing.busy_seconds
+
+    @property
+    def memory_full(self) -> bool:
+        """When set, whatever needs new memory is refused with 6A84."""
+        return self._core.memory_full
+
+    @memory_full.setter
+    def memory_full(self, value: bool) -> None:
+        self._core.memory_full = value
+
+    @property
+    def touch_given(self) -> bool:
+        """Whether somebody touches the card whenever a key wants it; else such uses are refused with 6982."""
+        return self._core.touch_given
+
+    @touch_given.setter
+    def touch_given(self, value: bool) -> None:
+        self._core.touch_given = value
+
+    def power_on(self) -> bytes:
+        """Cold reset; the ATR."""
+        self._powered = True
+        return self.reset()
+
+    def power_off(self) -> None:
+        """Take the power away: all that is volatile is lost."""
+        self.reset()
+        self._powered = False
+
+    def reset(self) -> bytes:
+        """Warm reset; the ATR. Every security status, session and pending answer is gone."""
+        self._channel.clear()
+        self._piv.security.reset()
+        self._selected = self._piv if self.profile.selected_after_reset else None
+        return self.atr
+
+    def transmit(self, command: bytes) -> bytes:
+        """One command APDU in, the response APDU (at least two octets) out. Raises nothing for any octets."""
+        if not self._powered:
+            self.power_on()
+        self.apdu_count += 1
+        answer = self._channel.transmit(command)
+        self._core.timing.finish(len(command) + len(answer))
+        return answer
+
+    def state_hash(self) -> str:
+        """Hex SHA-256 of the persistent state."""
+        return self._core.state.digest()
+
+    def snapshot(self) -> bytes:
+        """The persistent state; :meth:`restore` makes a card of it."""
+        return self._core.state.encode()
+
+    @classmethod
+    def restore(
+        cls,
+        snapshot: bytes,
+        *,
+        profile: Profile | None = None,
+        interface: Interface = Interface.CONTACT,
+        rng: Callable[[int], bytes] = os.urandom,
+        key_pool: KeyPool | None = None,
+        timing: Timing | None = None,
+    ) -> VirtualCard:
+        """A card in memory with that state, just powered. ``profile`` is needed for one not in PROFILES."""
+        state = CardState.decode(snapshot)
+        return cls(
+            profile or state.profile,
+            interface=interface,
+            store=MemoryStore(state),
+            rng=rng,
+            key_pool=key_pool,
+            timing=timing,
+        )
+
+    def chains(self, cla: int, ins: int) -> int:
+        """Whether a command block that announces more may be taken (9000), for the channel."""
+        if cla != 0x00:
+            return SW.CLA_NOT_SUPPORTED
+        return SW.INS_NOT_SUPPORTED if self._selected is None else self._selected.chains(ins)
+
+    def run(self, cla: int, ins: int, p1: int, p2: int, data: bytes) -> tuple[bytes, int]:
+        """Execute one logical command for the channel, and keep what it changed."""
+        core = self._core
+        body, sw = b"", int(SW.OK)
+        try:
+            if cla != 0x00:
+                raise Refused(SW.CLA_NOT_SUPPORTED)
+            if ins == SELECT:
+                body = self._select(p1, p2, data)
+            elif self._selected is None:
+                raise Refused(SW.INS_NOT_SUPPORTED)
+            else:
+                body = self._selected.run(Command(cla, ins, p1, p2, data))
+        except Refused as refused:
+            sw = refused.sw
+        if core.dirty:
+            try:
+                core.commit()
+            except Refused as refused:
+                return b"", refused.sw
+        return body, sw
+
+    def _select(self, p1: int, p2: int, aid: bytes) -> bytes:
+        """SELECT by AID (SP 800-73-5 part 2 section 3.1.1)."""
+        if p1 != 0x04 or p2 != 0x00:
+            raise Refused(SW.WRONG_P1P2)
+        wanted: Application | None = self._others.get(aid)
+        if len(aid) >= self.profile.shortest_aid and PIV_AID.startswith(aid):
+            wanted = self._piv
+        self._core.log.append(Selected(aid, wanted is not None))
+        if self.profile.select_drops_status or (wanted is not None and wanted is not self._selected):
+            self._piv.leave()
+        if wanted is None:
+            raise Refused(SW.NOT_FOUND)
+        self._selected = wanted
+        return wanted.select()
+
+
+def _profile(profile: Profile | str) -> Profile:
+    if isinstance(profile, Profile):
+        return profile
+    try:
+        return PROFILES[profile]
+    except KeyError:
+        raise UnknownProfile(f"There is no virtual card profile named {profile!r}.") from None

@@ -1,0 +1,113 @@
+"""Security statuses and the rules they decide (SP 800-73-5 part 1 section 5.5, part 2 section 2.3.2)."""
+
+from __future__ import annotations
+
+from cardwright_cardops.iso7816.status import SW
+
+from .algorithms import PAIRING_CODE
+from .answers import Refused
+from .core import Core
+from .objects import DISCOVERY, PinUsage, Rule
+
+
+class Security:
+    """One boolean per credential; all but the Global PIN's belong to the application.
+
+    ``just_verified`` is the one-shot right to a PIN Always signature; ``challenge`` is what the card waits to
+    see answered with the management key: (kind, plain octets).
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.global_pin = False
+        self.pin = False
+        self.fingers: set[int] = set()
+        self.pairing = False
+        self.admin = False
+        self.just_verified = False
+        self.challenge: tuple[int, bytes] | None = None
+        self.sm = False
+        self.scp = False
+        self.usage = PinUsage()
+        self.read_usage()
+
+    def drop(self) -> None:
+        """Every application status to FALSE; the Global PIN's stays."""
+        self.pin = self.pairing = self.admin = self.just_verified = False
+        self.fingers.clear()
+        self.challenge = None
+
+    def reset(self) -> None:
+        """Every status to FALSE."""
+        self.drop()
+        self.global_pin = False
+
+    def read_usage(self) -> None:
+        """Take over the PIN usage policy of the Discovery object as it is now."""
+        self.usage = PinUsage.read(self._core.state.objects.get(DISCOVERY))
+
+    @property
+    def pin_satisfied(self) -> bool:
+        """The PIN condition: PIN 80, or the Global PIN where the policy admits it."""
+        return self.pin or (self.global_pin and self.usage.global_pin)
+
+    @property
+    def occ_satisfied(self) -> bool:
+        """The OCC condition."""
+        return self.usage.occ and bool(self.fingers)
+
+    @property
+    def vci(self) -> bool:
+        """The virtual contact interface, for the command that runs now."""
+        return self.sm and self.usage.vci and (self.pairing or self.usage.vci_without_pairing)
+
+    def satisfied(self, rule: Rule) -> bool:
+        """Whether ``rule`` holds now, interface aside."""
+        if rule is Rule.ALWAYS:
+            return True
+        return self.pin_satisfied or (rule is Rule.PIN_OR_OCC and self.occ_satisfied)
+
+    def require_admin(self) -> None:
+        """6A81 over the contactless interface, 6982 without the management key."""
+        if self._core.contactless:
+            raise Refused(SW.FUNCTION)
+        if not self.admin:
+            raise Refused(SW.SECURITY_STATUS)
+
+    def require_contact_or_vci(self) -> None:
+        """6982 over the contactless interface outside the virtual contact interface."""
+        if self._core.contactless and not self.vci:
+            raise Refused(SW.SECURITY_STATUS)
+
+    def known_reference(self, reference: int) -> bool:
+        """Whether VERIFY knows ``reference`` under the PIN usage policy of now."""
+        if reference not in self._core.state.references:
+            return False
+        if reference == 0x00:
+            return self.usage.global_pin
+        if reference == PAIRING_CODE:
+            return self.usage.vci
+        return reference == 0x80 or self.usage.occ
+
+    def status(self, reference: int) -> bool:
+        """The security status of a reference that VERIFY knows."""
+        if reference == 0x80:
+            return self.pin
+        if reference == 0x00:
+            return self.global_pin
+        if reference == PAIRING_CODE:
+            return self.pairing
+        return reference in self.fingers
+
+    def set_status(self, reference: int, value: bool) -> None:
+        """Set it."""
+        if reference == 0x80:
+            self.pin = value
+        elif reference == 0x00:
+            self.global_pin = value
+        elif reference == PAIRING_CODE:
+            self.pairing = value
+        elif value:
+            self.fingers.add(reference)
+        else:
+            self.fingers.discard(reference)

@@ -1,0 +1,70 @@
+"""Where the persistent state lives: in memory, or in a file that a pulled card leaves whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from .state import CardState
+
+
+class Store(Protocol):
+    """Keeps one card. ``commit`` is all or nothing: an interrupted one leaves the state before it."""
+
+    def load(self) -> CardState | None:
+        """The state last committed; None before the first. Raises StateDamaged or OSError."""
+
+    def commit(self, state: CardState) -> None:
+        """Keep ``state``. Raises OSError when it cannot be kept."""
+
+
+class MemoryStore:
+    """A card that lives as long as this object; cards made on it one after another are one card."""
+
+    def __init__(self, state: CardState | None = None) -> None:
+        self._state = state
+
+    def load(self) -> CardState | None:
+        """The state itself, not a copy: in memory a command is either executed or not."""
+        return self._state
+
+    def commit(self, state: CardState) -> None:
+        """Remember ``state``."""
+        self._state = state
+
+
+class FileStore:
+    """A card in a JSON file of mode 0600, replaced by rename once per command that changes something."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def load(self) -> CardState | None:
+        """The card in the file; None when there is no file. Raises StateDamaged or OSError."""
+        try:
+            return CardState.decode(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def commit(self, state: CardState) -> None:
+        """Write beside the file, sync, rename, sync the folder. Raises OSError."""
+        folder = self.path.parent
+        handle, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(state.encode())
+                out.flush()
+                os.fsync(out.fileno())
+            Path(temporary).replace(self.path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
+            raise
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
