@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from ..errors import CardwrightError
 from ..iso7816.apdu import CommandAPDU, ResponseAPDU
 from ..iso7816.exchange import Sends
-from ..iso7816.status import SW
+from ..iso7816.status import SW, tries_left
 from ..iso7816.tlv import MalformedTlv, parse_one, parse_unique
 from ..program.items import (
     INS_GENERATE,
@@ -153,6 +153,8 @@ class KeyItems:
 
     def _counted(self, reference: int, response: ResponseAPDU) -> Answer:
         self.guard.note_status(reference, response.sw)
+        if tries_left(response.sw) is not None:
+            self.pin_used = False  # a wrong value makes the PIN status FALSE (2.3.2)
         return Answer(Outcome.ANSWERED, response.sw)
 
     def _prove(self, slot: int, code: int, audience: str, nonce: bytes, card: Sends) -> Answer:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from cardwright_cardops.iso7816.apdu import CommandAPDU, MalformedApdu, ResponseAPDU
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cardwright_cardops.iso7816.apdu import CommandAPDU, MalformedApdu, ResponseAPDU
 
 FORMS = [
     (CommandAPDU(0, 0x20, 0, 0x80), False, "00200080"),

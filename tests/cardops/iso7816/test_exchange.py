@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cardwright_cardops.iso7816.apdu import CommandAPDU, MalformedApdu
 from cardwright_cardops.iso7816.exchange import MAX_ANSWER, BrokenExchange, Exchange, Limits
 from cardwright_cardops.transport.connection import (
@@ -12,9 +15,6 @@ from cardwright_cardops.transport.connection import (
     Transmission,
     TransportError,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.support.scripted import ScriptedCard
 
 SHORT = Limits(extended=False)

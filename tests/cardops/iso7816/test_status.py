@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cardwright_cardops.iso7816 import status
 from cardwright_cardops.iso7816.status import SW, StatusError, error_for, tries_left
 

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from cardwright_cardops.iso7816 import tlv
-from cardwright_cardops.iso7816.tlv import MalformedTlv, Tlv
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cardwright_cardops.iso7816 import tlv
+from cardwright_cardops.iso7816.tlv import MalformedTlv, Tlv
 
 TAGS = st.sampled_from([0x01, 0x30, 0x53, 0x5C, 0x70, 0x7E, 0xFE, 0x5F2F, 0x7F61, 0x7F49, 0x5FC102, 0x5FFF01])
 
