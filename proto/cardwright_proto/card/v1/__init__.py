@@ -1,0 +1,1 @@
+"""Card contracts, version 1: programs, answers, errors, inventory, plan."""
