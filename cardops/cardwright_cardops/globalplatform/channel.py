@@ -149,9 +149,7 @@ class Scp03Channel:
         lc = encode_lc(size, extended=extended)
         chaining = mac(self._keys.mac, self._state.chaining, head, lc, data)
         self._state = ChannelState(chaining, counter)
-        return CommandAPDU(
-            cla, command.ins, command.p1, command.p2, data + chaining[: self._mac_size], command.le
-        )
+        return CommandAPDU(cla, command.ins, command.p1, command.p2, data + chaining[: self._mac_size], command.le)
 
     def split(self, command: CommandAPDU) -> tuple[CommandAPDU, ...]:
         """``command`` as blocks that each fit a short APDU once wrapped, all but the last with the chaining bit.

@@ -62,9 +62,7 @@ def key_check_value(key: Secret) -> bytes:
     return Cipher(AES(key.reveal()), ECB()).encryptor().update(b"\x01" * _BLOCK)[:KEY_CHECK_SIZE]
 
 
-def put_key(
-    new_version: int, keys: StaticKeys, dek: Secret, *, replaces: int = 0, inner_length: bool = True
-) -> PutKey:
+def put_key(new_version: int, keys: StaticKeys, dek: Secret, *, replaces: int = 0, inner_length: bool = True) -> PutKey:
     """The command that stores ``keys`` as version ``new_version`` (1 to 127).
 
     ``dek`` is the static Key-DEK of the key set that the channel was opened with. ``replaces`` is the version that
@@ -86,9 +84,7 @@ def put_key(
             value = bytes((len(key),)) + value
         data += bytes((KEY_TYPE_AES, len(value))) + value + bytes((KEY_CHECK_SIZE,)) + check
         confirmation += check
-    command = CommandAPDU(
-        CLA_GLOBALPLATFORM, INS_PUT_KEY, replaces, SEVERAL_FROM_FIRST, data, MAX_SHORT_LE
-    )
+    command = CommandAPDU(CLA_GLOBALPLATFORM, INS_PUT_KEY, replaces, SEVERAL_FROM_FIRST, data, MAX_SHORT_LE)
     return PutKey(command, confirmation)
 
 

@@ -272,9 +272,7 @@ def initialize_update(key_version: int, host_challenge: bytes) -> CommandAPDU:
         raise Scp03KeyInvalid(f"{key_version} is not the version number of a key set.")
     if len(host_challenge) not in (8, 16):
         raise Scp03KeyInvalid("A host challenge has 8 or 16 octets.")
-    return CommandAPDU(
-        CLA_GLOBALPLATFORM, INS_INITIALIZE_UPDATE, key_version, 0, host_challenge, MAX_SHORT_LE
-    )
+    return CommandAPDU(CLA_GLOBALPLATFORM, INS_INITIALIZE_UPDATE, key_version, 0, host_challenge, MAX_SHORT_LE)
 
 
 def match_candidates(candidates: Sequence[StaticKeys], answer: CardAnswer) -> int | None:
@@ -322,9 +320,7 @@ def external_authenticate(
     if level.encrypts_responses:
         wanted |= ChannelOptions.R_ENCRYPTION
     if answer.options & wanted != wanted:
-        raise Scp03LevelUnsupported(
-            f"The card (i = {answer.options:02X}) does not have security level {level:02X}."
-        )
+        raise Scp03LevelUnsupported(f"The card (i = {answer.options:02X}) does not have security level {level:02X}.")
     size = answer.mac_size
     cryptogram = derive(session.mac, Derivation.HOST_CRYPTOGRAM, answer.context, size)
     cla = CLA_GLOBALPLATFORM | CLA_SECURED

@@ -162,9 +162,7 @@ def verify_cvc(cvc: Cvc, signer: ContentSigner, *, at: datetime | None = None) -
     if signer.intermediate is not None:
         top = signer.intermediate
         _require(top.role is CvcRole.SIGNER, "The intermediate certificate is not a signer's.")
-        _require(
-            top.subject == intermediate_subject(top.public_key), "The intermediate's name is not its key's."
-        )
+        _require(top.subject == intermediate_subject(top.public_key), "The intermediate's name is not its key's.")
         _require(cvc.issuer == top.subject, "The card's certificate names another issuer.")
         _require(
             cvc.public_key.curve.name == top.public_key.curve.name,

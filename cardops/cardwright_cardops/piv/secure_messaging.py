@@ -205,9 +205,7 @@ class SmHandshake:
             MAX_SHORT_LE,
         )
 
-    def finish(
-        self, response: ResponseAPDU, signer: ContentSigner | None, *, at: datetime | None = None
-    ) -> SmSession:
+    def finish(self, response: ResponseAPDU, signer: ContentSigner | None, *, at: datetime | None = None) -> SmSession:
         """Check the card's answer and give the session.
 
         Without ``signer`` the card shows that it has the key of its certificate, but nobody vouches for that

@@ -244,9 +244,7 @@ class SecurityDomainSession:
             require(replaced in stored, SW.REFERENCE_NOT_FOUND)
         require(version == replaced or version not in stored, SW.WRONG_DATA)
         remaining = {
-            number: value
-            for number, value in stored.items()
-            if number not in (replaced, self._initial_version)
+            number: value for number, value in stored.items() if number not in (replaced, self._initial_version)
         }
         require(len(remaining) < self._capacity, SW.NO_SPACE)
         # One step, so that a card torn in between has the old sets or the new ones.
@@ -255,13 +253,15 @@ class SecurityDomainSession:
         return bytes((version,)) + b"".join(_check_value(key) for key in keys)
 
     def key_information(self) -> bytes:
-        """The key information template (tag E0): identifier, version, type and length of every key."""
-        rows = b"".join(
+        """Identifier, version, type and length of every key, each in a C0.
+
+        GlobalPlatform cards answer GET DATA 00E0 with these inside tag E0, YubiKeys with these alone.
+        """
+        return b"".join(
             bytes((0xC0, 0x04, identifier, version, _KEY_TYPE_AES, len(key)))
             for version, keys in self._domain.channel_keys.items()
             for identifier, key in enumerate(keys, start=1)
         )
-        return bytes((0xE0, len(rows))) + rows
 
     def _read_keys(self, data: bytes, dek: bytes) -> tuple[bytes, bytes, bytes]:
         keys = []

@@ -132,9 +132,7 @@ class CardSession:
         while len(material) < wanted:
             index += 1
             material += hashlib.new(suite.hash, index.to_bytes(4, "big") + secret + info).digest()
-        confirmation, mac, enc, rmac = (
-            material[at : at + suite.key_size] for at in range(0, wanted, suite.key_size)
-        )
+        confirmation, mac, enc, rmac = (material[at : at + suite.key_size] for at in range(0, wanted, suite.key_size))
         cryptogram = _cmac(confirmation, b"KC_1_V" + card_id + host_id + point[1:])
         self._keys = _Keys(mac, enc, rmac)
         return tlv.encode(0x7C, tlv.encode(0x82, _ICC_CONTROL + nonce + cryptogram + cvc))
@@ -171,9 +169,7 @@ class CardSession:
             require(bool(marker) and not zeros.strip(b"\0") and len(zeros) < 16, SW.SM_INCORRECT)
         keys.command_chaining = full
         self._keys = keys
-        return CommandAPDU(
-            0x00, command.ins, command.p1, command.p2, data, MAX_SHORT_LE if 0x97 in values else 0
-        )
+        return CommandAPDU(0x00, command.ins, command.p1, command.p2, data, MAX_SHORT_LE if 0x97 in values else 0)
 
     def wrap(self, response: ResponseAPDU) -> ResponseAPDU:
         """The protected form of the plain answer to the command unwrapped last; the outer word is 9000.
@@ -208,9 +204,7 @@ def make_cvc(
     subject key identifier, or the subject id of the intermediate certificate. An intermediate certificate
     has the role ``ROLE_SIGNER`` and the subject ``intermediate_subject(public_key)``.
     """
-    curve_oid = next(
-        suite.curve_oid for suite in _SUITES.values() if suite.curve.name == public_key.curve.name
-    )
+    curve_oid = next(suite.curve_oid for suite in _SUITES.values() if suite.curve.name == public_key.curve.name)
     key = tlv.encode(0x06, curve_oid) + _point_object(public_key)
     body = (
         tlv.encode(0x5F29, b"\x80")
@@ -236,9 +230,7 @@ def intermediate_subject(public_key: ec.EllipticCurvePublicKey) -> bytes:
 
 
 def _point_object(public_key: ec.EllipticCurvePublicKey) -> bytes:
-    point = public_key.public_bytes(
-        serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
-    )
+    point = public_key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
     return tlv.encode(0x86, point)
 
 

@@ -22,9 +22,7 @@ from cardwright_cardops.globalplatform.scp03 import (
 from cardwright_cardops.iso7816.apdu import CommandAPDU, ResponseAPDU
 from cardwright_cardops.secret import Secret
 
-VECTORS: dict[str, Any] = json.loads(
-    (Path(__file__).parents[2] / "data" / "scp03.json").read_text(encoding="ascii")
-)
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "data" / "scp03.json").read_text(encoding="ascii"))
 OWN: list[dict[str, Any]] = VECTORS["scp03_own"]["sessions"]
 
 
@@ -101,8 +99,6 @@ def test_put_key_of_amendment_d() -> None:
     assert command.encode() == bytes.fromhex(row["plain_apdu"]) + b"\x00"
 
 
-@pytest.mark.parametrize(
-    ("first", "expected"), [(0x00, "c35280"), (0x10, "013808"), (0x20, "840de5")]
-)
+@pytest.mark.parametrize(("first", "expected"), [(0x00, "c35280"), (0x10, "013808"), (0x20, "840de5")])
 def test_key_check_values(first: int, expected: str) -> None:
     assert key_check_value(Secret(bytes(range(first, first + 16)))).hex() == expected
