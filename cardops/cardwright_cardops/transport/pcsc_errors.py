@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .connection import TransportError
+import os
+import socket
+
+from .connection import CardRemoved, CardReset, CardUnresponsive, ReaderGone, TransportError
+from .holders import busy
+from .pcsc_api import Result
 
 
 class PcscNotRunning(TransportError):
@@ -66,3 +71,73 @@ class PcscFailure(TransportError):
     def __init__(self, message: str, hresult: int, *, reader: str = "", sent: bool = True) -> None:
         super().__init__(message, reader=reader, sent=sent)
         self.hresult = hresult
+
+
+def unavailable(result: int) -> TransportError:
+    """Why no context could be established: the service is absent, or it refuses us."""
+    if result in (Result.SECURITY_VIOLATION, Result.NO_ACCESS) or _socket_refuses():
+        return PcscAccessDenied("The smart card service refuses this user.", sent=False)
+    if result in _SERVICE:
+        return PcscNotRunning("The smart card service (pcscd) is not running.", sent=False)
+    return _other("connecting to the smart card service", result, "", sent=False)
+
+
+def stopped(doing: str, reader: str, *, sent: bool) -> PcscNotRunning:
+    """The service went away under a connection."""
+    return PcscNotRunning(f"The smart card service stopped while {doing}.", reader=reader, sent=sent)
+
+
+def error_for(result: int, doing: str, reader: str, *, sent: bool) -> TransportError:
+    """The typed error of a failed call. ``doing`` names it for a person; ``sent``: it carried a command."""
+    if result in _SERVICE:
+        # pcsc-lite says these of a connection that was dead before, and COMM_ERROR of one that dies now.
+        return stopped(doing, reader, sent=sent and result == Result.SERVICE_STOPPED)
+    if result in (Result.SECURITY_VIOLATION, Result.NO_ACCESS):
+        return PcscAccessDenied(f"The smart card service refuses this user {reader}.", reader=reader, sent=False)
+    if result == Result.UNKNOWN_READER and not sent:
+        return NoReader(f"There is no reader called {reader}.", reader=reader, sent=False)
+    if result in (Result.UNKNOWN_READER, Result.READER_UNAVAILABLE):
+        return ReaderGone(f"The reader {reader} is gone.", reader=reader, sent=sent)
+    if result == Result.NO_SMARTCARD:
+        return NoCard(f"There is no card in {reader}.", reader=reader, sent=sent)
+    if result == Result.REMOVED_CARD:
+        return CardRemoved(f"The card left {reader} while {doing}.", reader=reader, sent=sent)
+    if result == Result.RESET_CARD:
+        return CardReset(f"Another program reset the card in {reader}.", reader=reader, sent=False)
+    if result == Result.SHARING_VIOLATION:
+        return busy(f"Another program has the card in {reader}.", reader)
+    if result in (Result.UNRESPONSIVE_CARD, Result.UNPOWERED_CARD):
+        return CardUnresponsive(
+            f"The card in {reader} does not answer to reset.",
+            reader=reader, sent=sent,
+            advice="Is it the right way round? Clean its contacts and try again; else the card is dead.",
+        )  # fmt: skip
+    if result == Result.PROTO_MISMATCH:
+        return CardUnresponsive(f"The card in {reader} speaks neither T=0 nor T=1.", reader=reader, sent=False)
+    if result in (Result.NOT_TRANSACTED, Result.COMM_ERROR):
+        return CardUnresponsive(f"The card in {reader} broke off while {doing}.", reader=reader, sent=sent)
+    return _other(doing, result, reader, sent=sent)
+
+
+_SERVICE = (Result.NO_SERVICE, Result.SERVICE_STOPPED, Result.INVALID_HANDLE)
+
+
+def _other(doing: str, result: int, reader: str, *, sent: bool) -> PcscFailure:
+    return PcscFailure(f"PC/SC failed {doing} ({result:08X}).", result, reader=reader, sent=sent)
+
+
+def _socket_refuses() -> bool:
+    """Whether pcscd's socket is there and its permissions keep us out (libpcsclite says NO_SERVICE then)."""
+    path = os.environ.get("PCSCLITE_CSOCK_NAME", "/run/pcscd/pcscd.comm")
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        return False
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+    return False
