@@ -103,8 +103,8 @@ def refused(answer: Answer) -> bool:
     return answer.sw in (SW.SECURITY_STATUS, SW.WRONG_DATA, SW.VERIFICATION_FAILED, SW.BLOCKED)
 
 
-def authenticate(key: ManagementKey, *, stage: str = "") -> Program[None]:
-    """Mutual authentication (A.2): afterwards the card takes PUT DATA and GENERATE.
+def authenticate(key: ManagementKey, *, stage: str) -> Program[None]:
+    """Mutual authentication (A.2): afterwards the card takes PUT DATA and GENERATE, until ``stage`` ends.
 
     Raises ManagementKeyRefused, StatusError, MalformedAnswer.
     """
@@ -116,7 +116,7 @@ def authenticate(key: ManagementKey, *, stage: str = "") -> Program[None]:
     check_response(key, challenge, answer.require("authenticating with the management key"))
 
 
-def authenticate_single(key: ManagementKey, *, stage: str = "") -> Program[None]:
+def authenticate_single(key: ManagementKey, *, stage: str) -> Program[None]:
     """External authentication (A.1), for cards without the mutual form; the card proves nothing.
 
     Raises ManagementKeyRefused, StatusError, MalformedAnswer.

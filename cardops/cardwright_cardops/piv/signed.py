@@ -44,7 +44,7 @@ _DIGESTS: dict[str, hashes.HashAlgorithm] = {
 
 
 class SignatureRefused(CardwrightError):
-    """A signed object that does not hold. ``reason`` is a stable word of this module's Reason list."""
+    """A signed object that does not hold. ``reason`` is one stable word."""
 
     code = "SIGNED_OBJECT_REFUSED"
     default_effect = "What that object says cannot be trusted."

@@ -28,7 +28,7 @@ class DirectCard(Protocol):
     def transmit(self, command: bytes) -> bytes:
         """One command APDU in, one response APDU out. May raise TransportError."""
 
-    def reset(self) -> None:
+    def reset(self) -> object:
         """Reset the card."""
 
 

@@ -26,10 +26,10 @@ class Card(Protocol):
         the slot empty, any other loses the contact for a moment.
         """
 
-    def reset(self) -> None:
+    def reset(self) -> object:
         """Warm reset: every selection and security status is gone."""
 
-    def power_on(self) -> None:
+    def power_on(self) -> object:
         """Cold reset."""
 
     def power_off(self) -> None:
