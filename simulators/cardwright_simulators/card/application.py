@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from cardwright_cardops.iso7816.status import SW
 from cardwright_cardops.iso7816.tlv import MalformedTlv, encode, parse_all, parse_one, parse_unique
 
-from .algorithms import CARD_AUTHENTICATION, RSA_BITS, SIGNATURE, SM_KEY
+from .algorithms import CARD_AUTHENTICATION, RSA_BITS, SIGNATURE, SM_KEY, Algorithm
 from .answers import Command, Refused, require
 from .authenticate import PIN_ALWAYS, PIN_NEVER, PIN_ONCE, TOUCH_NEVER, Authenticator
 from .core import Core
 from .keys import generate
-from .log import ProtectedRead
+from .log import ProtectedRead, key_use
 from .objects import BARE, CONTAINERS, DISCOVERY, Container, Rule
 from .profiles import PIV_AID
 from .references import References
+from .secure_messaging import CardSession
 from .security import Security
 from .state import StoredKey
 
@@ -28,8 +31,8 @@ GENERAL_AUTHENTICATE: Final = 0x87
 GET_DATA: Final = 0xCB
 PUT_DATA: Final = 0xDB
 _FREE: Final = Container(0, Rule.ALWAYS, False)
-_POLICIES: Final = {SIGNATURE: PIN_ALWAYS, CARD_AUTHENTICATION: PIN_NEVER}
-_SECURE_MESSAGING_TAKES: Final = frozenset((VERIFY, CHANGE_REFERENCE_DATA, GENERAL_AUTHENTICATE, GET_DATA))
+_POLICIES: Final = {SIGNATURE: PIN_ALWAYS, CARD_AUTHENTICATION: PIN_NEVER, SM_KEY: PIN_NEVER}
+_SUITE_CURVES: Final[dict[int, int]] = {Algorithm.P256: Algorithm.CS2, Algorithm.P384: Algorithm.CS7}
 _CHAINED: Final = frozenset((GENERAL_AUTHENTICATE, PUT_DATA, GENERATE))
 _CHAINED_WITH_OCC: Final = frozenset((VERIFY, CHANGE_REFERENCE_DATA))
 
@@ -44,7 +47,7 @@ class PivApplication:
         self.security = Security(core)
         self.references = References(core, self.security)
         self._authenticator = Authenticator(core, self.security)
-        self._was_verified = False
+        self.messaging = CardSession()
         self.commands: dict[int, Callable[[Command], bytes]] = {
             GET_DATA: self._get_data,
             VERIFY: self.references.verify,
@@ -54,9 +57,7 @@ class PivApplication:
             PUT_DATA: self._put_data,
             GENERATE: self._generate,
         }
-        self._select_answer = core.profile.select_answer(
-            (core.profile.suite,) if core.profile.suite else ()
-        )
+        self._select_answer = core.profile.select_answer()
 
     def select(self) -> bytes:
         """The answer to SELECT."""
@@ -71,10 +72,8 @@ class PivApplication:
         execute = self.commands.get(command.ins)
         if execute is None:
             raise Refused(SW.INS_NOT_SUPPORTED)
-        if command.sm and command.ins not in _SECURE_MESSAGING_TAKES:
-            raise Refused(SW.FUNCTION)
         security = self.security
-        self._was_verified = security.just_verified
+        security.verified_before = security.just_verified
         if self.core.profile.strict_pin_always:
             security.just_verified = False
         security.sm, security.scp = command.sm, command.scp
@@ -102,7 +101,11 @@ class PivApplication:
         container = CONTAINERS.get(tag, _FREE)
         if answer is None and (core.profile.absent_before_rule or tag not in CONTAINERS):
             raise Refused(SW.NOT_FOUND)
-        if container.rule is not Rule.ALWAYS or core.contactless:
+        access = core.state.access.get(tag)
+        if access is not None:
+            mode = access.contactless if core.contactless else access.contact
+            require(self.security.allows(mode), SW.SECURITY_STATUS)
+        elif container.rule is not Rule.ALWAYS or core.contactless:
             security = self.security
             if (container.vci and core.contactless and not security.vci) or not security.satisfied(container.rule):
                 raise Refused(SW.SECURITY_STATUS)
@@ -138,7 +141,8 @@ class PivApplication:
     def write_object(self, tag: int, answer: bytes, keep: bool) -> None:
         """Replace an object as a whole, or empty it."""
         core = self.core
-        require(tag in CONTAINERS or not core.profile.data_model_only, SW.FUNCTION)
+        known = tag in CONTAINERS or tag in core.state.access or not core.profile.data_model_only
+        require(known, SW.FUNCTION)
         require(tag not in core.profile.read_only, SW.FUNCTION)
         old = core.state.objects.get(tag, b"")
         if keep:
@@ -155,11 +159,21 @@ class PivApplication:
     def _general_authenticate(self, command: Command) -> bytes:
         if command.p2 == SM_KEY:
             return self._establish(command)
-        return self._authenticator.authenticate(command, self._was_verified)
+        return self._authenticator.authenticate(command)
 
     def _establish(self, command: Command) -> bytes:
-        """Key establishment of secure messaging (part 2 section 4.1)."""
-        raise Refused(SW.WRONG_P1P2)
+        """Key establishment of secure messaging (part 2 section 4.1); it is sent in clear."""
+        key = self.core.state.keys.get(SM_KEY)
+        require(key is not None and not command.sm, SW.WRONG_P1P2)
+        assert key is not None
+        private = self.core.working(SM_KEY, key).exported()
+        assert isinstance(private, ec.EllipticCurvePrivateKey)
+        answer = self.messaging.establish(
+            command.data, command.p1, private, self.core.state.cvc, self.core.rng
+        )
+        self.core.log.append(key_use(SM_KEY, key.algorithm, command.data))
+        self.core.timing.use(key.algorithm)
+        return answer
 
     def _generate(self, command: Command) -> bytes:
         """GENERATE ASYMMETRIC KEY PAIR (part 2 section 3.3.2)."""
@@ -172,7 +186,11 @@ class PivApplication:
         mechanism = parameters.pop(0x80, b"")
         require(len(mechanism) == 1)
         algorithm = mechanism[0]
-        require(algorithm in self.core.profile.algorithms)
+        if command.p2 == SM_KEY:
+            require(algorithm == self.core.profile.suite or _SUITE_CURVES.get(algorithm) == self.core.profile.suite)
+            algorithm = self.core.profile.suite
+        else:
+            require(algorithm in self.core.profile.algorithms)
         exponent = parameters.pop(0x81, b"\x01\x00\x01")
         require(algorithm not in RSA_BITS or int.from_bytes(exponent, "big") == 65537)
         policies = self.policies(command.p2, parameters)
@@ -180,7 +198,17 @@ class PivApplication:
         private = generate(algorithm, self.core.key_pool)
         self.core.timing.generate(algorithm)
         self.store_key(command.p2, StoredKey(algorithm, private, *policies, True), "key generated")
+        if command.p2 == SM_KEY:
+            self._certify(algorithm, private[0])
         return encode(0x7F49, self.core.working(command.p2, self.core.state.keys[command.p2]).public)
+
+    def _certify(self, suite: int, private: bytes) -> None:
+        """A new key 04 gets a new certificate from the virtual content signer."""
+        from . import sm_identity
+
+        state = self.core.state
+        state.cvc = sm_identity.issue(suite, private, sm_identity.guid(state.seed))
+        self.messaging.erase()
 
     def policies(self, slot: int, parameters: dict[int, bytes]) -> tuple[int, int]:
         """PIN and touch policy of a new key; refuses parameters that the card does not know."""

@@ -55,8 +55,8 @@ class Authenticator:
         self._core = core
         self._security = security
 
-    def authenticate(self, command: Command, just_verified: bool) -> bytes:
-        """GENERAL AUTHENTICATE for every key but 04; ``just_verified``: VERIFY was the command before."""
+    def authenticate(self, command: Command) -> bytes:
+        """GENERAL AUTHENTICATE for every key but 04."""
         if command.p2 == MANAGEMENT_KEY:
             return self._management(command)
         slot = command.p2
@@ -65,7 +65,7 @@ class Authenticator:
         if key is None:
             raise Refused(self._core.profile.sw_no_key)
         require(command.p1 == key.algorithm, self._core.profile.sw_wrong_algorithm)
-        self._require_right(slot, key, just_verified)
+        self._require_right(slot, key)
         elements = template(command.data)
         require(elements.get(RESPONSE) == b"" and len(elements) == 2)
         working = self._core.working(slot, key)
@@ -82,15 +82,20 @@ class Authenticator:
         self._core.timing.use(key.algorithm)
         return encode(0x7C, encode(RESPONSE, answer))
 
-    def _require_right(self, slot: int, key: StoredKey, just_verified: bool) -> None:
-        """6982 unless the rule of the key is met (SP 800-73-5 part 1 table 5)."""
+    def _require_right(self, slot: int, key: StoredKey) -> None:
+        """6982 unless the rule of the key is met (SP 800-73-5 part 1 table 5), or its own access mode."""
         security = self._security
+        access = self._core.state.key_access.get(slot)
+        if access is not None:
+            mode = access.contactless if self._core.contactless else access.contact
+            require(security.allows(mode), SW.SECURITY_STATUS)
+            return
         if self._core.contactless and slot != CARD_AUTHENTICATION and not security.vci:
             raise Refused(SW.SECURITY_STATUS)
         if key.pin_policy != PIN_NEVER:
             right = security.pin_satisfied or security.occ_satisfied
             if key.pin_policy == PIN_ALWAYS:
-                right = right and just_verified
+                right = right and security.verified_before
                 security.just_verified = False
             require(right, SW.SECURITY_STATUS)
         require(key.touch_policy == TOUCH_NEVER or self._core.touch_given, SW.SECURITY_STATUS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.iso7816.apdu import CommandAPDU, ResponseAPDU
 from cardwright_cardops.iso7816.status import SW
 from cardwright_cardops.transport.connection import Interface
 
@@ -14,17 +15,25 @@ from .answers import Command, Refused
 from .application import PivApplication
 from .channel import Channel
 from .core import Core
-from .factory import factory_state
+from .factory import FACTORY_CHANNEL_VERSION, factory_state
 from .keypool import KeyPool
 from .log import Record, Selected
 from .management import ManagementApplication
-from .profiles import MANAGEMENT_AID, PIV_AID, PROFILES, Profile
+from .openfips201 import ManagedPivApplication
+from .profiles import MANAGEMENT_AID, PIV_AID, PROFILES, SECURITY_DOMAIN_AID, Profile
+from .scp03 import SecurityDomainSession
+from .security_domain import SecurityDomainApplication
 from .state import CardState
 from .store import MemoryStore, Store
 from .timing import Timing
 from .yubico import VendorPivApplication
 
-SELECT = 0xA4
+SELECT: Final = 0xA4
+INITIALIZE_UPDATE: Final = 0x50
+EXTERNAL_AUTHENTICATE: Final = 0x82
+_GP: Final = 0x80
+_SCP: Final = 0x04
+_SM: Final = 0x0C
 
 
 class UnknownProfile(CardwrightError):
@@ -79,7 +88,7 @@ class VirtualCard:
         timing: Timing | None = None,
     ) -> None:
         """Raises UnknownProfile, WrongProfile, StateDamaged, OSError."""
-        self.profile = _profile(profile)
+        self.profile = find_profile(profile)
         store = store or MemoryStore()
         state = store.load()
         if state is None:
@@ -98,10 +107,20 @@ class VirtualCard:
             timing=timing or Timing(),
         )
         self.apdu_count = 0
-        self._piv = (VendorPivApplication if self.profile.vendor else PivApplication)(self._core)
+        self._piv = _piv_application(self._core)
+        self._channels: dict[bytes, SecurityDomainSession] = {}
+        if self.profile.scp03:
+            for aid in (PIV_AID, SECURITY_DOMAIN_AID):
+                self._channels[aid] = SecurityDomainSession(
+                    self._core, aid=aid, draw=rng, initial_version=FACTORY_CHANNEL_VERSION
+                )
         self._others: dict[bytes, Application] = {}
         if MANAGEMENT_AID in self.profile.other_applications:
             self._others[MANAGEMENT_AID] = ManagementApplication(self._core)
+        if SECURITY_DOMAIN_AID in self.profile.other_applications:
+            self._others[SECURITY_DOMAIN_AID] = SecurityDomainApplication(
+                self._core, self._channels.get(SECURITY_DOMAIN_AID)
+            )
         self._channel = Channel(self.profile, self)
         self._selected: Application | None = None
         self._powered = False
@@ -164,7 +183,9 @@ class VirtualCard:
     def reset(self) -> bytes:
         """Warm reset; the ATR. Every security status, session and pending answer is gone."""
         self._channel.clear()
+        self._piv.leave()
         self._piv.security.reset()
+        self._end_sessions()
         self._selected = self._piv if self.profile.selected_after_reset else None
         return self.atr
 
@@ -209,23 +230,27 @@ class VirtualCard:
 
     def chains(self, cla: int, ins: int) -> int:
         """Whether a command block that announces more may be taken (9000), for the channel."""
-        if cla != 0x00:
+        if cla & 0x0C == _SM:
+            return SW.OK if cla == _SM and self.profile.suite else SW.SM_NOT_SUPPORTED
+        if cla & ~_SCP and self._channel_session() is None:
             return SW.CLA_NOT_SUPPORTED
         return SW.INS_NOT_SUPPORTED if self._selected is None else self._selected.chains(ins)
 
-    def run(self, cla: int, ins: int, p1: int, p2: int, data: bytes) -> tuple[bytes, int]:
+    def run(
+        self, cla: int, ins: int, p1: int, p2: int, data: bytes, le: int, extended: bool
+    ) -> tuple[bytes, int]:
         """Execute one logical command for the channel, and keep what it changed."""
-        core = self._core
+        core, session = self._core, self._channel_session()
         body, sw = b"", int(SW.OK)
         try:
-            if cla != 0x00:
-                raise Refused(SW.CLA_NOT_SUPPORTED)
-            if ins == SELECT:
+            if cla == 0x00 and ins == SELECT:
                 body = self._select(p1, p2, data)
-            elif self._selected is None:
-                raise Refused(SW.INS_NOT_SUPPORTED)
+            elif cla == 0x00 and (session is None or not session.level):
+                body = self._plain(Command(cla, ins, p1, p2, data))
+            elif cla & 0x0C == _SM:
+                body, sw = self._under_sm(CommandAPDU(cla, ins, p1, p2, data, le))
             else:
-                body = self._selected.run(Command(cla, ins, p1, p2, data))
+                body, sw = self._with_channel(session, CommandAPDU(cla, ins, p1, p2, data, le), extended)
         except Refused as refused:
             sw = refused.sw
         if core.dirty:
@@ -234,6 +259,62 @@ class VirtualCard:
             except Refused as refused:
                 return b"", refused.sw
         return body, sw
+
+    def _plain(self, command: Command) -> bytes:
+        """A command without protection. It ends PIV secure messaging (SP 800-73-5 part 1 appendix B.1.7)."""
+        if self._selected is None:
+            raise Refused(SW.INS_NOT_SUPPORTED)
+        self._piv.messaging.erase()
+        return self._selected.run(command)
+
+    def _under_sm(self, command: CommandAPDU) -> tuple[bytes, int]:
+        """A command with class 0C (SP 800-73-5 part 2 section 4.2)."""
+        if not self.profile.suite or self._selected is not self._piv:
+            raise Refused(SW.SM_NOT_SUPPORTED)
+        messaging = self._piv.messaging
+        plain = messaging.unwrap(command)
+        body, sw = self._inner(Command(0x00, plain.ins, plain.p1, plain.p2, plain.data, sm=True))
+        response = messaging.wrap(ResponseAPDU(body, sw))
+        return response.data, response.sw
+
+    def _with_channel(
+        self, session: SecurityDomainSession | None, command: CommandAPDU, extended: bool
+    ) -> tuple[bytes, int]:
+        """A command of another class, or inside an open channel (GlobalPlatform Amendment D)."""
+        if session is None or command.cla & ~(_GP | _SCP):
+            raise Refused(SW.CLA_NOT_SUPPORTED)
+        if command.cla == _GP and command.ins == INITIALIZE_UPDATE:
+            return session.initialize_update(command), SW.OK
+        if command.cla == _GP | _SCP and command.ins == EXTERNAL_AUTHENTICATE:
+            session.external_authenticate(command, extended=extended)
+            return b"", SW.OK
+        if not session.takes(command):
+            # A class of GlobalPlatform means nothing to PIV outside a channel.
+            if command.cla and self._selected is self._piv:
+                raise Refused(SW.CLA_NOT_SUPPORTED)
+            return self._plain(Command(command.cla, command.ins, command.p1, command.p2, command.data)), SW.OK
+        plain = session.unwrap(command, extended=extended)
+        body, sw = self._inner(Command(plain.cla, plain.ins, plain.p1, plain.p2, plain.data, scp=True))
+        response = session.wrap(ResponseAPDU(body, sw))
+        return response.data, response.sw
+
+    def _inner(self, command: Command) -> tuple[bytes, int]:
+        """The answer to an unwrapped command, also where it is a refusal: it has to be wrapped."""
+        assert self._selected is not None
+        try:
+            return self._selected.run(command), SW.OK
+        except Refused as refused:
+            return b"", refused.sw
+
+    def _channel_session(self) -> SecurityDomainSession | None:
+        """The SCP03 end of the selected application."""
+        return self._channels.get(self._selected.aid) if self._selected is not None else None
+
+    def _end_sessions(self) -> None:
+        """Session keys of secure messaging and SCP03 are gone."""
+        self._piv.messaging.erase()
+        for session in self._channels.values():
+            session.reset()
 
     def _select(self, p1: int, p2: int, aid: bytes) -> bytes:
         """SELECT by AID (SP 800-73-5 part 2 section 3.1.1)."""
@@ -245,16 +326,25 @@ class VirtualCard:
         self._core.log.append(Selected(aid, wanted is not None))
         if self.profile.select_drops_status or (wanted is not None and wanted is not self._selected):
             self._piv.leave()
+        if self.profile.select_drops_status or wanted is not None:
+            self._end_sessions()
         if wanted is None:
             raise Refused(SW.NOT_FOUND)
         self._selected = wanted
         return wanted.select()
 
 
-def _profile(profile: Profile | str) -> Profile:
+def find_profile(profile: Profile | str) -> Profile:
+    """The profile itself or the one of that name. Raises UnknownProfile."""
     if isinstance(profile, Profile):
         return profile
     try:
         return PROFILES[profile]
     except KeyError:
         raise UnknownProfile(f"There is no virtual card profile named {profile!r}.") from None
+
+
+def _piv_application(core: Core) -> PivApplication:
+    if core.profile.vendor:
+        return VendorPivApplication(core)
+    return ManagedPivApplication(core) if core.profile.openfips201 else PivApplication(core)

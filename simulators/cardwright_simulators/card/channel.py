@@ -21,7 +21,9 @@ _EXTENDED_LE: Final = 65536
 class Executor(Protocol):
     """What lies behind the channel."""
 
-    def run(self, cla: int, ins: int, p1: int, p2: int, data: bytes) -> tuple[bytes, int]:
+    def run(
+        self, cla: int, ins: int, p1: int, p2: int, data: bytes, le: int, extended: bool
+    ) -> tuple[bytes, int]:
         """Execute one logical command: data and status word."""
 
     def chains(self, cla: int, ins: int) -> int:
@@ -100,7 +102,7 @@ class Channel:
                     return self._too_long(ins)
         elif len(data) > self._max_data:
             return self._too_long(ins)
-        body, sw = self._executor.run(cla & ~CLA_CHAINING, ins, p1, p2, data)
+        body, sw = self._executor.run(cla & ~CLA_CHAINING, ins, p1, p2, data, le, extended)
         if not body:
             return sw.to_bytes(2, "big")
         return self._answer(body, sw, le, extended, raw[:4])

@@ -49,6 +49,26 @@ class Core:
         """Whether the standard's rules for the contactless interface apply now."""
         return self.interface is Interface.CONTACTLESS and self.profile.contactless_rules
 
+    @property
+    def channel_keys(self) -> dict[int, tuple[bytes, bytes, bytes]]:
+        """SCP03 key sets by version number."""
+        return self.state.channel_keys
+
+    @channel_keys.setter
+    def channel_keys(self, value: dict[int, tuple[bytes, bytes, bytes]]) -> None:
+        self.state.channel_keys = value
+        self.dirty = True
+
+    @property
+    def sequence(self) -> int:
+        """How many SCP03 channels were begun with the keys of now."""
+        return self.state.sequence
+
+    @sequence.setter
+    def sequence(self, value: int) -> None:
+        self.state.sequence = value
+        self.dirty = True
+
     def changed(self, kind: str, number: int, octets: int = 8) -> None:
         """Persistent content of about ``octets`` changed: log it, and keep it when the command ends."""
         self.dirty = True

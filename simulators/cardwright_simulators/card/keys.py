@@ -79,7 +79,8 @@ class RsaKey:
     def exported(self) -> rsa.RSAPrivateKey:
         d = pow(self.e, -1, (self._p - 1) * (self._q - 1))
         public = rsa.RSAPublicNumbers(self.e, self.n)
-        return rsa.RSAPrivateNumbers(self._p, self._q, d, self._dp, self._dq, self._qinv, public).private_key()
+        numbers = rsa.RSAPrivateNumbers(self._p, self._q, d, self._dp, self._dq, self._qinv, public)
+        return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
 class EllipticKey:
@@ -222,7 +223,7 @@ def split(key: PrivateKeyTypes) -> tuple[int, tuple[bytes, ...]]:
 def from_pkcs8(der: bytes) -> tuple[int, tuple[bytes, ...]]:
     """:func:`split` of an unencrypted PKCS#8 key. Raises ValueError."""
     try:
-        key = serialization.load_der_private_key(der, None)
+        key = serialization.load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
     except (TypeError, UnsupportedAlgorithm) as error:
         raise ValueError("not an unencrypted private key that a card can hold") from error
     return split(key)

@@ -12,7 +12,7 @@ from cardwright_cardops.iso7816.status import SW
 from cardwright_cardops.iso7816.tlv import encode
 from cardwright_cardops.transport.connection import Transmission
 
-from .algorithms import ATTESTATION, PRIMARY, RETIRED, Algorithm
+from .algorithms import ATTESTATION, PRIMARY, RETIRED, SM_KEY, Algorithm
 from .objects import DISCOVERY
 
 RID: Final = bytes.fromhex("A000000308")
@@ -72,7 +72,11 @@ class Profile:
     origin_codes: tuple[int, int] = (1, 2)
     """How metadata says that a key was generated, and imported."""
     openfips201: bool = False
+    """Whether objects and keys are created, and key values set, inside an SCP03 channel."""
     scp03: bool = False
+    """Whether an SCP03 channel can be opened, in every application that has administration."""
+    templates_wrapped: bool = True
+    """Whether the security domain answers its templates inside their tags E0 and 66."""
 
     slots: frozenset[int] = PRIMARY | RETIRED
     generate_slots: frozenset[int] = PRIMARY
@@ -123,12 +127,12 @@ class Profile:
     sw_no_key: int = SW.WRONG_P1P2
     sw_wrong_algorithm: int = SW.WRONG_P1P2
 
-    def select_answer(self, extra_algorithms: tuple[int, ...] = ()) -> bytes:
+    def select_answer(self) -> bytes:
         """The application property template (SP 800-73-5 part 2 tables 3 to 6)."""
         value = encode(0x4F, PIV_AID if self.full_aid else PIX) + encode(0x79, encode(0x4F, RID))
         if self.label:
             value += encode(0x50, self.label)
-        announced = self.announced + extra_algorithms
+        announced = self.announced + ((self.suite,) if self.suite else ())
         if announced:
             listed = b"".join(encode(0x80, bytes((number,))) for number in announced)
             value += encode(0xAC, listed + encode(0x06, b"\0"))
@@ -137,10 +141,14 @@ class Profile:
         return encode(0x61, value)
 
 
+def _discovery(policy: int) -> bytes:
+    """A Discovery object with this first octet of the PIN usage policy."""
+    return encode(DISCOVERY, encode(0x4F, PIV_AID) + encode(0x5F2F, bytes((policy, 0))))
+
+
 _A = Algorithm
 _YUBIKEY_HISTORY: Final = bytes.fromhex("8073C021C057597562694B6579")
 _FACTORY_KEY: Final = bytes.fromhex("0102030405060708" * 3)
-_DISCOVERY_PIN: Final = encode(DISCOVERY, encode(0x4F, PIV_AID) + encode(0x5F2F, b"\x40\x00"))
 _EC_RSA: Final = frozenset((_A.RSA1024, _A.RSA2048, _A.P256, _A.P384))
 _ALL_AES: Final = frozenset((_A.AES128, _A.AES192, _A.AES256))
 _ADMINISTRATION: Final = frozenset(Vendor)
@@ -160,6 +168,7 @@ _YUBIKEY_57: Final = Profile(
     vendor=_ADMINISTRATION,
     version=(5, 7, 4),
     scp03=True,
+    templates_wrapped=False,
     slots=PRIMARY | RETIRED | {ATTESTATION},
     generate_slots=PRIMARY | RETIRED | {ATTESTATION},
     algorithms=_EC_RSA | {_A.RSA3072, _A.RSA4096, _A.ED25519, _A.X25519},
@@ -177,7 +186,7 @@ _YUBIKEY_57: Final = Profile(
     data_model_only=False,
     object_limit=3063,
     memory=51200,
-    initial_objects=MappingProxyType({DISCOVERY: _DISCOVERY_PIN}),
+    initial_objects=MappingProxyType({DISCOVERY: _discovery(0x40)}),
     read_only=frozenset((DISCOVERY,)),
     sw_no_key=SW.WRONG_DATA,
     sw_wrong_algorithm=SW.WRONG_DATA,
@@ -237,14 +246,18 @@ _ALL: Final = (
         name="secure-messaging",
         description="the standard card with secure messaging, virtual contact interface and pairing code",
         suite=_A.CS2,
+        generate_slots=PRIMARY | {SM_KEY},
         pairing_code=b"20260731",
+        initial_objects=MappingProxyType({DISCOVERY: _discovery(0x48)}),
     ),
     replace(
         _STANDARD,
         name="secure-messaging-cs7",
         description="the secure-messaging card with the suite for P-384 keys",
         suite=_A.CS7,
+        generate_slots=PRIMARY | {SM_KEY},
         pairing_code=b"20260731",
+        initial_objects=MappingProxyType({DISCOVERY: _discovery(0x48)}),
     ),
     _PIVAPPLET,
     replace(
@@ -280,7 +293,6 @@ _ALL: Final = (
         label=b"Cardwright GP",
         scp03=True,
         openfips201=True,
-        data_model_only=False,
     ),
 )
 

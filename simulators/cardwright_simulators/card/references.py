@@ -94,6 +94,12 @@ class References:
         self._set(PIN, new)
         return b""
 
+    def set_by_administrator(self, reference: int, value: bytes) -> None:
+        """A new value and all tries, without the old one. Refuses an unknown reference or a malformed value."""
+        require(reference in self._core.state.references, SW.REFERENCE_NOT_FOUND)
+        require(self.well_formed(reference, value))
+        self._set(reference, value)
+
     def well_formed(self, reference: int, value: bytes) -> bool:
         """Whether ``value`` may become the value of a PIN or PUK (part 2 section 2.4.3)."""
         if not self._core.profile.digits_only:

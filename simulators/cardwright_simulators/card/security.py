@@ -13,8 +13,9 @@ from .objects import DISCOVERY, PinUsage, Rule
 class Security:
     """One boolean per credential; all but the Global PIN's belong to the application.
 
-    ``just_verified`` is the one-shot right to a PIN Always signature; ``challenge`` is what the card waits to
-    see answered with the management key: (kind, plain octets).
+    ``just_verified`` is the one-shot right to a PIN Always signature; ``verified_before`` is what it was when the
+    command of now began. ``challenge`` is what the card waits to see answered with the management key: (kind,
+    plain octets). ``sm`` and ``scp`` say how the command of now came.
     """
 
     def __init__(self, core: Core) -> None:
@@ -25,6 +26,7 @@ class Security:
         self.pairing = False
         self.admin = False
         self.just_verified = False
+        self.verified_before = False
         self.challenge: tuple[int, bytes] | None = None
         self.sm = False
         self.scp = False
@@ -67,11 +69,27 @@ class Security:
             return True
         return self.pin_satisfied or (rule is Rule.PIN_OR_OCC and self.occ_satisfied)
 
+    def allows(self, mode: int) -> bool:
+        """Whether an access mode of a created object or key is met.
+
+        00 never, 7F always, else any of 01 PIN, 02 PIN directly before, 04 OCC, 10 administrator.
+        """
+        return (
+            mode == 0x7F
+            or (bool(mode & 0x01) and self.pin_satisfied)
+            or (bool(mode & 0x02) and self.pin_satisfied and self.verified_before)
+            or (bool(mode & 0x04) and self.occ_satisfied)
+            or (bool(mode & 0x10) and (self.admin or self.scp))
+        )
+
     def require_admin(self) -> None:
-        """6A81 over the contactless interface, 6982 without the management key."""
+        """6A81 over the contactless interface, 6982 without the management key.
+
+        Where the profile is administered through SCP03, a command inside the channel needs no management key.
+        """
         if self._core.contactless:
             raise Refused(SW.FUNCTION)
-        if not self.admin:
+        if not self.admin and not (self.scp and self._core.profile.openfips201):
             raise Refused(SW.SECURITY_STATUS)
 
     def require_contact_or_vci(self) -> None:

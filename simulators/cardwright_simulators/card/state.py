@@ -61,6 +61,7 @@ class Access:
 
     contact: int
     contactless: int
+    mechanism: int = 0
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ class CardState:
     key_access: dict[int, Access] = field(default_factory=dict)
     channel_keys: dict[int, tuple[bytes, bytes, bytes]] = field(default_factory=dict, repr=False)
     sequence: int = 0
+    cvc: bytes = b""
 
     def document(self) -> dict[str, Any]:
         """The state as JSON values; octets are upper-case hex."""
@@ -119,6 +121,7 @@ class CardState:
                 for version, parts in sorted(self.channel_keys.items())
             },
             "sequence": self.sequence,
+            "cvc": _hex(self.cvc),
         }
 
     def encode(self) -> bytes:
@@ -176,6 +179,7 @@ class CardState:
                 for version, parts in document["channel_keys"].items()
             },
             sequence=int(document["sequence"]),
+            cvc=bytes.fromhex(document["cvc"]),
         )
 
 
@@ -184,11 +188,11 @@ def _hex(octets: bytes) -> str:
 
 
 def _access_document(table: dict[int, Access]) -> dict[str, list[int]]:
-    return {f"{number:X}": [item.contact, item.contactless] for number, item in sorted(table.items())}
+    return {f"{number:X}": [item.contact, item.contactless, item.mechanism] for number, item in sorted(table.items())}
 
 
 def _access(document: dict[str, list[int]]) -> dict[int, Access]:
-    return {int(number, 16): Access(int(modes[0]), int(modes[1])) for number, modes in document.items()}
+    return {int(number, 16): Access(*(int(mode) for mode in modes)) for number, modes in document.items()}
 
 
 def _three(parts: Any) -> tuple[bytes, bytes, bytes]:
