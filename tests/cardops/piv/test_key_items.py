@@ -32,7 +32,7 @@ from cardwright_cardops.program.items import (
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
 from cardwright_simulators.card.log import KeyUse, Verify
-from tests.support.cards import NEW_PIN, NEW_PUK, PIN, PUK, Bench, bench, default_management_key
+from tests.support.virtual import NEW_PIN, NEW_PUK, PIN, PUK, Bench, bench, default_management_key
 
 SUBJECT = x509.Name.from_rfc4514_string("CN=Request").public_bytes()
 WRONG = Secret(b"999999")
@@ -96,7 +96,6 @@ def test_a_new_transaction_knows_nothing_of_the_counter() -> None:
     guard = with_card.keys.guard
     do(with_card, Apdu(commands.pin_state()))
     assert guard.tries(0x80) == 3
-    with_card.executor.execute  # noqa: B018 - the executing end forgets when the next transaction begins
     do(with_card, Apdu(commands.get_data(0x7E)))
     assert guard.tries(0x80) is None
 

@@ -25,7 +25,7 @@ from cardwright_cardops.piv.responses import MalformedAnswer
 from cardwright_cardops.program.items import Answer, Answers, AnyBatch, Apdu, Batch, Outcome, Program, ask
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
-from tests.support.cards import bench, default_management_key
+from tests.support.virtual import bench, default_management_key
 
 PROFILES = ["yubikey-5.7", "yubikey-5.4", "pivapplet", "tdes-only", "t0-short"]
 
@@ -49,6 +49,27 @@ class Card:
         return
 
 
+class Always:
+    """The same data to every command."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __call__(self, command: CommandAPDU) -> tuple[int, bytes]:
+        return 0x9000, self._data
+
+
+class Fixed:
+    """A random generator that is none."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __call__(self, size: int) -> bytes:
+        assert size == len(self._value)
+        return self._value
+
+
 def test_vectors_reproduce(shared_data: Path) -> None:
     rows = json.loads((shared_data / "test-vectors.json").read_text())["mgmt_key_auth"]["items"]
     assert {row["alg"] for row in rows} == {"03", "08", "0A", "0C"}
@@ -59,7 +80,7 @@ def test_vectors_reproduce(shared_data: Path) -> None:
         assert key.decrypt(bytes.fromhex(row["enc_witness"])) == witness
         size = key.algorithm.block_octets
         sealed = b"\x7c" + bytes((size + 2, 0x80, size)) + bytes.fromhex(row["enc_witness"])
-        command, sent = answer_witness(key, sealed, lambda n, c=challenge: c)
+        command, sent = answer_witness(key, sealed, Fixed(challenge))
         assert sent == challenge
         assert witness in command.data and challenge in command.data and command.data.endswith(b"\x82\x00")
 
@@ -121,14 +142,14 @@ def test_a_witness_or_challenge_of_another_size_is_refused(block: bytes) -> None
     for protocol, tag in ((authenticate, 0x80), (authenticate_single, 0x81)):
         data = b"\x7c" + bytes((len(block) + 2, tag, len(block))) + block
         with pytest.raises(ManagementKeyRefused, match="not one block"):
-            run(protocol(key, stage="write"), Card(lambda command, d=data: (0x9000, d)))
+            run(protocol(key, stage="write"), Card(Always(data)))
 
 
 def test_damaged_answers_are_documented_errors() -> None:
     key = default_management_key("yubikey-5.4")
     for data in (b"", b"\x7c\x00", b"\x7c\x05\x80\x08", b"\x53\x00"):
         with pytest.raises(MalformedAnswer):
-            run(authenticate(key, stage="write"), Card(lambda command, d=data: (0x9000, d)))
+            run(authenticate(key, stage="write"), Card(Always(data)))
 
 
 def test_some_cards_answer_in_tag_80() -> None:
