@@ -1,0 +1,527 @@
+"""Carries out requests against one loaded module. Runs only in the spawned process, on one thread."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Final, cast
+
+import msgspec
+import pkcs11
+from pkcs11 import Attribute, KeyType, ObjectClass, PKCS11Error
+from pkcs11._pkcs11 import lib
+from pkcs11.attributes import ALL_CAPABILITIES
+
+from . import templates
+from .cryptoki import CKU_SO, CKU_USER, Cryptoki, ReturnValue, text_of
+from .messages import (
+    AnyRequest,
+    Decrypt,
+    Delete,
+    Derive,
+    Generate,
+    ImportKey,
+    InitPin,
+    ListTokens,
+    Load,
+    Login,
+    Logout,
+    ObjectRecord,
+    ReadLogin,
+    ReadObjects,
+    ReadToken,
+    Reply,
+    Request,
+    SetSoPin,
+    SetUserPin,
+    Sign,
+    UseKey,
+    Write,
+    WriteCertificate,
+    wipe,
+)
+from .values import (
+    LoginState,
+    MechanismInfo,
+    ModuleInfo,
+    PinState,
+    TokenIdentity,
+    TokenInfo,
+    User,
+    so_pin_state,
+    user_pin_state,
+)
+
+_MAX_OBJECTS: Final = 2000
+_MAX_VALUE: Final = 64 * 1024
+_STATES: Final = {1: LoginState.USER, 3: LoginState.USER, 4: LoginState.SO}
+_KINDS: Final = (int(ObjectClass.CERTIFICATE), int(ObjectClass.PUBLIC_KEY), int(ObjectClass.PRIVATE_KEY))
+_READ: Final = (
+    Attribute.CLASS,
+    Attribute.ID,
+    Attribute.LABEL,
+    Attribute.KEY_TYPE,
+    Attribute.EC_PARAMS,
+    Attribute.EC_POINT,
+    Attribute.MODULUS,
+    Attribute.PUBLIC_EXPONENT,
+    Attribute.SIGN,
+    Attribute.DECRYPT,
+    Attribute.DERIVE,
+    Attribute.ALWAYS_AUTHENTICATE,
+    Attribute.EXTRACTABLE,
+    Attribute.LOCAL,
+)
+# What python-pkcs11 adds to a template unless told not to.
+_LIBRARY_DEFAULTS: Final = (
+    Attribute.ID,
+    Attribute.LABEL,
+    Attribute.PRIVATE,
+    Attribute.SENSITIVE,
+    Attribute.TOKEN,
+    Attribute.PUBLIC_EXPONENT,
+    Attribute.MODULUS_BITS,
+    *ALL_CAPABILITIES,
+)
+# Where python-pkcs11's class is not the return value's name in camel case.
+_EXCEPTION_NAMES: Final = {
+    "AnotherUserAlreadyLoggedIn": "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+    "TokenNotRecognised": "CKR_TOKEN_NOT_RECOGNIZED",
+    "PKCS11Error": "MODULE_FAILED",
+}
+_SESSION_ENDING: Final = (
+    "CKR_SESSION_HANDLE_INVALID",
+    "CKR_SESSION_CLOSED",
+    "CKR_DEVICE_REMOVED",
+    "CKR_DEVICE_ERROR",
+    "CKR_TOKEN_NOT_PRESENT",
+    "CKR_TOKEN_NOT_RECOGNIZED",
+)
+
+
+class Fault(Exception):
+    """An answer of ours that is not the module's. ``code`` is one of errors.error_of."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+
+
+def exception_name(error: PKCS11Error) -> str:
+    """The CKR_ name behind an exception of python-pkcs11."""
+    name = type(error).__name__
+    return (
+        _EXCEPTION_NAMES.get(name)
+        or "CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
+    )
+
+
+class Worker:
+    """One module, its sessions, and a method for each request."""
+
+    def __init__(self) -> None:
+        self._module: lib | None = None
+        self._calls: Cryptoki | None = None
+        self._sessions: dict[int, Any] = {}
+        self._actions: dict[type[Request], Callable[[Any], object]] = {
+            Load: self._load,
+            ListTokens: self._list_tokens,
+            ReadToken: self._read_token,
+            ReadObjects: self._read_objects,
+            ReadLogin: lambda request: self._state(self._slot_of(request.token).slot_id),
+            Login: self._login,
+            Logout: self._logout,
+            SetUserPin: self._set_user_pin,
+            SetSoPin: self._set_so_pin,
+            InitPin: self._init_pin,
+            Generate: self._generate,
+            ImportKey: self._import_key,
+            WriteCertificate: self._write_certificate,
+            Delete: self._delete,
+            Sign: self._sign,
+            Decrypt: self._decrypt,
+            Derive: self._derive,
+        }
+
+    def answer(self, request: AnyRequest) -> Reply:
+        """Carry out one request; every failure becomes a reply with a fault."""
+        fault, detail = "", ""
+        try:
+            return Reply(body=msgspec.Raw(msgspec.msgpack.encode(self._actions[type(request)](request))))
+        except Fault as error:
+            fault, detail = error.code, error.detail
+        except ReturnValue as error:
+            fault = error.name
+        except PKCS11Error as error:
+            fault = exception_name(error)
+        except (ValueError, TypeError, KeyError, IndexError, MemoryError):
+            # python-pkcs11 and asn1crypto on values that no module may return; the text could quote them.
+            fault = "BAD_ANSWER"
+        finally:
+            wipe(request)
+        if fault in _SESSION_ENDING and not isinstance(request, Load | ListTokens):
+            self._forget(request.token)
+        return Reply(fault=fault, detail=detail)
+
+    def close(self) -> None:
+        """C_Finalize, as far as the module still can."""
+        if self._module is not None:
+            with suppress(PKCS11Error):
+                self._module.finalize()
+
+    # Module and tokens.
+
+    def _load(self, request: Load) -> ModuleInfo:
+        try:
+            module = lib(request.path)
+            calls = Cryptoki(request.path)
+        except ReturnValue as error:
+            raise Fault("NOT_LOADABLE", f"It answered {error.name}.") from None
+        except PKCS11Error as error:
+            name = exception_name(error)
+            raise Fault("NOT_LOADABLE", f"It answered {name}." if name.startswith("CKR_") else "") from None
+        except (OSError, AttributeError, ValueError):
+            raise Fault("NOT_LOADABLE") from None
+        self._module, self._calls = module, calls
+        return ModuleInfo(
+            module.manufacturer_id, module.library_description, module.cryptoki_version, module.library_version
+        )
+
+    @property
+    def _loaded(self) -> tuple[lib, Cryptoki]:
+        if self._module is None or self._calls is None:
+            raise Fault("NOT_LOADABLE")
+        return self._module, self._calls
+
+    def _identity(self, slot: Any) -> tuple[TokenIdentity, Any]:
+        raw = self._loaded[1].token_info(slot.slot_id)
+        identity = TokenIdentity(
+            slot.slot_id,
+            text_of(bytes(raw.label)),
+            text_of(bytes(raw.serial)),
+            text_of(bytes(raw.manufacturer)),
+            text_of(bytes(raw.model)),
+        )
+        return identity, raw
+
+    def _present(self) -> Iterable[tuple[Any, TokenIdentity, Any]]:
+        for slot in self._loaded[0].get_slots(token_present=True):
+            try:
+                yield slot, *self._identity(slot)
+            except ReturnValue as error:
+                # One dead or foreign card must not hide the others.
+                if error.name not in _SESSION_ENDING:
+                    raise
+
+    def _slot_of(self, token: TokenIdentity) -> Any:
+        found = [(slot, identity) for slot, identity, _ in self._present() if identity.same_token(token)]
+        exact = [slot for slot, identity in found if identity.slot == token.slot]
+        if exact:
+            return exact[0]
+        if len(found) != 1:
+            raise Fault("TOKEN_GONE")
+        return found[0][0]
+
+    def _token_info(self, slot: Any, identity: TokenIdentity, raw: Any) -> TokenInfo:
+        mechanisms = []
+        for number in sorted(int(mechanism) for mechanism in slot.get_mechanisms()):
+            with suppress(PKCS11Error):
+                info = slot.get_mechanism_info(number)
+                mechanisms.append(MechanismInfo(number, info.min_key_length, info.max_key_length, int(info.flags)))
+        return TokenInfo(
+            identity=identity,
+            slot_description=slot.slot_description,
+            flags=int(raw.flags),
+            min_pin_length=int(raw.min_pin),
+            max_pin_length=int(raw.max_pin),
+            hardware_version=(raw.hardware[0], raw.hardware[1]),
+            firmware_version=(raw.firmware[0], raw.firmware[1]),
+            mechanisms=tuple(mechanisms),
+        )
+
+    def _list_tokens(self, request: ListTokens) -> list[TokenInfo]:
+        return [self._token_info(slot, identity, raw) for slot, identity, raw in self._present()]
+
+    def _read_token(self, request: ReadToken) -> TokenInfo:
+        slot = self._slot_of(request.token)
+        return self._token_info(slot, *self._identity(slot))
+
+    # Sessions and PINs.
+
+    def _session(self, slot: Any) -> Any:
+        session = self._sessions.get(slot.slot_id)
+        if session is None:
+            mapper = templates.total_mapper()
+            token = slot.get_token()
+            try:
+                session = token.open(rw=True, attribute_mapper=mapper)
+            except pkcs11.TokenWriteProtected:
+                session = token.open(rw=False, attribute_mapper=mapper)
+            self._sessions[slot.slot_id] = session
+        return session
+
+    def _forget(self, token: TokenIdentity) -> None:
+        session = self._sessions.pop(token.slot, None)
+        if session is not None:
+            with suppress(PKCS11Error):
+                session.close()
+
+    def _state(self, slot_id: int) -> LoginState:
+        session = self._sessions.get(slot_id)
+        if session is None:
+            return LoginState.NOBODY
+        return _STATES.get(self._loaded[1].session_state(session.handle), LoginState.NOBODY)
+
+    def _guard(self, slot: Any, user: User, spend_last_try: bool) -> None:
+        """Asks the flags anew, right before a PIN is sent."""
+        flags = int(self._loaded[1].token_info(slot.slot_id).flags)
+        state = user_pin_state(flags) if user is User.USER else so_pin_state(flags)
+        if state is PinState.LOCKED:
+            raise Fault("PIN_IS_LOCKED")
+        if state is PinState.FINAL_TRY and not spend_last_try:
+            raise Fault("PIN_LAST_TRY")
+
+    def _login(self, request: Login) -> None:
+        slot = self._slot_of(request.token)
+        session = self._session(slot)
+        self._guard(slot, request.user, request.spend_last_try)
+        user = CKU_USER if request.user is User.USER else CKU_SO
+        self._loaded[1].login(session.handle, user, request.pin)
+
+    def _logout(self, request: Logout) -> None:
+        slot = self._slot_of(request.token)
+        if self._state(slot.slot_id) is not LoginState.NOBODY:
+            self._loaded[1].logout(self._session(slot).handle)
+
+    def _nobody(self, slot: Any, *allowed: LoginState) -> Any:
+        session = self._session(slot)
+        if self._state(slot.slot_id) not in (LoginState.NOBODY, *allowed):
+            raise Fault("LOGGED_IN")
+        return session
+
+    def _set_user_pin(self, request: SetUserPin) -> None:
+        # With the security officer logged in C_SetPIN would change another secret.
+        slot = self._slot_of(request.token)
+        session = self._nobody(slot, LoginState.USER)
+        if request.guarded:
+            self._guard(slot, User.USER, request.spend_last_try)
+        self._loaded[1].set_pin(session.handle, request.old, request.new)
+
+    def _as_so(self, token: TokenIdentity, pin: bytearray, spend_last_try: bool, act: Callable[[int], None]) -> None:
+        slot = self._slot_of(token)
+        session = self._nobody(slot)
+        self._guard(slot, User.SO, spend_last_try)
+        calls = self._loaded[1]
+        calls.login(session.handle, CKU_SO, pin)
+        try:
+            act(session.handle)
+        finally:
+            with suppress(ReturnValue):
+                calls.logout(session.handle)
+
+    def _set_so_pin(self, request: SetSoPin) -> None:
+        def act(session: int) -> None:
+            self._loaded[1].set_pin(session, request.old, request.new)
+
+        self._as_so(request.token, request.old, request.spend_last_try, act)
+
+    def _init_pin(self, request: InitPin) -> None:
+        def act(session: int) -> None:
+            self._loaded[1].init_pin(session, request.new)
+
+        self._as_so(request.token, request.so_pin, request.spend_last_try, act)
+
+    # Objects.
+
+    def _objects(self, session: Any, wanted: dict[Attribute, Any]) -> list[Any]:
+        found = []
+        for entry in session.get_objects(wanted):
+            found.append(entry)
+            if len(found) > _MAX_OBJECTS:
+                raise Fault("BAD_ANSWER", f"It lists more than {_MAX_OBJECTS} objects.")
+        return found
+
+    def _attributes(self, entry: Any, names: tuple[Attribute, ...]) -> dict[Attribute, Any]:
+        try:
+            return dict(entry.get_attributes(names))
+        except PKCS11Error:
+            values: dict[Attribute, Any] = {}
+            for name in names:
+                with suppress(pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive, pkcs11.FunctionFailed):
+                    values[name] = entry[name]
+            return values
+
+    def _read_objects(self, request: ReadObjects) -> list[ObjectRecord]:
+        session = self._session(self._slot_of(request.token))
+        records = []
+        for entry in self._objects(session, {}):
+            values = self._attributes(entry, (Attribute.CLASS,))
+            kind = values.get(Attribute.CLASS)
+            if kind in _KINDS:
+                # CKA_VALUE of a private key is never asked for.
+                names = (*_READ, Attribute.VALUE) if kind == ObjectClass.CERTIFICATE else _READ
+                records.append(_record(kind, self._attributes(entry, names)))
+        return records
+
+    def _one(self, session: Any, kind: ObjectClass, identifier: bytes) -> Any:
+        found = self._objects(session, {Attribute.CLASS: kind, Attribute.ID: identifier})
+        if not found:
+            raise Fault("NO_SUCH_OBJECT")
+        if len(found) > 1:
+            raise Fault("SEVERAL_OBJECTS")
+        return found[0]
+
+    def _writing(self, request: Write | Delete) -> Any:
+        slot = self._slot_of(request.token)
+        session = self._session(slot)
+        if self._state(slot.slot_id) is not request.login:
+            raise Fault("WRONG_LOGIN")
+        return session
+
+    def _free(self, session: Any, request: Write, *kinds: ObjectClass) -> None:
+        """Refuses, or with ``overwrite`` and a module that keeps several equal ids, deletes the old objects."""
+        for kind in kinds:
+            old = self._objects(session, {Attribute.CLASS: kind, Attribute.ID: request.id})
+            if old and not request.overwrite:
+                raise Fault("OBJECT_EXISTS")
+            if not request.sparse:
+                for entry in old:
+                    entry.destroy()
+
+    def _generate(self, request: Generate) -> None:
+        session = self._writing(request)
+        self._free(session, request, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+        public, private = templates.generation(request)
+        rsa = request.algorithm.is_rsa
+        session.generate_keypair(
+            KeyType.RSA if rsa else KeyType.EC,
+            key_length=request.algorithm.bits if rsa else None,
+            public_template=_exactly(public),
+            private_template=_exactly(private),
+        )
+
+    def _import_key(self, request: ImportKey) -> None:
+        session = self._writing(request)
+        self._free(session, request, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+        public, private = templates.imported(request)
+        key = session.create_object(private)
+        if request.sparse:
+            return
+        try:
+            session.create_object(public)
+        except PKCS11Error:
+            key.destroy()
+            raise
+
+    def _write_certificate(self, request: WriteCertificate) -> None:
+        session = self._writing(request)
+        self._free(session, request, ObjectClass.CERTIFICATE)
+        session.create_object(templates.certificate(request))
+
+    def _delete(self, request: Delete) -> None:
+        session = self._writing(request)
+        wanted: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass(request.kind), Attribute.ID: request.id}
+        found = self._objects(session, wanted)
+        if request.value:
+            found = [
+                entry
+                for entry in found
+                if self._attributes(entry, (Attribute.VALUE,)).get(Attribute.VALUE) == request.value
+            ]
+        if not found:
+            raise Fault("NO_SUCH_OBJECT")
+        if len(found) > 1:
+            raise Fault("SEVERAL_OBJECTS")
+        found[0].destroy()
+
+    # Use of keys.
+
+    def _key(self, request: UseKey) -> tuple[Any, str | None]:
+        slot = self._slot_of(request.token)
+        session = self._session(slot)
+        if self._state(slot.slot_id) is not LoginState.USER:
+            raise Fault("WRONG_LOGIN")
+        key = self._one(session, ObjectClass.PRIVATE_KEY, request.id)
+        if request.pin is None:
+            return key, None
+        self._guard(slot, User.USER, request.spend_last_try)
+        return key, _pin_text(request.pin)
+
+    def _sign(self, request: Sign) -> bytes:
+        key, pin = self._key(request)
+        if not isinstance(key, pkcs11.SignMixin):
+            raise Fault("KEY_CANNOT")
+        parameters = None
+        if request.pss is not None:
+            parameters = (pkcs11.Mechanism(request.pss[0]), pkcs11.MGF(request.pss[1]), request.pss[2])
+        mechanism = pkcs11.Mechanism(request.mechanism)
+        return bytes(key.sign(request.data, mechanism=mechanism, mechanism_param=parameters, pin=pin))
+
+    def _decrypt(self, request: Decrypt) -> bytes:
+        key, pin = self._key(request)
+        if not isinstance(key, pkcs11.DecryptMixin):
+            raise Fault("KEY_CANNOT")
+        parameters = None
+        if request.oaep is not None:
+            source = request.oaep[2] or None
+            parameters = (pkcs11.Mechanism(request.oaep[0]), pkcs11.MGF(request.oaep[1]), source)
+        mechanism = pkcs11.Mechanism(request.mechanism)
+        plain = key.decrypt(request.data, mechanism=mechanism, mechanism_param=parameters, pin=pin)
+        return cast(bytes, plain)
+
+    def _derive(self, request: Derive) -> bytes:
+        key, pin = self._key(request)
+        if not isinstance(key, pkcs11.DeriveMixin):
+            raise Fault("KEY_CANNOT")
+        if pin is not None:
+            # C_DeriveKey has no Init before which a context-specific login could be made.
+            key.session.reaffirm_credentials(pin)
+        shared = key.derive_key(
+            KeyType.GENERIC_SECRET,
+            request.size * 8,
+            mechanism_param=(pkcs11.KDF.NULL, None, request.point),
+            template={Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True, Attribute.PRIVATE: False},
+        )
+        try:
+            return bytes(shared[Attribute.VALUE])
+        finally:
+            with suppress(PKCS11Error):
+                shared.destroy()
+
+
+def _pin_text(pin: bytearray) -> str:
+    try:
+        return pin.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Fault("CKR_PIN_INVALID") from None
+
+
+def _exactly(template: templates.Template) -> templates.Template:
+    """Our template and nothing of python-pkcs11's own: some modules refuse attributes they do not know."""
+    return {**dict.fromkeys(_LIBRARY_DEFAULTS, pkcs11.constants.DEFAULT), **template}
+
+
+def _record(kind: int, values: dict[Attribute, Any]) -> ObjectRecord:
+    def raw(name: Attribute) -> bytes:
+        value = values.get(name, b"")
+        return value if isinstance(value, bytes) and len(value) <= _MAX_VALUE else b""
+
+    return ObjectRecord(
+        kind=kind,
+        id=raw(Attribute.ID),
+        label=text_of(raw(Attribute.LABEL)),
+        key_type=values.get(Attribute.KEY_TYPE),
+        ec_params=raw(Attribute.EC_PARAMS),
+        ec_point=raw(Attribute.EC_POINT),
+        modulus=raw(Attribute.MODULUS),
+        exponent=raw(Attribute.PUBLIC_EXPONENT),
+        value=raw(Attribute.VALUE),
+        sign=bool(values.get(Attribute.SIGN)),
+        decrypt=bool(values.get(Attribute.DECRYPT)),
+        derive=bool(values.get(Attribute.DERIVE)),
+        always_authenticate=bool(values.get(Attribute.ALWAYS_AUTHENTICATE)),
+        extractable=values.get(Attribute.EXTRACTABLE),
+        local=values.get(Attribute.LOCAL),
+    )
