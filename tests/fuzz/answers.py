@@ -14,6 +14,7 @@ with atheris.instrument_imports(include=["cardwright_cardops"]):
     from cardwright_cardops.piv.algorithms import Algorithm
     from cardwright_cardops.piv.vendor.yubico import parse_metadata
 
+
 def one(raw: bytes) -> None:
     with suppress(responses.MalformedAnswer):
         responses.parse_select(raw)
@@ -30,6 +31,7 @@ def one(raw: bytes) -> None:
         template = responses.encode_public_key(key)
         again = responses.parse_public_key(algorithm, encode(0x7F49, template))
         assert responses.encode_public_key(again) == template
+
 
 if __name__ == "__main__":
     answers = ("61114F0600001000010079074F05A000000308", "7C0482020102", "0101070202010503010105010106020505")
