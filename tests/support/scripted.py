@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from cardwright_cardops.transport.connection import Interface, Link, Transmission, TransportError
+
+T = TypeVar("T")
 
 
 class ScriptedCard:
@@ -30,6 +33,9 @@ class ScriptedCard:
         if isinstance(answer, TransportError):
             raise answer
         return bytes.fromhex(answer)
+
+    def perform(self, work: Callable[[], T]) -> T:
+        return work()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

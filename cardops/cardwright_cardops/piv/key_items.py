@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -18,6 +18,7 @@ from ..program.items import (
     INS_GET_METADATA,
     INS_VERIFY,
     Answer,
+    Item,
     ItemRefused,
     KeyItem,
     Outcome,
@@ -96,6 +97,15 @@ class KeyItems:
             return
         if len(counts) == 2:
             self.guard.note_count(reference, counts[1])
+
+    def prepare(self, items: Iterable[Item]) -> None:
+        """Have the custodian ask for what ``items`` will need, while no transaction is open. Raises NoPin."""
+        for item in items:
+            if isinstance(item, VerifyPin | SetPin):
+                self._custodian.current_pin(item.reference, self.guard.tries(item.reference))
+            if isinstance(item, SetPin | Unblock):
+                reference = item.reference if isinstance(item, SetPin) else PinReference.PIN
+                self._custodian.new_pin(reference)
 
     def perform(self, item: KeyItem, card: Sends) -> Answer:
         """Send ``item`` and return its answer; Prove, SignRequest and SignIn answer with DER.

@@ -66,7 +66,10 @@ class NoPin(CardwrightError):
 
 
 class Custodian(Protocol):
-    """Where PINs come from on this side of the line. Every method may raise NoPin."""
+    """Where PINs come from on this side of the line. Every method may raise NoPin.
+
+    A custodian asks a person once and then remembers: it is asked before a transaction and again inside it.
+    """
 
     def current_pin(self, reference: int, tries: int | None) -> Secret:
         """The PIN that is set now; ``tries`` are left, None where the card does not say."""

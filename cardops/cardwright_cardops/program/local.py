@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -21,7 +22,6 @@ from .items import (
     AnyBatch,
     Apdu,
     Batch,
-    Group,
     Item,
     ItemRefused,
     KeyItem,
@@ -45,6 +45,9 @@ class KeyItemHandler(Protocol):
     """What builds and sends key items; ``piv.key_items.KeyItems`` is the one there is."""
 
     pin_used: bool
+
+    def prepare(self, items: Iterable[Item]) -> None:
+        """Ask the person for what ``items`` will need. Raises CardwrightError when it is not given."""
 
     def perform(self, item: KeyItem, card: Sends) -> Answer:
         """Send one key item."""
@@ -97,36 +100,45 @@ class LocalExecutor:
                 for item in group.items:
                     if isinstance(item, Apdu) and (reason := refusal(item.command)):
                         raise ItemRefused(f"An item of the program is refused: {reason}.")
-        failure = self._enter(batch.stage)
-        if failure is not None:
-            unsent = Answer(Outcome.NOT_SENT, cause=failure)
-            sizes = (len(batch.items),) if isinstance(batch, SealedBatch) else (len(g.items) for g in batch.groups)
-            return tuple((unsent,) * size for size in sizes)
         try:
-            if isinstance(batch, SealedBatch):
-                return (self._sealed(batch),)
-            return self._groups(batch.groups)
+            # People take their time: whatever has to be asked is asked before the transaction.
+            if isinstance(batch, Batch):
+                self._keys.prepare(batch.items)
+            self._enter(batch.stage)
+        except CardwrightError as error:
+            unsent = Answer(Outcome.NOT_SENT, cause=error)
+            return _fill(batch, [], unsent, unsent)
+        done: list[list[Answer]] = []
+        try:
+            self._connection.perform(lambda: self._work(batch, done))
+        except TransportError as error:
+            # Only a deadline ends here: the item that hangs may still take effect.
+            return _fill(batch, done, Answer(Outcome.IN_DOUBT, cause=error))
         finally:
             if not batch.stage:
                 self._leave()
+        return _fill(batch, done)
+
+    def _work(self, batch: AnyBatch, done: list[list[Answer]]) -> None:
+        """Execute ``batch``; ``done`` always holds what is known so far."""
+        if isinstance(batch, SealedBatch):
+            self._sealed(batch, done)
+        else:
+            self._groups(batch, done)
 
     def end_stage(self) -> None:
         """End the open transaction, if any, dropping every security status. Never raises."""
         if self._stage:
             self._leave()
 
-    def _enter(self, stage: str) -> TransportError | None:
+    def _enter(self, stage: str) -> None:
         if stage and stage == self._stage:
-            return None
+            return
         self.end_stage()
-        try:
-            self._open.enter_context(self._connection.transaction())
-        except TransportError as error:
-            return error
+        self._open.enter_context(self._connection.transaction())
         self._stage = stage
         self._keys.forget()
         self._managing = False
-        return None
 
     def _leave(self) -> None:
         try:
@@ -147,27 +159,18 @@ class LocalExecutor:
         if self._plain.send(_SELECT_OTHER).sw != SW.OK:
             self._connection.reset()
 
-    def _groups(self, groups: tuple[Group, ...]) -> Answers:
-        answers: list[tuple[Answer, ...]] = []
-        ended = False
-        for group in groups:
-            if ended:
-                answers.append((NOT_SENT,) * len(group.items))
-                continue
-            done, ended = self._group(group)
-            answers.append(done)
-        return tuple(answers)
-
-    def _group(self, group: Group) -> tuple[tuple[Answer, ...], bool]:
-        """The answers of one group, and whether the batch ends with it."""
-        done: list[Answer] = []
-        for item in group.items:
-            answer, go_on, fatal = self._item(item)
-            done.append(answer)
-            if not go_on:
-                done.extend((NOT_SENT,) * (len(group.items) - len(done)))
-                return tuple(done), fatal or group.essential
-        return tuple(done), False
+    def _groups(self, batch: Batch, done: list[list[Answer]]) -> None:
+        for group in batch.groups:
+            answers: list[Answer] = []
+            done.append(answers)
+            for item in group.items:
+                answer, go_on, fatal = self._item(item)
+                answers.append(answer)
+                if not go_on:
+                    answers.extend((NOT_SENT,) * (len(group.items) - len(answers)))
+                    if fatal or group.essential:
+                        return
+                    break
 
     def _item(self, item: Item) -> tuple[Answer, bool, bool]:
         """The answer to ``item``, whether its group goes on, and whether the batch must end."""
@@ -201,15 +204,13 @@ class LocalExecutor:
             data = hashlib.sha256(data).digest() if item.want is Want.DIGEST else b""
         return Answer(Outcome.ANSWERED, sw, data), sw in item.accept, False
 
-    def _sealed(self, batch: SealedBatch) -> tuple[Answer, ...]:
-        done: list[Answer] = []
+    def _sealed(self, batch: SealedBatch, done: list[list[Answer]]) -> None:
+        answers: list[Answer] = []
+        done.append(answers)
         for item in batch.items:
-            answer = self._sealed_item(item)
-            done.append(answer)
-            if not answer.ok:
-                done.extend((NOT_SENT,) * (len(batch.items) - len(done)))
-                break
-        return tuple(done)
+            answers.append(self._sealed_item(item))
+            if not answers[-1].ok:
+                return
 
     def _sealed_item(self, item: SealedItem) -> Answer:
         """Send wrapped APDUs as they are; only the answer is put together here."""
@@ -227,3 +228,18 @@ class LocalExecutor:
                 doubtful = number < len(item.apdus) - 1
                 return Answer(Outcome.IN_DOUBT if doubtful else Outcome.ANSWERED, response.sw, response.data)
         return Answer(Outcome.ANSWERED, response.sw, response.data)
+
+
+def _fill(
+    batch: AnyBatch, done: list[list[Answer]], first: Answer = NOT_SENT, rest: Answer = NOT_SENT
+) -> Answers:
+    """The answers of the whole batch: what is ``done``, ``first`` for the next item, ``rest`` for the others."""
+    sizes = [len(batch.items)] if isinstance(batch, SealedBatch) else [len(group.items) for group in batch.groups]
+    answers: list[tuple[Answer, ...]] = []
+    for index, size in enumerate(sizes):
+        known = tuple(done[index]) if index < len(done) else ()
+        if len(known) < size:
+            known += (first, *(rest,) * (size - len(known) - 1))
+            first = rest
+        answers.append(known)
+    return tuple(answers)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ..errors import CardwrightError
+
+T = TypeVar("T")
 
 
 class Interface(Enum):
@@ -45,6 +48,13 @@ class Connection(Protocol):
         """One command APDU to the card, its response APDU back.
 
         Raises TransportError; its ``sent`` says whether the card can have seen the command.
+        """
+
+    def perform(self, work: Callable[[], T]) -> T:
+        """Do ``work``, a sequence of ``transmit``, where it is cheapest, and return its value.
+
+        Raises what ``work`` raises, and DeadlinePassed while ``work`` still hangs: what it found out so far has
+        to be kept where the caller can see it.
         """
 
     def transaction(self) -> AbstractContextManager[None]:
