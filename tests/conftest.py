@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.support.pcscd"]
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # A shared machine can stall any example, so wall-clock deadlines only make tests flaky; pytest-timeout stops hangs.

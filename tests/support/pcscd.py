@@ -79,12 +79,11 @@ class Pcscd:
         with socket.socket(socket.AF_UNIX) as listening, self._log.open("ab") as log:
             listening.bind(str(SOCKET))
             listening.listen(64)
-            listening.set_inheritable(True)
             # The descriptor has to be number 3, and LISTEN_PID pcscd's own process id (sd_listen_fds(3)).
-            script = f'exec 3<&{listening.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'
+            script = 'exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", script, _program(), "--foreground", "--config", str(self._conf)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, close_fds=False,
+                stdin=listening.fileno(), stdout=log, stderr=log,
             )  # fmt: skip
         self.wait_for_readers(*self.readers)
 
@@ -98,9 +97,10 @@ class Pcscd:
             card.stop()
         self._cards.clear()
 
-    def restart(self) -> None:
-        """Kill and start again; all cards are out afterwards."""
+    def restart(self, *names: str) -> None:
+        """Kill and start again, with other readers if ``names`` are given; all cards are out afterwards."""
         self.kill()
+        self._names = names or self._names
         self.start()
 
     def stop(self) -> None:
@@ -140,26 +140,6 @@ class Pcscd:
         """Take out every card."""
         for name in tuple(self._cards):
             self.remove(name)
-
-    def plug(self, name: str) -> tuple[str, ...]:
-        """Plug in one more reader called ``name``; the names of its slots."""
-        before = set(self._ports)
-        self._configure(name, 1 + max(int(path.stem) for path in self._conf.glob("*.conf")))
-        os.kill(self.pid, signal.SIGUSR1)
-        self.wait_for_readers(*self.readers)
-        return tuple(slot for slot in self.readers if slot not in before)
-
-    def unplug(self, name: str) -> None:
-        """Unplug the reader ``name`` with all its slots, with or without cards in them."""
-        for slot in [slot for slot in self.readers if slot.startswith(name)]:
-            if slot in self._cards:
-                self.pull(slot)
-            del self._ports[slot]
-        for path in self._conf.glob("*.conf"):
-            if f'"{name}"' in path.read_text():
-                path.unlink()
-        os.kill(self.pid, signal.SIGUSR1)
-        self.wait_for_readers(*self.readers)
 
     def wait_for_card(self, reader: str, *, present: bool) -> None:
         """Wait until pcscd says that ``reader`` has a card, or none."""
@@ -211,8 +191,13 @@ class Pcscd:
         (self._conf / f"{number}.conf").write_text(
             f'FRIENDLYNAME "{name}"\nDEVICENAME /dev/null:{port:#x}\nLIBPATH {driver}\nCHANNELID {port:#x}\n'
         )
-        for slot in range(SLOTS):
-            self._ports[f"{name} 00 {slot:02X}"] = port + slot
+        for slot, reader in enumerate(_slots(name)):
+            self._ports[reader] = port + slot
+
+
+def _slots(*names: str) -> tuple[str, ...]:
+    """What pcscd calls the slots of the readers ``names``."""
+    return tuple(f"{name} 00 {slot:02X}" for name in names for slot in range(SLOTS))
 
 
 def _free_ports(count: int) -> int:
@@ -254,9 +239,11 @@ def pcscd_process() -> Iterator[Pcscd]:
 
 @pytest.fixture
 def pcscd(pcscd_process: Pcscd) -> Iterator[Pcscd]:
-    """A running pcscd with four empty slots; cards and readers that the test leaves are taken away."""
+    """A running pcscd with four empty slots; cards that the test leaves are taken out."""
     if not pcscd_process.running:
-        pcscd_process.start()
+        pcscd_process.restart(YUBICO, PLAIN)
     yield pcscd_process
+    if pcscd_process.readers != _slots(YUBICO, PLAIN):
+        pcscd_process.kill()
     if pcscd_process.running:
         pcscd_process.clear()

@@ -24,7 +24,7 @@ from .connection import CardRemoved, CardUnresponsive, Link, ReaderGone, Transmi
 from .deadlines import Deadlines
 from .holders import busy
 from .pcsc_api import LEAVE, PCI, RESET, Failure, ReaderState, Result, Scard
-from .pcsc_errors import ConnectionOver, DeadlinePassed, error_for, stopped, unavailable
+from .pcsc_errors import ConnectionOver, DeadlinePassed, PcscNotRunning, error_for, stopped, unavailable
 from .worker import NEVER, Late, Over, Worker
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ _TRANSMISSION: Final = {pcsc_api.T0: Transmission.T0, pcsc_api.T1: Transmission.
 def readers(deadlines: Deadlines | None = None) -> tuple[ReaderState, ...]:
     """All readers and what is in them, in PC/SC's order; none is no error.
 
-    Raises PcscNotRunning, PcscAccessDenied, DeadlinePassed.
+    Raises PcscNotRunning (also when it does not answer) and PcscAccessDenied.
     """
     session = _Session(deadlines or Deadlines(), "")
     try:
@@ -167,10 +167,14 @@ class _Session:
             if self._waits:
                 message = f"Another program has kept the card in {self._reader} for {self._deadlines.default:.0f} s."
                 raise busy(message, self._reader) from None
+            if self._handle is None:
+                raise PcscNotRunning(
+                    "The smart card service does not answer.", reader=self._reader, sent=False,
+                    advice="Restart it, for example with: sudo systemctl restart pcscd.",
+                ) from None  # fmt: skip
             raise DeadlinePassed(
-                f"The card in {self._reader} did not answer in time." if self._reader
-                else "The smart card service does not answer.", reader=self._reader,
-            ) from None  # fmt: skip
+                f"The card in {self._reader} did not answer in time.", reader=self._reader
+            ) from None
         except Over:
             raise ConnectionOver(
                 f"The connection to {self._reader} is over.", reader=self._reader, sent=False
@@ -215,8 +219,9 @@ class _Session:
         worker.expires = NEVER
         if worker.abandoned:
             raise Over
-        if result:
-            raise self._lost(result & 0xFFFFFFFF)
+        if result or len(answer) < 2:
+            # Some drivers report success and no answer for a card that was pulled in the middle.
+            raise self._lost(result & 0xFFFFFFFF or Result.NOT_TRANSACTED)
         return bytes(answer)
 
     def begin(self) -> None:

@@ -77,7 +77,7 @@ def unavailable(result: int) -> TransportError:
     """Why no context could be established: the service is absent, or it refuses us."""
     if result in (Result.SECURITY_VIOLATION, Result.NO_ACCESS) or _socket_refuses():
         return PcscAccessDenied("The smart card service refuses this user.", sent=False)
-    if result in _SERVICE:
+    if result in (*_SERVICE, Result.COMM_ERROR):
         return PcscNotRunning("The smart card service (pcscd) is not running.", sent=False)
     return _other("connecting to the smart card service", result, "", sent=False)
 
@@ -119,6 +119,8 @@ def error_for(result: int, doing: str, reader: str, *, sent: bool) -> TransportE
     return _other(doing, result, reader, sent=sent)
 
 
+_HANGS_UP = 0.3
+"""Seconds in which a service that refuses has hung up; one that does not waits for us to speak."""
 _SERVICE = (Result.NO_SERVICE, Result.SERVICE_STOPPED, Result.INVALID_HANDLE)
 
 
@@ -127,17 +129,20 @@ def _other(doing: str, result: int, reader: str, *, sent: bool) -> PcscFailure:
 
 
 def _socket_refuses() -> bool:
-    """Whether pcscd's socket is there and its permissions keep us out (libpcsclite says NO_SERVICE then)."""
+    """Whether pcscd's socket is there and keeps us out, by its permissions or by hanging up at once.
+
+    libpcsclite says NO_SERVICE to the first, and to the second when it has not written yet.
+    """
     path = os.environ.get("PCSCLITE_CSOCK_NAME", "/run/pcscd/pcscd.comm")
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
         return False
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
+        probe.settimeout(_HANGS_UP)
         try:
             probe.connect(path)
-        except PermissionError:
+            return not probe.recv(1)
+        except (PermissionError, ConnectionResetError):
             return True
         except OSError:
             return False
-    return False

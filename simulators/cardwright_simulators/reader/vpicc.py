@@ -132,6 +132,8 @@ class Vpicc:
                     return False
                 except TransportError:
                     return True
+                if not answer:
+                    return True  # vpcd would wait for ever for the nothing that follows
             elif body[0] == Control.ATR:
                 answer = card.atr
             else:
