@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
 
-from ..iso7816.apdu import CLA_CHAINING, MAX_EXTENDED, MAX_SHORT_DATA, CommandAPDU, ResponseAPDU
+from ..iso7816.apdu import CLA_CHAINING, MAX_EXTENDED, MAX_SHORT_DATA, MAX_SHORT_LE, CommandAPDU, ResponseAPDU
 from ..iso7816.status import SW
 from .scp03 import (
     CLA_SECURED,
@@ -128,7 +128,8 @@ class Scp03Channel:
         """The protected form of ``command``, a whole logical command.
 
         The C-MAC covers Lc in the form it is sent in: one octet, or three when the command goes out as an
-        extended APDU (``extended``) or is too long for a short one. Raises Scp03CommandUnfit,
+        extended APDU (``extended``) or is too long for a short one. Unless it is, Le is cut to what a short
+        APDU can ask for, so that nothing below turns it into an extended one. Raises Scp03CommandUnfit,
         Scp03ChannelClosed.
         """
         self._require_open()
@@ -149,7 +150,8 @@ class Scp03Channel:
         lc = encode_lc(size, extended=extended)
         chaining = mac(self._keys.mac, self._state.chaining, head, lc, data)
         self._state = ChannelState(chaining, counter)
-        return CommandAPDU(cla, command.ins, command.p1, command.p2, data + chaining[: self._mac_size], command.le)
+        le = command.le if extended or size > MAX_SHORT_DATA else min(command.le, MAX_SHORT_LE)
+        return CommandAPDU(cla, command.ins, command.p1, command.p2, data + chaining[: self._mac_size], le)
 
     def split(self, command: CommandAPDU) -> tuple[CommandAPDU, ...]:
         """``command`` as blocks that each fit a short APDU once wrapped, all but the last with the chaining bit.

@@ -47,8 +47,6 @@ _COUNTER_SIZE: Final = 3
 class Scp03Error(CardwrightError):
     """Root of what can go wrong with an SCP03 channel on this side."""
 
-    code = "SCP03"
-
 
 class Scp03KeyInvalid(Scp03Error):
     """A key, key version or challenge that SCP03 cannot use."""

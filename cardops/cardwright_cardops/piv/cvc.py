@@ -39,7 +39,6 @@ _CURVES: Final[dict[bytes, ec.EllipticCurve]] = {
 class SmError(CardwrightError):
     """Root of what can go wrong with PIV secure messaging on this side."""
 
-    code = "SM"
     default_effect = "No protected session was set up; nothing on the card changed."
 
 

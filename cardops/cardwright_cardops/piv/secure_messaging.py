@@ -11,7 +11,8 @@ Setting up a session::
 rolled back to the last executed command, as with an SCP03 channel: ``snapshot`` after each ``wrap``,
 ``unwrap(answer, after=...)`` in order, ``restore``. After a doubt, set up a new session.
 
-``session.card`` is the result of the SM-AUTH authentication mechanism (SP 800-73-5 part 1 appendix B).
+``SmExchange`` does these three steps for every command. ``session.card`` is the result of the SM-AUTH
+authentication mechanism (SP 800-73-5 part 1 appendix B).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 
 from ..iso7816 import tlv
 from ..iso7816.apdu import MAX_EXTENDED, MAX_SHORT_LE, CommandAPDU, ResponseAPDU
+from ..iso7816.exchange import Sends
 from ..iso7816.status import SW, StatusError, error_for
 from ..secret import Secret
 from .cvc import ContentSigner, Cvc, CvcMalformed, CvcRole, SmError, verify_cvc
@@ -393,6 +395,31 @@ class SmSession:
 
     def __repr__(self) -> str:
         return f"SmSession({self.suite.name}, {'closed' if self._closed else self._state!r})"
+
+
+class SmExchange:
+    """Sends every command through ``session`` and ``below``, an exchange of plain commands."""
+
+    __slots__ = ("_below", "session")
+
+    def __init__(self, below: Sends, session: SmSession) -> None:
+        self.session = session
+        self._below = below
+
+    def send(self, command: CommandAPDU) -> ResponseAPDU:
+        """The plain answer to ``command``. Raises what ``wrap``, ``unwrap`` and the exchange below raise.
+
+        When the exchange below fails, whether the card counted the command is not known: the session is closed.
+        """
+        wrapped = self.session.wrap(command)
+        answered = False
+        try:
+            response = self._below.send(wrapped)
+            answered = True
+        finally:
+            if not answered:
+                self.session.close()
+        return self.session.unwrap(response)
 
 
 def _card_id(cvc: bytes) -> bytes:
