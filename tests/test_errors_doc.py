@@ -41,9 +41,9 @@ def test_every_code_says_what_happened_and_what_to_do(classes: list[type[Cardwri
 
 def test_table_is_replaced_whole(classes: list[type[CardwrightError]]) -> None:
     head = "| Code | What happened | What it means for the card | What to do |"
-    text = f"before\n\n{head}\n| --- | --- | --- | --- |\n| `DEAD` | x | y | z |\n\nafter\n"
+    text = f"before\n\n{head}\n| --- | --- | --- | --- |\n| `LONG_GONE` | x | y | z |\n\nafter\n"
     today = with_table(text)
-    assert "DEAD" not in today
+    assert "LONG_GONE" not in today
     assert today.startswith(f"before\n\n{head}\n")
     assert today.endswith(f"{row(classes[-1])}\n\nafter\n")
     assert with_table(today) == today
