@@ -131,16 +131,20 @@ def _other(doing: str, result: int, reader: str, *, sent: bool) -> PcscFailure:
 def _socket_refuses() -> bool:
     """Whether pcscd's socket is there and keeps us out, by its permissions or by hanging up at once.
 
-    libpcsclite says NO_SERVICE to the first, and to the second when it has not written yet.
+    libpcsclite says NO_SERVICE to the first, and to the second when it has not written yet. A service that
+    ends hangs up, too, but only once.
     """
-    path = os.environ.get("PCSCLITE_CSOCK_NAME", "/run/pcscd/pcscd.comm")
+    return _hangs_up() and _hangs_up()
+
+
+def _hangs_up() -> bool:
     family = getattr(socket, "AF_UNIX", None)
     if family is None:
         return False
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(_HANGS_UP)
         try:
-            probe.connect(path)
+            probe.connect(os.environ.get("PCSCLITE_CSOCK_NAME", "/run/pcscd/pcscd.comm"))
             return not probe.recv(1)
         except (PermissionError, ConnectionResetError):
             return True

@@ -18,7 +18,7 @@ from typing import Final
 
 from .connection import TransportError
 from .pcsc_api import PNP, Failure, ReaderState, Result, Scard, State, Waiting
-from .pcsc_errors import unavailable
+from .pcsc_errors import stopped, unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +184,9 @@ class Watcher:
             if failure.result in (Result.UNKNOWN_READER, Result.READER_UNAVAILABLE):
                 return worked  # a reader left while it was asked about: look again at once
             _log.info("watching readers ended: %s", failure)
-            self._forget(unavailable(failure.result))
+            self._forget(
+                stopped("readers were watched", "", sent=False) if worked else unavailable(failure.result)
+            )
             return worked
         return worked
 
