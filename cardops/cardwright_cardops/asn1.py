@@ -25,6 +25,7 @@ class MalformedAsn1(CardwrightError):
 
     code = "ASN1_MALFORMED"
     default_effect = "The signature or certificate that it belongs to cannot be used."
+    default_advice = "Run 'cardwright card check' for the whole picture; whoever wrote it has to write it anew."
 
 
 def load(kind: type[T], der: bytes) -> T:

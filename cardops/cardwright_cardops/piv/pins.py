@@ -28,6 +28,7 @@ class LastTry(CardwrightError):
 
     code = "LAST_TRY"
     default_effect = "No try was spent; the card is as before."
+    default_advice = "Be sure of the value, then say that the last try may be spent."
 
     def __init__(self, reference: int, left: int) -> None:
         name = reference_name(reference)
@@ -45,6 +46,7 @@ class AlreadyBlocked(CardwrightError):
 
     code = "ALREADY_BLOCKED"
     default_effect = "No value was sent to the card."
+    default_advice = "A blocked PIN is unblocked with the PUK; a blocked PUK needs the card's issuer."
 
     def __init__(self, reference: int) -> None:
         name = reference_name(reference)

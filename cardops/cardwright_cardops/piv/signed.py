@@ -48,6 +48,7 @@ class SignatureRefused(CardwrightError):
 
     code = "SIGNED_OBJECT_REFUSED"
     default_effect = "What that object says cannot be trusted."
+    default_advice = "Run 'cardwright card check' for the whole picture; whoever wrote it has to write it anew."
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -230,6 +230,7 @@ class ItemNotSent(CardwrightError):
 
     code = "ITEM_NOT_SENT"
     default_effect = "This command did not reach the card."
+    default_advice = "See to the earlier error, then start again."
 
     def __init__(self, doing: str) -> None:
         super().__init__(f"{doing}: not tried, because an earlier command failed.")

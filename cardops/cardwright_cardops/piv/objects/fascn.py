@@ -25,6 +25,7 @@ class MalformedFascn(CardwrightError):
 
     code = "FASCN_MALFORMED"
     default_effect = "The card cannot be identified by its FASC-N."
+    default_advice = "Run 'cardwright card check' for the whole picture; whoever wrote it has to write it anew."
 
 
 @dataclass(frozen=True, slots=True)
