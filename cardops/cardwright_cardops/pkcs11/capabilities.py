@@ -60,6 +60,7 @@ class TokenCapabilities:
     delete_certificate: Capability
     change_pin: Capability
     unlock: Capability
+    so_login: Capability
     change_so_pin: Capability
     change_puk: Capability
     init_token: Capability
@@ -110,11 +111,13 @@ _OPERATIONS = (
     "delete_certificate",
     "change_pin",
     "unlock",
+    "so_login",
     "change_so_pin",
     "change_puk",
     "init_token",
 )
 _YES = Capability(Ability.YES)
+_NO_SO = "the module has no security officer that can log in"
 
 
 def _from(known: bool | None, quirks: Quirks) -> Capability:
@@ -157,6 +160,8 @@ def capabilities_of(info: TokenInfo, quirks: Quirks) -> TokenCapabilities:
         else _YES
     )
 
+    so_login = Capability(Ability.NO, _NO_SO) if quirks.so_login is False else _from(quirks.so_login, quirks)
+
     def usable(flag: int, *mechanisms: Mechanism) -> tuple[Mechanism, ...]:
         return tuple(mechanism for mechanism in mechanisms if info.offers(mechanism, flag))
 
@@ -172,9 +177,8 @@ def capabilities_of(info: TokenInfo, quirks: Quirks) -> TokenCapabilities:
         delete_certificate=writing(quirks.deletes_certificates),
         change_pin=_YES,
         unlock=unlock,
-        change_so_pin=_YES
-        if quirks.so_pin_changes
-        else Capability(Ability.NO, "the module has no security officer that can log in"),
+        so_login=so_login,
+        change_so_pin=_YES if quirks.so_pin_changes else Capability(Ability.NO, _NO_SO),
         change_puk=_YES if quirks.puk_changes else Capability(Ability.NO, "the module knows no PUK"),
         init_token=Capability(Ability.NO, "tokens are initialized with the module's own tool"),
         algorithms=algorithms if generate.able is not Ability.NO else (),

@@ -21,7 +21,6 @@ _LOGOUT: Final = 19
 
 CKU_SO: Final = 0
 CKU_USER: Final = 1
-CKU_CONTEXT_SPECIFIC: Final = 2
 
 _NAMES: Final = {
     0x002: "CKR_HOST_MEMORY",

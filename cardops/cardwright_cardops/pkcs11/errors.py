@@ -6,15 +6,15 @@ from typing import Final
 
 from ..errors import CardwrightError
 
-_UNCHANGED = "The token was not changed."
-_UNKNOWN = "Whether the token carried out the operation is not known."
+UNCHANGED = "The token was not changed."
+UNKNOWN_EFFECT = "Whether the token carried out the operation is not known."
 
 
 class Pkcs11Error(CardwrightError):
     """Base. ``ckr`` is the module's return value by name, empty where no module answered."""
 
     code = "PKCS11_FAILED"
-    default_effect = _UNKNOWN
+    default_effect = UNKNOWN_EFFECT
     default_advice = "Read the token again before the next step."
 
     def __init__(self, message: str, *, ckr: str = "", effect: str | None = None, advice: str | None = None) -> None:
@@ -26,7 +26,7 @@ class ModuleUnusable(Pkcs11Error):
     """The file is no PKCS#11 module, or its initialization failed."""
 
     code = "PKCS11_MODULE_UNUSABLE"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Check the path of the module and that the service it needs (pcscd) is running."
 
 
@@ -54,7 +54,7 @@ class TokenNotFound(Pkcs11Error):
     """No token, or more than one, fits what was asked for."""
 
     code = "PKCS11_TOKEN_NOT_FOUND"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Insert the token, or name it by its serial number."
 
 
@@ -109,7 +109,7 @@ class PinNotSet(Pkcs11Error):
     """The token has no user PIN yet."""
 
     code = "PKCS11_PIN_NOT_SET"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Set the PIN with the security officer's PIN first."
 
 
@@ -117,7 +117,7 @@ class PinExpired(Pkcs11Error):
     """The token wants the PIN changed first."""
 
     code = "PKCS11_PIN_EXPIRED"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Change the PIN."
 
 
@@ -133,7 +133,7 @@ class NotLoggedIn(Pkcs11Error):
     """The operation needs a login, or another one. A restart of the module ends every login."""
 
     code = "PKCS11_NOT_LOGGED_IN"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Log in and try again."
 
 
@@ -141,7 +141,7 @@ class AlreadyLoggedIn(Pkcs11Error):
     """Somebody is logged in where nobody, or somebody else, must be."""
 
     code = "PKCS11_ALREADY_LOGGED_IN"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Log out first."
 
 
@@ -149,7 +149,7 @@ class UnsupportedByToken(Pkcs11Error):
     """The token or its module cannot do this. ``operation`` names the capability that is missing."""
 
     code = "UNSUPPORTED_BY_TOKEN"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Use a token, or another module for it, that can do this."
 
     def __init__(
@@ -169,7 +169,7 @@ class ObjectNotFound(Pkcs11Error):
     """No object, or more than one, has that class and CKA_ID."""
 
     code = "PKCS11_OBJECT_NOT_FOUND"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Read the token's inventory."
 
 
@@ -177,7 +177,7 @@ class ObjectExists(Pkcs11Error):
     """A write would lie over, or beside, an object with the same CKA_ID."""
 
     code = "PKCS11_OBJECT_EXISTS"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Delete the old object first, choose another id, or allow the overwriting."
 
 
@@ -192,7 +192,7 @@ class DataRejected(Pkcs11Error):
     """Data to sign, decrypt or derive from do not fit the key."""
 
     code = "PKCS11_DATA_REJECTED"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Check that the data were made for this key."
 
 
@@ -208,7 +208,7 @@ class TokenReadOnly(Pkcs11Error):
     """The token takes no writes."""
 
     code = "PKCS11_READ_ONLY"
-    default_effect = _UNCHANGED
+    default_effect = UNCHANGED
     default_advice = "Remove the write protection."
 
 
@@ -295,8 +295,14 @@ _SAYS: Final[dict[str, tuple[type[Pkcs11Error], str]]] = {
     "CKR_ENCRYPTED_DATA_INVALID": (DataRejected, "The encrypted data were not made for this key."),
     "CKR_ENCRYPTED_DATA_LEN_RANGE": (DataRejected, "The encrypted data have the wrong length for this key."),
 }
-
-LOGIN_ENDING: Final = (TokenRemoved, DeviceFailed, SessionLost)
+_BEFORE_ANYTHING: Final = (
+    "TOKEN_GONE",
+    "NO_SUCH_OBJECT",
+    "SEVERAL_OBJECTS",
+    "OBJECT_EXISTS",
+    "WRONG_LOGIN",
+    "LOGGED_IN",
+)
 
 
 def error_of(code: str, detail: str = "") -> Pkcs11Error:
@@ -305,4 +311,7 @@ def error_of(code: str, detail: str = "") -> Pkcs11Error:
     A return value that is not in the table becomes Pkcs11Error with its name; nothing is guessed.
     """
     kind, says = _SAYS.get(code, (Pkcs11Error, f"The module answered {code}."))
-    return kind(f"{says} {detail}".rstrip(), ckr=code if code.startswith("CKR_") else "")
+    error = kind(f"{says} {detail}".rstrip(), ckr=code if code.startswith("CKR_") else "")
+    if code in _BEFORE_ANYTHING:
+        error.effect = UNCHANGED
+    return error

@@ -12,7 +12,7 @@ from asn1crypto.keys import ECDomainParameters
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from .messages import ObjectRecord
 from .quirks import Quirks, key_reference_of
@@ -227,17 +227,21 @@ def _key(
         if key is None and record is not None:
             key = public_key_of(record)
     encoded = spki(key) if key is not None else None
+    if encoded is None:
+        beside = [entry for entry in certificates if entry.id == identifier and not entry.attestation]
+        encoded = beside[0].public_key if len(beside) == 1 else None
+    on_curve = private is not None and private.key_type == _CKK_EC
     shown = private or public
     assert shown is not None
     return KeyEntry(
         id=identifier,
         label=shown.label,
         private=private is not None,
-        algorithm=algorithm_of(key),
+        algorithm=None if encoded is None else algorithm_of(load_der_public_key(encoded)),
         public_key=encoded,
         sign=private is not None and private.sign,
         decrypt=private is not None and private.decrypt,
-        derive=private is not None and private.derive,
+        derive=private is not None and (private.derive or (on_curve and quirks.unflagged_derive)),
         always_authenticate=private is not None and private.always_authenticate,
         extractable=private.extractable if private is not None else None,
         generated=private.local if private is not None else None,

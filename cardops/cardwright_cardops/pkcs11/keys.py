@@ -143,6 +143,8 @@ class TokenRsaKey(_TokenKey, rsa.RSAPrivateKey):
 
     def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> bytes:
         """Decrypt. Raises Pkcs11Error; DataRejected for what was not made for this key."""
+        if len(ciphertext) != (self.key_size + 7) // 8:
+            raise DataRejected("The encrypted data have the wrong length for this key.")
         mechanism, oaep = Mechanism.RSA_PKCS, None
         if not _is_pkcs1(padding):
             mechanism, oaep = Mechanism.RSA_PKCS_OAEP, _oaep(padding)

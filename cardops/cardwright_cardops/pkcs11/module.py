@@ -11,15 +11,13 @@ from types import TracebackType
 from typing import TypeVar
 
 from .channel import Channel
-from .errors import LOGIN_ENDING, ModuleUnusable, TokenNotFound, error_of
+from .errors import UNCHANGED, UNKNOWN_EFFECT, ModuleUnusable, TokenNotFound, error_of
 from .messages import ListTokens, Load, Reply, Request
 from .quirks import Quirks, quirks_of
 from .token import Token
 from .values import ModuleInfo, TokenInfo
 
 T = TypeVar("T")
-
-_UNCHANGED = "The token was not changed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +120,8 @@ class Module:
         if not isinstance(reply, Reply):
             return reply
         error = error_of(reply.fault, reply.detail)
-        if not changes and not type(error).default_effect.startswith(_UNCHANGED):
-            error.effect = _UNCHANGED if not isinstance(error, LOGIN_ENDING) else error.effect
+        if not changes and type(error).default_effect == UNKNOWN_EFFECT:
+            error.effect = UNCHANGED
         raise error
 
     def close(self) -> None:
@@ -143,7 +141,7 @@ class Module:
         self, channel: Channel, request: Request, answer: type[T], seconds: float, changes: bool
     ) -> Reply | T:
         try:
-            return channel.ask(request, answer, seconds, None if changes else _UNCHANGED)
+            return channel.ask(request, answer, seconds, None if changes else UNCHANGED)
         finally:
             if not channel.running:
                 self._channel = None

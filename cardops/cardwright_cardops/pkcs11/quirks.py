@@ -21,11 +21,12 @@ class UnlockBy(Enum):
 class Quirks:
     """One module.
 
-    ``writer`` is the user that writes objects. ``sparse`` asks for templates with nothing optional. ``creates``,
-    ``generates`` and the ``deletes_*`` are None where the module is not known. ``fixed_ids`` means that CKA_ID
-    1 to 24 are the PIV key references 9A, 9C, 9D, 9E, 82 to 95. ``overwrites_silently``: an object written over
-    another one replaces it, key and certificate alike. ``generated_certificate``: C_GenerateKeyPair also writes a
-    certificate. ``attestation_label`` begins the labels of certificates the module makes up when asked.
+    ``writer`` is the user that writes objects. ``sparse`` asks for templates with nothing optional. ``so_login``,
+    ``creates``, ``generates`` and the ``deletes_*`` are None where the module is not known. ``fixed_ids`` means that
+    CKA_ID 1 to 24 are the PIV key references 9A, 9C, 9D, 9E, 82 to 95. ``overwrites_silently``: an object written
+    over another one replaces it, key and certificate alike. ``unflagged_derive``: keys on curves derive although
+    CKA_DERIVE says no. ``stale_after_unlock``: PIN flags stay as they were after an unlock until the module is
+    loaded anew. ``attestation_label`` begins the labels of certificates the module makes up when asked.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Quirks:
     description: str = ""
     writer: User = User.USER
     unlock_by: UnlockBy = UnlockBy.NOTHING
+    so_login: bool | None = None
     so_pin_changes: bool = False
     puk_changes: bool = False
     sparse: bool = False
@@ -42,7 +44,8 @@ class Quirks:
     deletes_certificates: bool | None = None
     fixed_ids: bool = False
     overwrites_silently: bool = False
-    generated_certificate: bool = False
+    unflagged_derive: bool = False
+    stale_after_unlock: bool = False
     attestation_label: str = ""
     why_not: str = ""
 
@@ -55,6 +58,7 @@ SOFTHSM: Final = Quirks(
     name="softhsm2",
     manufacturer="SoftHSM",
     unlock_by=UnlockBy.SO_PIN,
+    so_login=True,
     so_pin_changes=True,
     creates=True,
     generates=True,
@@ -69,6 +73,7 @@ YKCS11: Final = Quirks(
     description="PKCS#11 PIV Library",
     writer=User.SO,
     unlock_by=UnlockBy.PUK,
+    so_login=True,
     so_pin_changes=True,
     puk_changes=True,
     sparse=True,
@@ -78,7 +83,8 @@ YKCS11: Final = Quirks(
     deletes_certificates=True,
     fixed_ids=True,
     overwrites_silently=True,
-    generated_certificate=True,
+    unflagged_derive=True,
+    stale_after_unlock=True,
     attestation_label="X.509 Certificate for PIV Attestation ",
     why_not="this module deletes the certificate instead of the key",
 )
@@ -86,6 +92,7 @@ YKCS11: Final = Quirks(
 OPENSC: Final = Quirks(
     name="opensc",
     manufacturer="OpenSC",
+    so_login=False,
     creates=False,
     generates=False,
     deletes_keys=False,

@@ -117,6 +117,8 @@ class Token:
 
     def login(self, pin: Secret, user: User = User.USER, *, spend_last_try: bool = False) -> None:
         """C_Login; lasts until ``logout``, removal of the token or end of the module's process."""
+        if user is User.SO:
+            self.capabilities.require("so_login")
         request = Login(self.info.identity, user, bytearray(pin.reveal()), spend_last_try)
         self._ask(request, type(None), changes=True)
 
@@ -134,7 +136,8 @@ class Token:
     def unlock(self, unlocker: Secret, new_pin: Secret, *, spend_last_try: bool = False) -> None:
         """Set a new user PIN over a forgotten or locked one.
 
-        ``unlocker`` is what ``capabilities.unlock_by`` names. Nobody may be logged in.
+        ``unlocker`` is what ``capabilities.unlock_by`` names. Nobody may be logged in. Of ykcs11 the process is
+        ended afterwards, and with it the logins to its other tokens.
         """
         self.capabilities.require("unlock")
         self._fits(new_pin)
@@ -144,6 +147,8 @@ class Token:
         else:
             request = self._with_puk(unlocker, b"pin:", new_pin)
         self._ask(request, type(None), changes=True)
+        if self._quirks.stale_after_unlock:
+            self._module.close()
 
     def change_so_pin(self, old: Secret, new: Secret, *, spend_last_try: bool = False) -> None:
         """C_SetPIN as security officer. Nobody may be logged in before; nobody is afterwards."""
@@ -350,7 +355,7 @@ class Token:
 
     def use_key(self, request: Sign | Decrypt | Derive) -> bytes:
         """One private-key operation. For TokenEcKey and TokenRsaKey, not for callers."""
-        return self._ask(request, bytes)
+        return self._ask(request, bytes, changes=request.pin is not None)
 
     def _ask(self, request: Request, answer: type[T], seconds: float | None = None, *, changes: bool = False) -> T:
         deadline = self._module.deadlines.operation if seconds is None else seconds

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
 
 import msgspec
 import pkcs11
 from pkcs11 import Attribute, KeyType, ObjectClass, PKCS11Error
-from pkcs11._pkcs11 import lib
+from pkcs11._pkcs11 import DeriveMixin, lib  # type: ignore[attr-defined]
 from pkcs11.attributes import ALL_CAPABILITIES
 
 from . import templates
@@ -438,57 +438,63 @@ class Worker:
 
     # Use of keys.
 
-    def _key(self, request: UseKey) -> tuple[Any, str | None]:
+    @contextmanager
+    def _using(self, request: UseKey) -> Iterator[tuple[Any, str | None]]:
+        """The key in a session of its own: what a failed operation leaves active ends with it. The login, which is
+        the token's, stays with the other session."""
         slot = self._slot_of(request.token)
-        session = self._session(slot)
+        self._session(slot)
         if self._state(slot.slot_id) is not LoginState.USER:
             raise Fault("WRONG_LOGIN")
-        key = self._one(session, ObjectClass.PRIVATE_KEY, request.id)
-        if request.pin is None:
-            return key, None
-        self._guard(slot, User.USER, request.spend_last_try)
-        return key, _pin_text(request.pin)
+        session = slot.get_token().open(attribute_mapper=templates.total_mapper())
+        try:
+            key = self._one(session, ObjectClass.PRIVATE_KEY, request.id)
+            pin = None
+            if request.pin is not None:
+                self._guard(slot, User.USER, request.spend_last_try)
+                pin = _pin_text(request.pin)
+            yield key, pin
+        finally:
+            with suppress(PKCS11Error):
+                session.close()
 
     def _sign(self, request: Sign) -> bytes:
-        key, pin = self._key(request)
-        if not isinstance(key, pkcs11.SignMixin):
-            raise Fault("KEY_CANNOT")
         parameters = None
         if request.pss is not None:
             parameters = (pkcs11.Mechanism(request.pss[0]), pkcs11.MGF(request.pss[1]), request.pss[2])
         mechanism = pkcs11.Mechanism(request.mechanism)
-        return bytes(key.sign(request.data, mechanism=mechanism, mechanism_param=parameters, pin=pin))
+        with self._using(request) as (key, pin):
+            if not isinstance(key, pkcs11.SignMixin):
+                raise Fault("KEY_CANNOT")
+            signature = key.sign(request.data, mechanism=mechanism, mechanism_param=parameters, pin=pin)
+        return bytes(signature)
 
     def _decrypt(self, request: Decrypt) -> bytes:
-        key, pin = self._key(request)
-        if not isinstance(key, pkcs11.DecryptMixin):
-            raise Fault("KEY_CANNOT")
         parameters = None
         if request.oaep is not None:
             source = request.oaep[2] or None
             parameters = (pkcs11.Mechanism(request.oaep[0]), pkcs11.MGF(request.oaep[1]), source)
         mechanism = pkcs11.Mechanism(request.mechanism)
-        plain = key.decrypt(request.data, mechanism=mechanism, mechanism_param=parameters, pin=pin)
+        with self._using(request) as (key, pin):
+            if not isinstance(key, pkcs11.DecryptMixin):
+                raise Fault("KEY_CANNOT")
+            plain = key.decrypt(request.data, mechanism=mechanism, mechanism_param=parameters, pin=pin)
         return cast(bytes, plain)
 
     def _derive(self, request: Derive) -> bytes:
-        key, pin = self._key(request)
-        if not isinstance(key, pkcs11.DeriveMixin):
-            raise Fault("KEY_CANNOT")
-        if pin is not None:
-            # C_DeriveKey has no Init before which a context-specific login could be made.
-            key.session.reaffirm_credentials(pin)
-        shared = key.derive_key(
-            KeyType.GENERIC_SECRET,
-            request.size * 8,
-            mechanism_param=(pkcs11.KDF.NULL, None, request.point),
-            template={Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True, Attribute.PRIVATE: False},
-        )
-        try:
+        with self._using(request) as (key, pin):
+            if pin is not None:
+                # C_DeriveKey has no Init before which a context-specific login could be made.
+                key.session.reaffirm_credentials(pin)
+            # Called past the key's class: ykcs11 derives with keys whose CKA_DERIVE is false.
+            shared = DeriveMixin.derive_key(
+                key,
+                KeyType.GENERIC_SECRET,
+                request.size * 8,
+                mechanism_param=(pkcs11.KDF.NULL, None, request.point),
+                template={Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True, Attribute.PRIVATE: False},
+            )
             return bytes(shared[Attribute.VALUE])
-        finally:
-            with suppress(PKCS11Error):
-                shared.destroy()
 
 
 def _pin_text(pin: bytearray) -> str:
