@@ -101,7 +101,9 @@ def _report(error: Exception) -> int:
 
 def describe(error: CardwrightError) -> dict[str, object]:
     """The JSON form of an error: code, message, effect, advice and what more it carries."""
-    known: dict[str, object] = {"code": error.code, "message": error.message, "effect": error.effect, "advice": error.advice}
+    known: dict[str, object] = {
+        "code": error.code, "message": error.message, "effect": error.effect, "advice": error.advice,
+    }  # fmt: skip
     for name in ("sw", "tries_left", "reader", "holders"):
         value = getattr(error, name, None)
         if value is not None and value != "":

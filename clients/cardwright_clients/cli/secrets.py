@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import click
 
@@ -18,6 +19,8 @@ from cardwright_cardops.pinentry import Pinentry
 from cardwright_cardops.piv.pins import NoPin, reference_name
 from cardwright_cardops.piv.references import PinReference
 from cardwright_cardops.secret import Secret
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_LINE = 128
 
@@ -126,6 +129,10 @@ class SecretSource:
             raise MismatchedPins(f"The two entries of the {name} differ.")
         return value
 
+    def password(self, what: str) -> Secret:
+        """A password that is no PIN. Raises NoPin."""
+        return self._get(Asked(what, self._act))
+
     def management_key(self) -> bytes:
         """A management key in hex. Raises NoPin, BadPin."""
         text = self._get(Asked("management key (hex)", self._act)).reveal()
@@ -182,3 +189,12 @@ def _way_to_ask(pinentry: str | None) -> Ask | None:
         found = shutil.which("pinentry")
         return PinentryPrompt(found) if found else None
     return None
+
+
+def secret_options(function: F) -> F:
+    """The options that say where secrets come from: ``secrets_fd`` and ``pinentry``."""
+    descriptor = click.option(
+        "--secrets-fd", type=click.IntRange(min=0), metavar="N", help="Read secrets from file descriptor N, one a line."
+    )
+    program = click.option("--pinentry", metavar="PROGRAM", help="Ask through this pinentry program.")
+    return descriptor(program(function))

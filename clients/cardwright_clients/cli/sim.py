@@ -1,0 +1,113 @@
+"""``cardwright sim``: virtual cards for tests and trials."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import click
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.transport.connection import Interface
+
+from .output import json_option, show_json, show_table
+
+DEFAULT_VPCD = "127.0.0.1:35963"
+
+
+class BadAddress(CardwrightError):
+    """An address that is not HOST:PORT."""
+
+    code = "VPCD_ADDRESS"
+    default_effect = "No card was started."
+    default_advice = "Give HOST:PORT, for example 127.0.0.1:35963."
+
+
+class UnknownTiming(CardwrightError):
+    """A timing profile that nobody has."""
+
+    code = "TIMING_UNKNOWN"
+    default_effect = "No card was started."
+
+
+@click.group("sim")
+def command() -> None:
+    """Virtual cards for tests and trials."""
+
+
+@command.command("card")
+@click.option("--profile", default="yubikey-5.7", show_default=True, help="What card to be; see 'sim profiles'.")
+@click.option("--state", type=click.Path(path_type=Path), help="Keep the card in this file, as EEPROM does.")
+@click.option("--image", type=click.Path(path_type=Path), help="Start from this card image (JSON).")
+@click.option("--serial", type=click.IntRange(0, 0xFFFFFFFF), help="Serial number of a new card.")
+@click.option("--timing", default="instant", show_default=True, help="How long the chip takes.")
+@click.option("--interface", type=click.Choice([one.value for one in Interface]), default="contact", show_default=True)
+@click.option("--fault", "faults", multiple=True, help="What goes wrong, for example apdu=7:lost. May be repeated.")
+@click.option("--vpcd", default=DEFAULT_VPCD, show_default=True, help="The reader, HOST:PORT of vpcd.")
+def card(
+    profile: str, state: Path | None, image: Path | None, serial: int | None, timing: str, interface: str,
+    faults: tuple[str, ...], vpcd: str,
+) -> None:  # fmt: skip
+    """Put a virtual card into a vpcd reader until interrupted.
+
+    Any PC/SC program sees it as a real card: 'cardwright card list', 'ykman piv info', 'pkcs15-tool -D'.
+    """
+    from cardwright_simulators.card import DURATIONS, FileStore, Timing, VirtualCard, images
+    from cardwright_simulators.reader.faults import Faults, FaultyCard
+    from cardwright_simulators.reader.vpicc import Vpicc
+
+    host, port = address(vpcd)
+    if timing not in DURATIONS:
+        raise UnknownTiming(f"There is no timing '{timing}'.", advice=f"Use one of {', '.join(sorted(DURATIONS))}.")
+    coupling = Interface(interface)
+    clock = Timing(DURATIONS[timing])
+    store = FileStore(state) if state is not None else None
+    if image is not None:
+        made = images.load(image, profile=profile, interface=coupling, store=store, timing=clock)
+    else:
+        made = VirtualCard(profile, serial=serial, interface=coupling, store=store, timing=clock)
+    with Vpicc(FaultyCard(made, Faults(*faults)) if faults else made, host, port) as reader:
+        click.echo(f"A {profile} card, serial {made.serial}, is in the reader at {host}:{port}. Ctrl-C takes it out.")
+        signal.signal(signal.SIGTERM, lambda number, frame: reader.stop())
+        reader.wait()
+
+
+@command.command("profiles")
+@json_option
+def profiles(as_json: bool) -> None:
+    """List what a virtual card can be."""
+    from cardwright_simulators.card import PROFILES
+
+    if as_json:
+        show_json({"profiles": [{"name": row.name, "description": row.description} for row in PROFILES.values()]})
+    else:
+        show_table([(row.name, row.description) for row in PROFILES.values()], ("PROFILE", ""))
+
+
+@command.command("images")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+@json_option
+def list_images(folder: Path, as_json: bool) -> None:
+    """List the card images (JSON) in FOLDER; 'sim card --image' starts one, 'card check --image' checks one."""
+    from cardwright_cardops.check.image import ImageUnreadable, load_image
+
+    found: list[dict[str, object]] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            data = load_image(path)
+        except ImageUnreadable:
+            continue  # other JSON files may lie beside the images
+        found.append({"file": str(path), "card": data.name, "objects": len(data.objects), "keys": len(data.proofs)})
+    if as_json:
+        show_json({"images": found})
+    else:
+        rows = [(str(row["file"]), str(row["card"]), str(row["objects"]), str(row["keys"])) for row in found]
+        show_table(rows, ("FILE", "CARD", "OBJECTS", "KEYS"))
+
+
+def address(text: str) -> tuple[str, int]:
+    """HOST:PORT. Raises BadAddress."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise BadAddress(f"'{text}' is not HOST:PORT.")
+    return host, int(port)
