@@ -49,8 +49,8 @@ class SlotReader:
         self._card: Card | None = None
         self._insertions = 0
         self._resets = 0
-        self._lock = threading.RLock()
-        self._state = threading.Lock()
+        self._lock = threading.RLock()  # a transaction
+        self._wire = threading.RLock()  # one command
 
     @property
     def card(self) -> Card | None:
@@ -59,7 +59,7 @@ class SlotReader:
 
     def insert(self, card: Card) -> None:
         """Put ``card`` into the empty slot and power it. Raises ValueError when there is a card."""
-        with self._state:
+        with self._wire:
             if self._card is not None:
                 raise ValueError(f"there is a card in {self.name}")
             card.power_on()
@@ -67,12 +67,12 @@ class SlotReader:
             self._card = card
 
     def remove(self) -> Card:
-        """Pull the card, whoever uses it. Raises ValueError when the slot is empty."""
-        with self._state:
+        """Pull the card between two commands, whoever uses it. Raises ValueError when the slot is empty."""
+        with self._wire:
             card, self._card = self._card, None
-        if card is None:
-            raise ValueError(f"there is no card in {self.name}")
-        card.power_off()
+            if card is None:
+                raise ValueError(f"there is no card in {self.name}")
+            card.power_off()
         return card
 
     def connect(self) -> DirectConnection:
@@ -100,7 +100,7 @@ class _Contact:
 
     def transmit(self, command: bytes) -> bytes:
         slot = self._slot
-        with slot._lock:
+        with slot._lock, slot._wire:
             self._check()
             try:
                 return self._card.transmit(command)
@@ -110,14 +110,14 @@ class _Contact:
                 raise
 
     def reset(self) -> None:
-        with self._slot._lock:
+        with self._slot._lock, self._slot._wire:
             self._present()
             self._card.reset()
             self._slot._resets += 1
             self._resets = self._slot._resets
 
     def reconnect(self) -> None:
-        with self._slot._lock:
+        with self._slot._lock, self._slot._wire:
             self._present()
             self._resets = self._slot._resets
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final
 
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.transport.connection import CardRemoved, TransportError
+from cardwright_cardops.transport.connection import CardRemoved, CardReset, TransportError
 
 from .slot import Card
 
@@ -23,6 +23,7 @@ DEFAULT_PORT: Final = 0x8C7B
 """35963, of the first slot; the second slot listens on the port after it."""
 
 _log = logging.getLogger(__name__)
+_PATIENCE: Final = 1.0
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -47,7 +48,8 @@ class Vpicc:
     """A card in a slot of vpcd, served by a thread of its own from ``start`` until ``stop``.
 
     A context manager. When the card raises CardRemoved the slot stays empty (``removed`` is set); when it
-    raises another TransportError the contact breaks and comes back, as with a dirty card.
+    raises CardReset it gets the command again, because vpcd has no word for that; with any other
+    TransportError, or an empty answer, the contact breaks and comes back, as with a dirty card.
     """
 
     def __init__(self, card: Card, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
@@ -61,8 +63,8 @@ class Vpicc:
 
     def start(self) -> Vpicc:
         """Put the card into the slot. Raises VpcdUnreachable. pcscd notices within 0.4 s."""
-        if self._thread is not None:
-            raise ValueError("the card is in its slot already")
+        if self._thread is not None and self._thread.is_alive():
+            raise ValueError("the card is in its slot, or still busy with a command")
         self._stopping = False
         self.removed.clear()
         self._socket = self._connect()
@@ -71,12 +73,14 @@ class Vpicc:
         return self
 
     def stop(self) -> None:
-        """Pull the card, also in the middle of a command; does nothing when it is out."""
-        thread, self._thread = self._thread, None
+        """Pull the card, also in the middle of a command; does nothing when it is out.
+
+        Waits a second for a card that is busy; it ends on its own, later.
+        """
         self._stopping = True
         self._hang_up()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the card is out; False when ``timeout`` seconds passed first."""
@@ -118,7 +122,9 @@ class Vpicc:
         except (OSError, VpcdUnreachable) as error:
             _log.debug("vpcd at %s:%s is gone: %s", *self._address, error)
         finally:
-            self._socket = None
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
             self.removed.set()
 
     def _converse(self, connected: socket.socket) -> bool:
@@ -127,7 +133,7 @@ class Vpicc:
         while body := receive(connected):
             if len(body) > 1:
                 try:
-                    answer = card.transmit(body)
+                    answer = self._answer(body)
                 except CardRemoved:
                     return False
                 except TransportError:
@@ -137,17 +143,28 @@ class Vpicc:
             elif body[0] == Control.ATR:
                 answer = card.atr
             else:
-                _POWER[Control(body[0])](card)
+                _power(card, body[0])
                 continue
             connected.sendall(len(answer).to_bytes(2, "big") + answer)
         return False
 
+    def _answer(self, command: bytes) -> bytes:
+        try:
+            return self._card.transmit(command)
+        except CardReset:
+            return self._card.transmit(command)
 
-_POWER: Final = {
-    Control.POWER_OFF: lambda card: card.power_off(),
-    Control.POWER_ON: lambda card: card.power_on(),
-    Control.RESET: lambda card: card.reset(),
-}
+
+def _power(card: Card, control: int) -> None:
+    match control:
+        case Control.POWER_OFF:
+            card.power_off()
+        case Control.POWER_ON:
+            card.power_on()
+        case Control.RESET:
+            card.reset()
+        case _:
+            _log.warning("vpcd asks for something unknown: %02X", control)
 
 
 def receive(connected: socket.socket) -> bytes:
