@@ -72,11 +72,7 @@ class PivApplication:
         execute = self.commands.get(command.ins)
         if execute is None:
             raise Refused(SW.INS_NOT_SUPPORTED)
-        security = self.security
-        security.verified_before = security.just_verified
-        if self.core.profile.strict_pin_always:
-            security.just_verified = False
-        security.sm, security.scp = command.sm, command.scp
+        self.security.sm, self.security.scp = command.sm, command.scp
         return execute(command)
 
     def chains(self, ins: int) -> int:
@@ -134,15 +130,15 @@ class PivApplication:
             require(len(items) == 2 and items[0].tag == 0x5C and items[1].tag == 0x53)
             tag, value = int.from_bytes(items[0].value, "big"), items[1].value
             answer = items[1].encode()
-            require(len(items[0].value) == 3 and tag >> 16 == 0x5F)
+            require(1 <= len(items[0].value) <= 3 and tag not in BARE)
         self.write_object(tag, answer, bool(value))
         return b""
 
     def write_object(self, tag: int, answer: bytes, keep: bool) -> None:
         """Replace an object as a whole, or empty it."""
         core = self.core
-        known = tag in CONTAINERS or tag in core.state.access or not core.profile.data_model_only
-        require(known, SW.FUNCTION)
+        known = tag in CONTAINERS or tag in core.state.access
+        require(known or (tag >> 16 == 0x5F and not core.profile.data_model_only), SW.FUNCTION)
         require(tag not in core.profile.read_only, SW.FUNCTION)
         old = core.state.objects.get(tag, b"")
         if keep:

@@ -185,12 +185,17 @@ class VirtualCard:
         self._channel.clear()
         self._piv.leave()
         self._piv.security.reset()
-        self._end_sessions()
+        self._piv.messaging.erase()
+        self._end_channels()
         self._selected = self._piv if self.profile.selected_after_reset else None
         return self.atr
 
     def transmit(self, command: bytes) -> bytes:
-        """One command APDU in, the response APDU (at least two octets) out. Raises nothing for any octets."""
+        """One command APDU in, the response APDU (at least two octets) out.
+
+        No octets make it raise. A store that fails while it keeps a change is answered with 6581; only one that
+        can then not even be read back raises (OSError, StateDamaged).
+        """
         if not self._powered:
             self.power_on()
         self.apdu_count += 1
@@ -230,8 +235,8 @@ class VirtualCard:
 
     def chains(self, cla: int, ins: int) -> int:
         """Whether a command block that announces more may be taken (9000), for the channel."""
-        if cla & 0x0C == _SM:
-            return SW.OK if cla == _SM and self.profile.suite else SW.SM_NOT_SUPPORTED
+        if cla == _SM:
+            return SW.OK if self.profile.suite else SW.SM_NOT_SUPPORTED
         if cla & ~_SCP and self._channel_session() is None:
             return SW.CLA_NOT_SUPPORTED
         return SW.INS_NOT_SUPPORTED if self._selected is None else self._selected.chains(ins)
@@ -242,12 +247,13 @@ class VirtualCard:
         """Execute one logical command for the channel, and keep what it changed."""
         core, session = self._core, self._channel_session()
         body, sw = b"", int(SW.OK)
+        self._piv.security.begin_command()
         try:
             if cla == 0x00 and ins == SELECT:
                 body = self._select(p1, p2, data)
             elif cla == 0x00 and (session is None or not session.level):
                 body = self._plain(Command(cla, ins, p1, p2, data))
-            elif cla & 0x0C == _SM:
+            elif cla == _SM:
                 body, sw = self._under_sm(CommandAPDU(cla, ins, p1, p2, data, le))
             else:
                 body, sw = self._with_channel(session, CommandAPDU(cla, ins, p1, p2, data, le), extended)
@@ -257,6 +263,7 @@ class VirtualCard:
             try:
                 core.commit()
             except Refused as refused:
+                self._piv.security.read_usage()
                 return b"", refused.sw
         return body, sw
 
@@ -310,14 +317,14 @@ class VirtualCard:
         """The SCP03 end of the selected application."""
         return self._channels.get(self._selected.aid) if self._selected is not None else None
 
-    def _end_sessions(self) -> None:
-        """Session keys of secure messaging and SCP03 are gone."""
-        self._piv.messaging.erase()
+    def _end_channels(self) -> None:
+        """Every SCP03 channel is closed."""
         for session in self._channels.values():
             session.reset()
 
     def _select(self, p1: int, p2: int, aid: bytes) -> bytes:
         """SELECT by AID (SP 800-73-5 part 2 section 3.1.1)."""
+        self._piv.messaging.erase()
         if p1 != 0x04 or p2 != 0x00:
             raise Refused(SW.WRONG_P1P2)
         wanted: Application | None = self._others.get(aid)
@@ -327,7 +334,7 @@ class VirtualCard:
         if self.profile.select_drops_status or (wanted is not None and wanted is not self._selected):
             self._piv.leave()
         if self.profile.select_drops_status or wanted is not None:
-            self._end_sessions()
+            self._end_channels()
         if wanted is None:
             raise Refused(SW.NOT_FOUND)
         self._selected = wanted

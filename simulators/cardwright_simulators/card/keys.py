@@ -177,13 +177,13 @@ def working_key(algorithm: int, private: tuple[bytes, ...]) -> WorkingKey:
             raise ValueError("the primes do not make a modulus of that size")
         return RsaKey(p, q, e)
     (secret,) = private
-    if algorithm in EC_OCTETS:
+    if algorithm in EC_OCTETS and len(secret) == EC_OCTETS[algorithm]:
         return EllipticKey(algorithm, int.from_bytes(secret, "big"))
     if algorithm == Algorithm.ED25519:
         return Ed25519Key(secret)
     if algorithm == Algorithm.X25519:
         return X25519Key(secret)
-    raise ValueError(f"{algorithm:02X} is no asymmetric algorithm")
+    raise ValueError(f"{len(secret)} octets make no key of algorithm {algorithm:02X}")
 
 
 def generate(algorithm: int, pool: KeyPool | None) -> tuple[bytes, ...]:

@@ -68,6 +68,10 @@ class ManagedPivApplication(PivApplication):
         super().leave()
         self._parts.clear()
 
+    def chains(self, ins: int) -> int:
+        """Key elements may be longer than one block."""
+        return SW.OK if ins == CHANGE_REFERENCE_DATA else super().chains(ins)
+
     def _administer(self, command: Command) -> bytes:
         """PUT DATA 3F00: one administrative command, or several in a bulk."""
         require(command.scp, SW.SECURITY_STATUS)

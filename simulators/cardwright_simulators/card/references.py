@@ -140,6 +140,7 @@ class References:
         item = self._item(reference)
         if item.maximum:
             item.tries -= 1
+            self._core.timing.write(1)
             self._core.commit()
             item = self._item(reference)
         right = item.value == value

@@ -33,6 +33,12 @@ class Security:
         self.usage = PinUsage()
         self.read_usage()
 
+    def begin_command(self) -> None:
+        """A command of any kind begins: whatever it is, it stands between an earlier VERIFY and later uses."""
+        self.verified_before = self.just_verified
+        if self._core.profile.strict_pin_always:
+            self.just_verified = False
+
     def drop(self) -> None:
         """Every application status to FALSE; the Global PIN's stays."""
         self.pin = self.pairing = self.admin = self.just_verified = False
