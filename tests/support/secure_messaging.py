@@ -10,10 +10,16 @@ from functools import cache
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
+from cryptography.hazmat.primitives.cmac import CMAC
 
+from cardwright_cardops.iso7816 import tlv
 from cardwright_cardops.iso7816.apdu import ResponseAPDU
 from cardwright_cardops.piv.cvc import CONTENT_SIGNING, ContentSigner, Cvc
 from cardwright_cardops.piv.secure_messaging import SmHandshake, SmSession, SmSuite
+from cardwright_cardops.secret import Secret
 from cardwright_simulators.card.secure_messaging import ROLE_SIGNER, CardSession, intermediate_subject, make_cvc
 
 GUID = bytes.fromhex("00112233445566778899AABBCCDDEEFF")
@@ -105,3 +111,17 @@ def open_session(suite: SmSuite, *, through_intermediate: bool = False) -> tuple
         SmHandshake(suite),
     )
     return handshake.finish(answer_to(handshake, card, session), card.signer, at=NOW), session
+
+
+def genuine_cryptogram(session: SmSession, counter: bytes, padded: bytes) -> bytes:
+    """``padded`` encrypted with the session's own key under the IV made of ``counter`` (16 octets)."""
+    key = AES(session._keys.enc.reveal())
+    iv = Cipher(key, ECB()).encryptor().update(counter)
+    return Cipher(key, CBC(iv)).encryptor().update(padded)
+
+
+def genuine_mac(key: Secret, message: bytes) -> bytes:
+    """The data object 8E over ``message``, the first that is MACed with ``key``."""
+    state = CMAC(AES(key.reveal()))
+    state.update(bytes(16) + message)
+    return tlv.encode(0x8E, state.finalize()[:8])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -207,15 +210,32 @@ class TestChannel:
             channel.unwrap(response)
         assert channel.closed
 
-    def test_genuine_mac_over_broken_encryption(self) -> None:
-        """A card that MACs right but encrypts wrong: neither octets nor padding are let through."""
-        for data in (bytes(15), bytes(16), bytes(32)):
-            channel = opened()
-            channel.wrap(CommandAPDU(0x80, 0xCA, 0, 0))
-            keys = channel._keys
-            rmac = mac(keys.rmac, channel.snapshot().chaining, data, b"\x90\x00")
-            with pytest.raises(Scp03ResponseInvalid):
-                channel.unwrap(ResponseAPDU(data + rmac[:8], 0x9000))
+    @pytest.mark.parametrize(
+        "plain",
+        [
+            bytes(16),
+            b"\x80" + bytes(31),
+            b"x" * 15 + b"\x80" + bytes(16),
+            b"x" * 16,
+        ],
+    )
+    def test_genuine_mac_over_wrong_padding(self, plain: bytes) -> None:
+        """A card that MACs right but pads wrong: none, only zeros, or a block too much."""
+        channel = opened()
+        channel.wrap(CommandAPDU(0x80, 0xCA, 0, 0))
+        key = AES(channel._keys.enc.reveal())
+        icv = Cipher(key, ECB()).encryptor().update(b"\x80" + bytes(14) + b"\x01")
+        data = Cipher(key, CBC(icv)).encryptor().update(plain)
+        rmac = mac(channel._keys.rmac, channel.snapshot().chaining, data, b"\x90\x00")
+        with pytest.raises(Scp03ResponseInvalid, match="padding"):
+            channel.unwrap(ResponseAPDU(data + rmac[:8], 0x9000))
+
+    def test_genuine_mac_over_a_broken_block(self) -> None:
+        channel = opened()
+        channel.wrap(CommandAPDU(0x80, 0xCA, 0, 0))
+        rmac = mac(channel._keys.rmac, channel.snapshot().chaining, bytes(15), b"\x90\x00")
+        with pytest.raises(Scp03ResponseInvalid, match="blocks"):
+            channel.unwrap(ResponseAPDU(bytes(15) + rmac[:8], 0x9000))
 
     def test_nothing_secret_shows(self) -> None:
         channel = opened()

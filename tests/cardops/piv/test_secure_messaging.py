@@ -8,8 +8,6 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
-from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +37,8 @@ from tests.support.secure_messaging import (
     NOW,
     SmTestCard,
     answer_to,
+    genuine_cryptogram,
+    genuine_mac,
     issuer_id,
     open_session,
     signer_certificate,
@@ -102,6 +102,19 @@ class TestProofOfTheCard:
         with pytest.raises(CvcUntrusted):
             Cvc.parse(card.cvc).verify(rsa.generate_private_key(65537, 2048).public_key())
 
+    def test_the_algorithm_named_is_the_one_used(self) -> None:
+        """The name stands outside of what is signed: an RSA signature under another name is refused."""
+        signer = sm_card(SmSuite.CS2, through_intermediate=True).signer
+        assert signer.intermediate is not None
+        items = tlv.parse_all(tlv.parse_one(signer.intermediate.raw, 0x7F21).value)
+        _, octets = tlv.parse_all(tlv.parse_one(items[-1].value, 0x30).value)
+        other = tlv.encode(0x30, bytes.fromhex("06082A8648CE3D040302"))
+        renamed = tlv.encode(0x5F37, tlv.encode(0x30, other + octets.encode()))
+        intermediate = Cvc.parse(tlv.encode(0x7F21, tlv.join(items[:-1]) + renamed))
+        card = sm_card(SmSuite.CS2, through_intermediate=True)
+        with pytest.raises(CvcUntrusted, match="kind"):
+            verify_cvc(Cvc.parse(card.cvc), ContentSigner(signer.certificate, intermediate), at=NOW)
+
     def test_the_signers_certificate(self) -> None:
         card = sm_card(SmSuite.CS2)
         key = card.signing_key
@@ -138,7 +151,6 @@ class TestProofOfTheCard:
         chain(make_cvc(point, subject, issuer_id(own), root, role=ROLE_SIGNER))
         for raw in (
             make_cvc(point, GUID, issuer_id(own), root),
-            make_cvc(point, bytes(8), issuer_id(own), root, role=ROLE_SIGNER),
             make_cvc(point, subject, bytes(8), root, role=ROLE_SIGNER),
             make_cvc(point, subject, issuer_id(own), middle, role=ROLE_SIGNER),
         ):
@@ -146,6 +158,8 @@ class TestProofOfTheCard:
                 chain(raw)
         with pytest.raises(CvcUntrusted):
             chain(make_cvc(point, subject, issuer_id(own), root, role=ROLE_SIGNER), issuer=bytes(8))
+        with pytest.raises(CvcUntrusted):
+            chain(make_cvc(point, bytes(8), issuer_id(own), root, role=ROLE_SIGNER), issuer=bytes(8))
         with pytest.raises(CvcUntrusted):
             verify_cvc(intermediate, ContentSigner(certificate), at=NOW)
         with pytest.raises(CvcUntrusted):
@@ -373,14 +387,43 @@ class TestSession:
         ],
     )
     def test_genuine_mac_over_wrong_content(self, body: bytes) -> None:
-        """A card that MACs right but codes or encrypts wrong."""
+        """A card that MACs right but codes wrong."""
         session, _ = open_session(SmSuite.CS2)
         session.wrap(GET_CHUID)
-        state = CMAC(AES(session._keys.rmac.reveal()))
-        state.update(bytes(16) + body)
         with pytest.raises(SmResponseInvalid):
-            session.unwrap(ResponseAPDU(body + tlv.encode(0x8E, state.finalize()[:8]), 0x9000))
+            session.unwrap(ResponseAPDU(body + genuine_mac(session._keys.rmac, body), 0x9000))
         assert session.closed
+
+    @pytest.mark.parametrize(
+        ("indicator", "padded", "good"),
+        [
+            (0x01, b"\x80" + bytes(15), True),
+            (0x02, b"\x80" + bytes(15), False),
+            (0x01, bytes(16), False),
+            (0x01, b"x" * 16, False),
+            (0x01, b"\x80" + bytes(31), False),
+            (0x01, b"x" * 15 + b"\x80" + bytes(16), False),
+        ],
+    )
+    def test_genuine_mac_over_wrong_padding(self, indicator: int, padded: bytes, good: bool) -> None:
+        session, _ = open_session(SmSuite.CS2)
+        session.wrap(GET_CHUID)
+        cryptogram = genuine_cryptogram(session, b"\x80" + bytes(14) + b"\x01", padded)
+        body = tlv.encode(0x87, bytes((indicator,)) + cryptogram) + b"\x99\x02\x90\x00"
+        answer = ResponseAPDU(body + genuine_mac(session._keys.rmac, body), 0x9000)
+        if good:
+            assert session.unwrap(answer) == ResponseAPDU(b"", 0x9000)
+        else:
+            with pytest.raises(SmResponseInvalid):
+                session.unwrap(answer)
+
+    def test_lengths_have_their_shortest_form(self) -> None:
+        session, card = open_session(SmSuite.CS2)
+        card.unwrap(session.wrap(GET_CHUID))
+        data = card.wrap(ResponseAPDU(b"", 0x9000)).data
+        assert data[4:6] == b"\x8e\x08"
+        with pytest.raises(SmResponseInvalid):
+            session.unwrap(ResponseAPDU(data[:5] + b"\x81" + data[5:], 0x9000))
 
     def test_nothing_secret_shows(self) -> None:
         session, _ = open_session(SmSuite.CS2)

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cardwright_cardops.globalplatform.channel import Scp03Channel, Scp03ResponseInvalid, authenticate
 from cardwright_cardops.globalplatform.put_key import put_key
-from cardwright_cardops.globalplatform.scp03 import ChannelOptions, SecurityLevel
+from cardwright_cardops.globalplatform.scp03 import ChannelOptions, SecurityLevel, mac
 from cardwright_cardops.iso7816.apdu import CommandAPDU, ResponseAPDU
 from cardwright_cardops.secret import Secret
 from cardwright_simulators.card.answers import Refused
@@ -221,6 +224,18 @@ def test_empty_data_may_come_padded() -> None:
     wrapped = host.wrap(command)
     assert len(wrapped.data) == 16 + 8
     assert card.unwrap(wrapped) == command
+
+
+@pytest.mark.parametrize("plain", [bytes(16), b"\x80" + bytes(31), b"x" * 15 + b"\x80" + bytes(16), b"x" * 16])
+def test_genuine_mac_over_wrong_padding(plain: bytes) -> None:
+    """A host that MACs right but pads wrong: none, only zeros, or a block too much."""
+    card, host = pair()
+    key = AES(host._keys.enc.reveal())
+    icv = Cipher(key, ECB()).encryptor().update(bytes(15) + b"\x01")
+    data = Cipher(key, CBC(icv)).encryptor().update(plain)
+    head = bytes((0x84, 0xCA, 0x00, 0x66, len(data) + 8))
+    full = mac(host._keys.mac, host.snapshot().chaining, head, data)
+    assert refusal(card, CommandAPDU(0x84, 0xCA, 0x00, 0x66, data + full[:8])) == 0x6982
 
 
 @pytest.mark.parametrize("s16", [False, True])

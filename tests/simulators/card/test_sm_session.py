@@ -18,7 +18,7 @@ from cardwright_cardops.piv.secure_messaging import (
 )
 from cardwright_simulators.card.answers import Refused
 from cardwright_simulators.card.secure_messaging import CardSession
-from tests.support.secure_messaging import GUID, answer_to, open_session, sm_card
+from tests.support.secure_messaging import GUID, answer_to, genuine_cryptogram, genuine_mac, open_session, sm_card
 
 SUITES = list(SmSuite)
 GET_CHUID = CommandAPDU(0x00, 0xCB, 0x3F, 0xFF, bytes.fromhex("5C035FC102"), 256)
@@ -247,6 +247,33 @@ class TestUnwrapping:
         ):
             _, card = open_session(SmSuite.CS2)
             assert refusal(card, CommandAPDU(0x0C, 0xCB, 0x3F, 0xFF, body)) == sw
+
+    @pytest.mark.parametrize(
+        ("indicator", "padded", "le", "good"),
+        [
+            (0x01, b"\x80" + bytes(15), b"\x97\x01\x00", True),
+            (0x01, b"\x80" + bytes(15), b"\x97\x01\x05", False),
+            (0x01, b"\x80" + bytes(15), b"\x97\x00", False),
+            (0x02, b"\x80" + bytes(15), b"", False),
+            (0x01, bytes(16), b"", False),
+            (0x01, b"x" * 16, b"", False),
+            (0x01, b"\x80" + bytes(31), b"", False),
+            (0x01, b"x" * 15 + b"\x80" + bytes(16), b"", False),
+        ],
+    )
+    def test_genuine_mac_over_wrong_content(
+        self, pair: tuple[SmSession, CardSession], indicator: int, padded: bytes, le: bytes, good: bool
+    ) -> None:
+        """A host that MACs right but codes or pads wrong."""
+        host, card = pair
+        cryptogram = genuine_cryptogram(host, bytes(15) + b"\x01", padded)
+        body = tlv.encode(0x87, bytes((indicator,)) + cryptogram) + le
+        mac = genuine_mac(host._keys.mac, bytes.fromhex("0CCB3FFF80") + bytes(11) + body)
+        command = CommandAPDU(0x0C, 0xCB, 0x3F, 0xFF, body + mac)
+        if good:
+            assert card.unwrap(command) == CommandAPDU(0x00, 0xCB, 0x3F, 0xFF, b"", 256)
+        else:
+            assert refusal(card, command) == 0x6988
 
     def test_erasing(self, pair: tuple[SmSession, CardSession]) -> None:
         host, card = pair
