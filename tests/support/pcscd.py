@@ -141,20 +141,8 @@ class Pcscd:
         for name in tuple(self._cards):
             self.remove(name)
 
-    def events(self, reader: str) -> int:
-        """How many insertions and removals pcscd has counted in ``reader``."""
-        found: list[int] = []
-
-        def seen(context: int) -> bool:
-            _, states = scard.SCardGetStatusChange(context, 0, [(reader, 0)])
-            found.append(states[0][1] >> 16)
-            return True
-
-        self._ask(seen)
-        return found[0]
-
-    def wait_for_card(self, reader: str, *, present: bool, events: int = 0) -> None:
-        """Wait until pcscd says that ``reader`` has a card, or none, and has counted at least ``events``."""
+    def wait_for_card(self, reader: str, *, present: bool) -> None:
+        """Wait until pcscd says that ``reader`` has a card, or none."""
 
         def seen(context: int) -> bool:
             known = 0
@@ -163,7 +151,7 @@ class Pcscd:
                 if code not in (scard.SCARD_S_SUCCESS, scard.SCARD_E_TIMEOUT):
                     break
                 known = states[0][1]
-                if bool(known & scard.SCARD_STATE_PRESENT) is present and known >> 16 >= events:
+                if bool(known & scard.SCARD_STATE_PRESENT) is present:
                     return True
             return False
 

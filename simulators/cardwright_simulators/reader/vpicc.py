@@ -49,7 +49,7 @@ class Vpicc:
 
     A context manager. When the card raises CardRemoved the slot stays empty (``removed`` is set); when it
     raises CardReset it gets the command again, because vpcd has no word for that; with any other
-    TransportError, or an empty answer, the contact breaks and comes back, as with a dirty card.
+    TransportError, or an empty answer, the contact and the power break and come back, as with a dirty card.
     """
 
     def __init__(self, card: Card, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
@@ -119,6 +119,8 @@ class Vpicc:
                     again = self._converse(connected)
                 self._card.power_off()
                 self._socket = self._connect() if again and not self._stopping else None
+                if self._socket is not None:
+                    self._card.power_on()  # pcscd sees nothing of so short a break, and would not
         except (OSError, VpcdUnreachable) as error:
             _log.debug("vpcd at %s:%s is gone: %s", *self._address, error)
         finally:
