@@ -1,0 +1,97 @@
+"""OCSP responses handed in: believed when their responder may sign them, else the status stays unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from cardwright_cardops.check import Level, check
+from cardwright_cardops.check.paths import TrustUnreadable
+from tests.support.piv_card import AT, START, PivCard, Profile, crl, key
+
+OCSP_SIGNING = "1.3.6.1.5.5.7.3.9"
+
+
+def responder(**changes: object) -> Profile:
+    profile = Profile(
+        "OCSP", "OCSP", extended=(OCSP_SIGNING,), extended_critical=True, addresses=None, more=(x509.OCSPNoCheck(),)
+    )
+    return replace(profile, **changes)  # type: ignore[arg-type]
+
+
+def response(card: PivCard, signer: Profile | None, *, revoked: bool = False, damaged: bool = False) -> bytes:
+    """The status of 9E; by the CA itself without ``signer``. ``damaged``: with a wrong signature."""
+    issued, ca = card.issued["9E"], card.issued["ca"]
+    certificate = signer.make() if signer else ca
+    builder = ocsp.OCSPResponseBuilder().add_response(
+        cert=issued,
+        issuer=ca,
+        algorithm=hashes.SHA1(),
+        cert_status=ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD,
+        this_update=AT - timedelta(hours=1),
+        next_update=AT + timedelta(hours=1),
+        revocation_time=AT - timedelta(days=1) if revoked else None,
+        revocation_reason=None,
+    )
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, certificate).certificates([certificate])
+    made = builder.sign(key(signer.public if signer else "CA"), hashes.SHA256())
+    der = made.public_bytes(Encoding.DER)
+    if damaged:
+        wrong = made.signature[:-1] + bytes((made.signature[-1] ^ 1,))
+        assert der.count(made.signature) == 1
+        der = der.replace(made.signature, wrong)
+    return der
+
+
+def of_9e(card: PivCard, answer: bytes, *crls: bytes) -> set[str]:
+    report = check(CARD_DATA, level=Level.PIV, at=AT, trust=card.trust, ocsp=[answer], crls=[crl("Root"), *crls])
+    return {each.code for each in report.findings if each.object == "5FC101"}
+
+
+CARD = PivCard()
+CARD_DATA = CARD.data()
+
+
+@pytest.mark.parametrize("signer", [None, responder()], ids=["CA", "delegated"])
+def test_good_and_revoked(signer: Profile | None) -> None:
+    assert of_9e(CARD, response(CARD, signer)) == set()
+    assert of_9e(CARD, response(CARD, signer, revoked=True)) == {"CERT_REVOKED"}
+
+
+@pytest.mark.parametrize(
+    ("signer", "damaged"),
+    [
+        (responder(not_before=START, not_after=AT - timedelta(days=1)), False),
+        (responder(extended=("1.3.6.1.5.5.7.3.2",)), False),
+        (responder(issuer="Elsewhere"), False),
+        (responder(), True),
+    ],
+    ids=["expired", "not for OCSP", "another CA's", "wrong signature"],
+)
+def test_a_responder_that_may_not(signer: Profile, damaged: bool) -> None:
+    good = response(CARD, signer, damaged=damaged)
+    assert of_9e(CARD, good) == {"REVOCATION_UNKNOWN"}
+    assert of_9e(CARD, good, crl("CA")) == set()
+    # nor can it revoke
+    assert of_9e(CARD, response(CARD, signer, damaged=damaged, revoked=True), crl("CA")) == set()
+
+
+def test_revoked_responders() -> None:
+    """With id-pkix-ocsp-nocheck the responder's own status is not asked, without it it is."""
+    revoked = crl("CA", (4242,))
+    assert of_9e(CARD, response(CARD, responder(serial=4242)), revoked) == set()
+    plain = responder(serial=4242, more=(), addresses="http")
+    assert of_9e(CARD, response(CARD, plain), revoked) == set()  # the CRL itself says that 9E is good
+    assert of_9e(CARD, response(CARD, plain, revoked=True), revoked) == set()
+
+
+def test_data_that_is_none() -> None:
+    with pytest.raises(TrustUnreadable) as caught:
+        check(CARD_DATA, at=AT, trust=CARD.trust, ocsp=[b"no"])
+    assert caught.value.code == "TRUST_DATA_UNREADABLE"
