@@ -263,6 +263,8 @@ class VirtualCard:
             try:
                 core.commit()
             except Refused as refused:
+                # The state is the one before the command: nothing that it proved may outlive it.
+                self._piv.leave()
                 self._piv.security.read_usage()
                 return b"", refused.sw
         return body, sw

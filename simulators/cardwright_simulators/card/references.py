@@ -10,7 +10,6 @@ from .algorithms import FINGERS, GLOBAL_PIN, PAIRING_CODE, PIN, PUK
 from .answers import Command, Refused, require
 from .core import Core
 from .log import Verify
-from .objects import BIT_GROUP, finger_limits
 from .security import Security
 from .state import Reference
 
@@ -116,11 +115,9 @@ class References:
             require(sm, SW.SECURITY_STATUS)
 
     def _require_minutiae(self, reference: int, data: bytes) -> None:
-        limits = finger_limits(self._core.state.objects.get(BIT_GROUP), reference)
-        require(limits is not None, SW.REFERENCE_NOT_FOUND)
-        assert limits is not None
+        least, most = self._security.finger_limits(reference) or (0, 0)
         count, odd = divmod(len(data), 3)
-        require(not odd and limits[0] <= count <= limits[1])
+        require(not odd and least <= count <= most)
 
     def _query(self, reference: int) -> bytes:
         if self._security.status(reference):

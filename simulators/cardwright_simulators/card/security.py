@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cardwright_cardops.iso7816.status import SW
 
-from .algorithms import PAIRING_CODE
+from .algorithms import FINGERS, GLOBAL_PIN, PAIRING_CODE, PIN
 from .answers import Refused
 from .core import Core
-from .objects import DISCOVERY, PinUsage, Rule
+from .objects import BIT_GROUP, DISCOVERY, PinUsage, Rule, finger_limits
 
 
 class Security:
@@ -107,17 +107,23 @@ class Security:
         """Whether VERIFY knows ``reference`` under the PIN usage policy of now."""
         if reference not in self._core.state.references:
             return False
-        if reference == 0x00:
+        if reference == GLOBAL_PIN:
             return self.usage.global_pin
         if reference == PAIRING_CODE:
             return self.usage.vci
-        return reference == 0x80 or self.usage.occ
+        if reference in FINGERS:
+            return self.usage.occ and self.finger_limits(reference) is not None
+        return reference == PIN
+
+    def finger_limits(self, reference: int) -> tuple[int, int] | None:
+        """Least and most minutiae of a finger that the BIT group lists; None for any other."""
+        return finger_limits(self._core.state.objects.get(BIT_GROUP), reference)
 
     def status(self, reference: int) -> bool:
         """The security status of a reference that VERIFY knows."""
-        if reference == 0x80:
+        if reference == PIN:
             return self.pin
-        if reference == 0x00:
+        if reference == GLOBAL_PIN:
             return self.global_pin
         if reference == PAIRING_CODE:
             return self.pairing
@@ -125,9 +131,9 @@ class Security:
 
     def set_status(self, reference: int, value: bool) -> None:
         """Set it."""
-        if reference == 0x80:
+        if reference == PIN:
             self.pin = value
-        elif reference == 0x00:
+        elif reference == GLOBAL_PIN:
             self.global_pin = value
         elif reference == PAIRING_CODE:
             self.pairing = value

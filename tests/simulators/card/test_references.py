@@ -8,7 +8,7 @@ from types import MappingProxyType
 import pytest
 
 from cardwright_cardops.transport.connection import Interface
-from cardwright_simulators.card import PROFILES, MemoryStore, Verify, VirtualCard
+from cardwright_simulators.card import PROFILES, CardState, MemoryStore, Verify, VirtualCard
 from tests.support.raw_card import OTHER, PIN, PUK, WRONG_PIN, RawCard, wrap
 
 NEW_PIN = "383736353433FFFF"
@@ -249,7 +249,10 @@ def test_on_card_comparison_limits_and_counter() -> None:
     assert host.verify(bytes(21).hex(), "96") == 0x6A80
     assert host.verify(bytes(93).hex(), "96") == 0x6A80
     assert [host.verify(bytes(30).hex(), "96") for _ in range(4)] == [0x63C2, 0x63C1, 0x63C0, 0x6983]
-    assert host.verify(FINGER.hex(), "97") == 0x6A88
+    assert {host.verify(FINGER.hex(), reference) for reference in ("97", "81", "00", "98", "9A")} == {0x6A88}
+    host.admin()
+    assert host.sw("00DB3FFF", "7F6103020100", le=False) == 0x9000
+    assert host.verify(FINGER.hex(), "96") == 0x6A88
     assert host.raw("1020009602", "0001") == "9000"
     assert host.raw("1020009601", "02") == "9000"
 
@@ -263,9 +266,9 @@ def test_the_try_is_taken_before_the_comparison() -> None:
     committed: list[int] = []
 
     class Watching(MemoryStore):
-        def commit(self, state: object) -> None:
-            super().commit(state)  # type: ignore[arg-type]
-            committed.append(state.references[0x80].tries)  # type: ignore[attr-defined]
+        def commit(self, state: CardState) -> None:
+            super().commit(state)
+            committed.append(state.references[0x80].tries)
 
     host = RawCard("sp800-73-5", store=Watching())
     committed.clear()
