@@ -1,0 +1,98 @@
+"""The permit: what the person saw and agreed to, bound to one card and one plan."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from .operations import Act, Operation, act_of
+
+
+def no_keys() -> Mapping[int, bytes]:
+    """The default: no slot has a key."""
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The card as it was at the preview.
+
+    ``guid`` is the card UUID of its CHUID, None without a CHUID; ``serial`` the number that GET SERIAL NUMBER
+    answers, None for a card that has no such command; ``card_key`` the DER SubjectPublicKeyInfo of 9E, None for a
+    card that cannot prove itself.
+    """
+
+    guid: bytes | None
+    serial: int | None
+    card_key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One operation of a permit, at most ``times`` times.
+
+    Entries are done in the order of their ranks; those of one rank in any order, those of rank None at any time. One
+    with a rank that is not ``optional`` must be done at least once before any of a higher rank begins.
+    """
+
+    operation: Operation
+    rank: int | None
+    times: int = 1
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What one plan may do to one card.
+
+    ``plan`` is the SHA-256 of the previewed plan. ``keys`` are the fingerprints of the keys on the card as the
+    preview showed them, by slot. ``confirmed`` are the acts for which the person typed the confirmation.
+    ``sealed`` allows batches whose content this side cannot read: only their headers are then bound. A permit
+    without entries allows reading only.
+    """
+
+    plan: bytes
+    entries: tuple[Entry, ...] = ()
+    keys: Mapping[int, bytes] = field(default_factory=no_keys, hash=False)
+    confirmed: frozenset[Act] = frozenset()
+    sealed: bool = False
+
+    @property
+    def acts(self) -> frozenset[Act]:
+        """The acts that a person has to confirm by typing before all of the plan can be done."""
+        return frozenset(act for entry in self.entries if (act := act_of(entry.operation)) is not None)
+
+
+def in_order(*operations: Operation) -> tuple[Entry, ...]:
+    """Entries for operations that are done one after another, each once."""
+    return tuple(Entry(operation, rank) for rank, operation in enumerate(operations))
+
+
+def canonical(document: Any) -> bytes:
+    """The one JSON text of ``document``: members sorted, no spaces, UTF-8. Raises ValueError for what is not plain."""
+    _only_plain(document)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(document: Any) -> bytes:
+    """The SHA-256 that binds a session to a plan, over its canonical JSON. Raises ValueError."""
+    return hashlib.sha256(canonical(document)).digest()
+
+
+def _only_plain(value: Any) -> None:
+    # Floats have more than one spelling, and mappings with other keys than text collide when they are written.
+    if value is None or isinstance(value, (str, bool, int)):
+        return
+    if isinstance(value, list):
+        for one in value:
+            _only_plain(one)
+        return
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        for one in value.values():
+            _only_plain(one)
+        return
+    raise ValueError(f"a plan holds no {type(value).__name__}")
