@@ -1,0 +1,303 @@
+"""Carry out a plan: the same code for this process and for a relay.
+
+Phases, so that a line needs few round trips: (1) the card was observed, management-key witness; (2) its response,
+PUK, PIN, GENERATE; (3) what card keys sign; (4) imports, PUT DATA, management key; (5) read back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from ..errors import CardwrightError
+from ..piv import commands, containers
+from ..piv.algorithms import PinPolicy, PrivateKey
+from ..piv.management_key import ManagementKey
+from ..piv.objects import CertificateObject, MalformedObject
+from ..piv.objects.certificate import load
+from ..piv.references import Slot
+from ..piv.responses import parse_public_key
+from ..piv.vendor import yubico
+from ..program.items import Apdu, Batch, Group, Item, VerifyPin, Want
+from ..secret import Secret
+from . import authority as to
+from .acts import Act, Circumstances, Session, expect
+from .apply import apply
+from .conduct import Execution, asking
+from .inventory import Inventory, fingerprint, public_key, spki
+from .observe import taken_in
+from .policy import slot_pin_policy
+from .records import Entry, Kind
+from .steps import (
+    GenerateKey,
+    ImportKey,
+    Plan,
+    SetManagementKey,
+    SetPin,
+    SetPuk,
+    Step,
+    WriteCertificate,
+    WriteObject,
+)
+from .unlocking import authenticate, set_person_secrets
+
+
+class ReadBackDiffers(CardwrightError):
+    """An object that was written reads back as something else. ``tag`` names it."""
+
+    code = "READ_BACK_DIFFERS"
+    default_effect = "The object on the card is not what was written."
+    default_advice = "Start again; if it stays, the card is damaged or another program writes to it."
+
+    def __init__(self, tag: int) -> None:
+        super().__init__(f"{containers.CONTAINERS[tag].name} ({tag:X}) reads back as something else.")
+        self.tag = tag
+
+
+class ObjectTooLarge(CardwrightError):
+    """An object or certificate has more octets than the card takes for one object."""
+
+    code = "OBJECT_TOO_LARGE"
+    default_effect = "This object was not sent to the card."
+    default_advice = "Use a smaller certificate or key, or leave the object out."
+
+    def __init__(self, tag: int, size: int, limit: int) -> None:
+        name = containers.CONTAINERS[tag].name
+        super().__init__(f"{name} ({tag:X}) has {size} octets, the card takes {limit}.")
+        self.tag, self.size, self.limit = tag, size, limit
+
+
+class CertificateUnfit(CardwrightError):
+    """A certificate is damaged, or is not for the key of the slot it was issued for."""
+
+    code = "CERTIFICATE_UNFIT"
+    default_effect = "The certificate was not written to the card."
+    default_advice = "Have the certificate issued again for the key in this slot."
+
+    def __init__(self, slot: Slot, why: str) -> None:
+        super().__init__(f"The certificate for slot {slot.label} {why}.")
+        self.slot = slot
+
+_WRITES: Final = (ImportKey, WriteObject, WriteCertificate, SetManagementKey)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was done. ``pending`` are slots whose certificate the authority will bring later.
+
+    ``inventory`` is the card afterwards: what was read back, and what the card confirmed.
+    """
+
+    done: tuple[Step, ...] = ()
+    pending: tuple[Slot, ...] = ()
+    inventory: Inventory = field(default_factory=Inventory)
+
+
+def execute(plan: Plan, inventory: Inventory, circumstances: Circumstances | None = None) -> Execution[Report]:
+    """Carry out ``plan`` on the card that ``inventory`` was observed on, in the same stage.
+
+    Raises the typed error of what went wrong; its ``effect`` then says which steps are done. After any error a new
+    observation and a new plan finish the work.
+    """
+    session = Session(plan, inventory, circumstances or Circumstances())
+    if not plan:
+        return Report(inventory=inventory)
+    reply, = yield from asking(to.Preflight(plan, inventory))
+    guid = expect(to.Granted, reply, "this plan").guid
+    yield from session.note(Entry(Kind.CARD, serial=inventory.identity.serial, guid=guid))
+    try:
+        if not all(isinstance(step, SetPuk | SetPin) for step in plan.steps):
+            yield from authenticate(session)
+        yield from set_person_secrets(session)
+        yield from _generate(session)
+        yield from _prepare_imports(session)
+        yield from _certify(session)
+        yield from _write(session)
+        yield from _read_back(session)
+    except CardwrightError as error:
+        error.effect = session.so_far(error.effect)
+        raise
+    return Report(tuple(session.done), tuple(session.pending), _after(session))
+
+
+def _generate(session: Session) -> Execution[None]:
+    steps = session.steps(GenerateKey)
+    yield from session.note(*(Entry(Kind.GENERATING, slot=step.slot, fingerprint=step.replaces) for step in steps))
+    groups = yield from session.send(
+        Act(
+            step,
+            (Apdu(commands.generate(
+                step.slot, step.algorithm, pin_policy=step.pin_policy, touch_policy=step.touch_policy
+            )),),
+            f"generating the {step.algorithm.label} key of slot {step.slot.label}",
+        )
+        for step in steps
+    )  # fmt: skip
+    for step, (answer,) in zip(steps, groups, strict=True):
+        session.public[step.slot] = parse_public_key(step.algorithm, answer.data)
+
+
+def _prepare_imports(session: Session) -> Execution[None]:
+    steps = session.steps(ImportKey)
+    replies = yield from asking(*(to.KeyToImport(step.slot, step.algorithm, step.key) for step in steps))
+    for step, reply in zip(steps, replies, strict=True):
+        key = expect(to.KeyGiven, reply, f"the key for slot {step.slot.label}").key
+        session.private[step.slot] = key
+        session.public[step.slot] = key.public_key()
+
+
+def _certify(session: Session) -> Execution[None]:
+    """Have every certificate issued; card keys sign where the authority wants it."""
+    requests = []
+    for step in session.steps(WriteCertificate):
+        public = session.public.get(step.slot)
+        if public is None:
+            key = session.inventory.key(step.slot)
+            if key is None or not key.public_key:
+                raise CertificateUnfit(step.slot, "has no key on the card to be for")
+            public = session.public[step.slot] = public_key(key.public_key)
+        private = session.private.get(step.slot)
+        requests.append(to.Certify(step.slot, step.algorithm, step.profile, public, private))
+    replies = yield from asking(*requests)
+    to_sign: list[tuple[to.Certify, to.SignFirst]] = []
+    for request, reply in zip(requests, replies, strict=True):
+        if isinstance(reply, to.SignFirst):
+            to_sign.append((request, reply))
+        else:
+            yield from _certified(session, request, reply)
+    to_sign.sort(key=lambda pair: _signing_order(_pin_policy(session, pair[0].slot)))
+    answers = yield from _sign(session, to_sign)
+    pairs = zip(to_sign, answers, strict=True)
+    signed = tuple(to.Signed(request, first.item, data) for (request, first), data in pairs)
+    for (request, _), reply in zip(to_sign, (yield from asking(*signed)), strict=True):
+        yield from _certified(session, request, reply)
+
+
+def _sign(session: Session, to_sign: list[tuple[to.Certify, to.SignFirst]]) -> Execution[list[bytes]]:
+    acts: list[Act] = []
+    verified = False
+    for request, first in to_sign:
+        policy = _pin_policy(session, request.slot)
+        always = policy in (PinPolicy.ALWAYS, PinPolicy.MATCH_ALWAYS)
+        wants = always or (policy is not PinPolicy.NEVER and not verified)
+        items: tuple[Item, ...] = (VerifyPin(), first.item) if wants else (first.item,)
+        verified = verified or wants
+        acts.append(Act(None, items, f"signing with the key of slot {request.slot.label}"))
+    groups = yield from session.send(acts)
+    return [group[-1].data for group in groups]
+
+
+def _pin_policy(session: Session, slot: Slot) -> PinPolicy:
+    generated = (step for step in session.plan.steps if isinstance(step, GenerateKey))
+    made = next((step for step in generated if step.slot is slot), None)
+    if made is not None:
+        return made.pin_policy or slot_pin_policy(slot)
+    key = session.inventory.key(slot)
+    return (key.pin_policy if key is not None else None) or slot_pin_policy(slot)
+
+
+def _certified(session: Session, request: to.Certify, reply: to.Reply) -> Execution[None]:
+    """Keep an issued certificate, in the journal too, once it is known to fit."""
+    if isinstance(reply, to.Pending):
+        session.pending.append(request.slot)
+        return
+    der = expect(to.Issued, reply, f"the certificate for slot {request.slot.label}").content
+    tag = request.slot.certificate_tag
+    try:
+        certified = load(der, containers.CONTAINERS[tag]).public_key()
+    except MalformedObject as error:
+        raise CertificateUnfit(request.slot, "is damaged") from error
+    if certified != request.public_key:
+        raise CertificateUnfit(request.slot, "is for another key")
+    mark = fingerprint(request.public_key)
+    yield from session.note(Entry(Kind.CERTIFICATE, slot=request.slot, fingerprint=mark, value=Secret(der)))
+    _fits(session, tag, CertificateObject(der).encode())
+
+
+def _fits(session: Session, tag: int, content: bytes) -> None:
+    """Take ``content`` for writing. Raises ObjectTooLarge."""
+    if len(content) > session.backend.max_object:
+        raise ObjectTooLarge(tag, len(content), session.backend.max_object)
+    session.contents[tag] = content
+
+
+def _write(session: Session) -> Execution[None]:
+    for wanted in session.steps(WriteObject):
+        reply, = yield from asking(to.ObjectContent(wanted.tag, session.inventory, dict(session.contents)))
+        _fits(session, wanted.tag, expect(to.Issued, reply, containers.CONTAINERS[wanted.tag].name).content)
+    acts: list[Act] = []
+    before: list[Entry] = []
+    for step in session.steps(*_WRITES):
+        match step:
+            case ImportKey():
+                key = session.private[step.slot]
+                before += (_key_entry(step, key), Entry(Kind.GENERATING, slot=step.slot, fingerprint=step.replaces))
+                put = yubico.import_key(
+                    step.slot, key, pin_policy=step.pin_policy, touch_policy=step.touch_policy
+                )
+                acts.append(Act(step, (Apdu(put),), f"importing the key of slot {step.slot.label}"))
+            case WriteObject():
+                acts.append(_put(session, step, step.tag, ()))
+            case WriteCertificate() if step.slot not in session.pending:
+                acts.append(_put(session, step, step.tag, (Entry(Kind.WRITTEN, slot=step.slot),)))
+            case SetManagementKey():
+                reply, = yield from asking(to.NewManagementKey(step.algorithm))
+                given = expect(to.ManagementKeyGiven, reply, "a new management key")
+                before.append(_management_entry(given.name, given.key))
+                put = yubico.set_management_key(given.key, touch=step.touch)
+                confirm = (Entry(Kind.MANAGEMENT_KEY_SET, given.name),)
+                acts.append(Act(step, (Apdu(put),), "setting the management key", confirm))
+    yield from session.note(*before)
+    yield from session.send(acts)
+
+
+def _put(session: Session, step: Step, tag: int, confirm: tuple[Entry, ...]) -> Act:
+    put = commands.put_data(tag, session.contents[tag])
+    return Act(step, (Apdu(put),), f"writing {containers.CONTAINERS[tag].name} ({tag:X})", confirm)
+
+
+def _read_back(session: Session) -> Execution[None]:
+    """Compare by SHA-256 what can be read freely, and take what was written into the inventory."""
+    wrote = [step.tag for step in session.done if isinstance(step, WriteObject | WriteCertificate)]
+    free = [tag for tag in wrote if not containers.CONTAINERS[tag].contact.needs_person]
+    if free:
+        groups = tuple(Group((Apdu(commands.get_data(tag), want=Want.DIGEST),)) for tag in free)
+        answers = yield Batch(groups, session.how.stage)
+        for tag, (answer,) in zip(free, answers, strict=True):
+            found = answer.require(f"reading back {containers.CONTAINERS[tag].name} ({tag:X})")
+            wanted = containers.wrap(tag, session.contents[tag])
+            if found != hashlib.sha256(wanted).digest():
+                raise ReadBackDiffers(tag)
+
+
+def _after(session: Session) -> Inventory:
+    """The card now: steps by the planner's model, contents and keys as they really are."""
+    inventory = session.inventory
+    for step in session.done:
+        inventory = apply(step, inventory)
+    keys = tuple(
+        replace(row, fingerprint=fingerprint(made), public_key=spki(made))
+        if (made := session.public.get(row.slot)) is not None
+        else row
+        for row in inventory.keys
+    )
+    tags = [step.tag for step in session.done if isinstance(step, WriteObject | WriteCertificate)]
+    return taken_in(replace(inventory, keys=keys), {tag: session.contents[tag] for tag in tags})
+
+
+def _signing_order(policy: PinPolicy) -> int:
+    """One PIN first for the keys that ask once, then those that ask each time, then those that never ask."""
+    return {PinPolicy.ALWAYS: 1, PinPolicy.MATCH_ALWAYS: 1, PinPolicy.NEVER: 2}.get(policy, 0)
+
+
+def _key_entry(step: ImportKey, key: PrivateKey) -> Entry:
+    der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    mark = fingerprint(key.public_key())
+    return Entry(Kind.KEY, slot=step.slot, fingerprint=mark, algorithm=int(step.algorithm), value=Secret(der))
+
+
+def _management_entry(name: str, key: ManagementKey) -> Entry:
+    return Entry(Kind.MANAGEMENT_KEY, name, algorithm=int(key.algorithm), value=key.value)

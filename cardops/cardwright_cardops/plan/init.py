@@ -1,0 +1,111 @@
+"""``card init``: observe, plan, execute in one stage, with an authority of our own. One call for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ..errors import CardwrightError
+from ..piv import containers
+from ..piv.references import RETIRED_SLOTS
+from ..program.runner import Executor
+from ..secret import Secret
+from .acts import STAGE, Circumstances, Pace
+from .conduct import Execution, Progress, conduct
+from .execute import Report, execute
+from .local_authority import VALIDITY, LocalAuthority
+from .observe import Look, observe
+from .planner import plan
+from .policy import DevicePolicy
+from .records import Entry, Journal, fold, require_same_card
+
+
+class PlanChanged(CardwrightError):
+    """The card is not as it was when the plan was shown."""
+
+    code = "PLAN_CHANGED"
+    default_effect = "Nothing on the card was changed."
+    default_advice = "Look at the new plan and start again; another program, or another card, came in between."
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What the person gave. ``new_puk`` (8 octets) is needed to set PUK or PIN; the other two are in use now.
+
+    The PIN is the executor's affair: its custodian gives the new PIN, as the current one too.
+    """
+
+    new_puk: Secret | None = None
+    puk: Secret | None = None
+    management_key: Secret | None = None
+
+
+def look_for(policy: DevicePolicy, *, stage: str = STAGE, one_batch: bool = False) -> Look:
+    """What has to be read to plan for ``policy``."""
+    slots = tuple(row.slot for row in policy.slots)
+    if policy.recovered:
+        slots += tuple(slot for slot in RETIRED_SLOTS if slot not in slots)
+    tags = dict.fromkeys((containers.CHUID.tag, *policy.objects))
+    return Look(slots=slots, objects=tuple(tags), one_batch=one_batch, stage=stage)
+
+
+def personalize(
+    policy: DevicePolicy,
+    entries: Iterable[Entry],
+    *,
+    now: datetime,
+    management_key_given: bool = False,
+    puk_given: bool = False,
+    expected: str = "",
+    pace: Pace = Pace.STEP,
+) -> Execution[Report]:
+    """Observe, plan and execute in one stage; ``entries`` is what earlier sessions recorded of this card.
+
+    ``expected`` is the digest of the plan that somebody agreed to, "" for any. Raises what observe, plan and execute
+    raise, JournalOfAnotherCard, PlanChanged.
+    """
+    entries = tuple(entries)
+    inventory = yield from observe(look_for(policy, one_batch=pace is Pace.PHASE))
+    require_same_card(entries, inventory.identity)
+    records = fold(entries)
+    steps = plan(policy, inventory, records, now=now)
+    if expected and steps.digest != expected:
+        raise PlanChanged("The plan for this card is not the one that was shown.")
+    how = Circumstances(records, pace=pace, management_key_given=management_key_given, puk_given=puk_given)
+    return (yield from execute(steps, inventory, how))
+
+
+def initialize(
+    executor: Executor,
+    policy: DevicePolicy,
+    secrets: Secrets,
+    journal: Journal,
+    *,
+    now: datetime,
+    validity: timedelta = VALIDITY,
+    expected: str = "",
+    progress: Progress | None = None,
+) -> Report:
+    """Bring the card to ``policy``, and finish what an earlier session began if ``journal`` is that session's.
+
+    An empty report means that there was nothing to do. Raises what ``personalize`` raises, SecretMalformed.
+    """
+    entries = journal.entries()
+    authority = LocalAuthority(
+        new_puk=secrets.new_puk,
+        now=now,
+        entries=entries,
+        management_key=secrets.management_key,
+        puk=secrets.puk,
+        validity=validity,
+    )
+    execution = personalize(
+        policy,
+        entries,
+        now=now,
+        management_key_given=secrets.management_key is not None,
+        puk_given=secrets.puk is not None,
+        expected=expected,
+    )
+    return conduct(execution, executor, authority, journal, progress)

@@ -1,0 +1,208 @@
+"""What is written down because the card cannot tell it, and the journal that keeps it.
+
+An entry is kept *before* the item that makes it true is sent, so every state after a fault is one the planner
+knows. Entries of one card are folded into ``Records``, which the planner reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Protocol
+from uuid import UUID
+
+from ..errors import CardwrightError
+from ..piv.algorithms import ManagementAlgorithm
+from ..piv.references import Slot
+from ..secret import Secret
+from .inventory import Identity
+
+
+class JournalFailed(CardwrightError):
+    """The journal could not be kept, so nothing that depends on it was sent to the card."""
+
+    code = "JOURNAL_FAILED"
+    default_effect = "The step that needed it was not begun; earlier ones stand."
+    default_advice = "Make room or give another file, and start again: what is done is not repeated."
+
+
+class JournalOfAnotherCard(CardwrightError):
+    """The journal was begun for a card with another number."""
+
+    code = "JOURNAL_OTHER_CARD"
+    default_effect = "Nothing on the card was changed."
+    default_advice = "Give the secrets file of this card, or a new one."
+
+
+class Kind(Enum):
+    """Kinds of entries. Those ending in SET or WRITTEN are kept after the card has confirmed."""
+
+    CARD = "card"
+    """Which card this is about: serial, and the GUID that it has or is to get."""
+    MANAGEMENT_KEY = "management key candidate"
+    MANAGEMENT_KEY_SET = "management key set"
+    MANAGEMENT_KEY_REFUSED = "management key refused"
+    PUK = "puk candidate"
+    PUK_SET = "puk set"
+    PIN = "pin about to be set"
+    PIN_SET = "pin set"
+    RETRIES = "retries about to be set"
+    GENERATING = "key about to be generated"
+    KEY = "key about to be imported"
+    CERTIFICATE = "certificate issued"
+    WRITTEN = "slot finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a journal; which fields mean something depends on the kind.
+
+    ``reference`` names a secret ("default", or a random name). ``value`` is that secret, a PKCS #8 key or a DER
+    certificate. ``fingerprint`` belongs to a key; for GENERATING it is that of what goes.
+    """
+
+    kind: Kind
+    reference: str = ""
+    slot: Slot | None = None
+    fingerprint: str = ""
+    algorithm: int | None = None
+    value: Secret | None = field(default=None, repr=False)
+    serial: str = ""
+    guid: UUID | None = None
+
+
+DEFAULT: str = "default"
+"""The reference of a factory value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A secret's possible values: ``names`` newest first. ``settled``: the card confirmed the newest.
+
+    ``refused`` are names that the card said are wrong.
+    """
+
+    names: tuple[str, ...] = ()
+    settled: bool = False
+    refused: frozenset[str] = frozenset()
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a change was begun that the card has not confirmed."""
+        return bool(self.names) and not self.settled
+
+    def begun(self, name: str) -> Candidates:
+        """A change to ``name`` is about to be sent."""
+        rest = tuple(other for other in self.names if other != name)
+        return Candidates((name, *rest), False, self.refused - {name})
+
+    def confirmed(self, name: str) -> Candidates:
+        """The card took ``name``: no older value is wanted any more."""
+        return Candidates((name,), True, frozenset())
+
+    def rejected(self, name: str) -> Candidates:
+        """The card said that ``name`` is wrong."""
+        return replace(self, refused=self.refused | {name})
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The facts of one card's journal. ``generating``, ``keys`` and ``certificates`` are by slot.
+
+    ``generating`` holds what goes by a GENERATE or import that was begun; ``keys`` the fingerprint of the key about to
+    be imported; ``certificates`` (slot, fingerprint of the certified key) of what was issued.
+    """
+
+    guid: UUID | None = None
+    management_key: Candidates = Candidates()
+    puk: Candidates = Candidates()
+    pin_in_flight: bool = False
+    pin_settled: bool = False
+    generating: Mapping[Slot, str] = field(default_factory=dict)
+    keys: Mapping[Slot, str] = field(default_factory=dict)
+    certificates: frozenset[tuple[Slot, str]] = frozenset()
+
+    def with_entry(self, entry: Entry) -> Records:
+        """The facts after one more entry."""
+        match entry.kind:
+            case Kind.CARD:
+                return replace(self, guid=entry.guid or self.guid)
+            case Kind.MANAGEMENT_KEY:
+                return replace(self, management_key=self.management_key.begun(entry.reference))
+            case Kind.MANAGEMENT_KEY_SET:
+                return replace(self, management_key=self.management_key.confirmed(entry.reference))
+            case Kind.MANAGEMENT_KEY_REFUSED:
+                return replace(self, management_key=self.management_key.rejected(entry.reference))
+            case Kind.PUK:
+                return replace(self, puk=self.puk.begun(entry.reference))
+            case Kind.PUK_SET:
+                return replace(self, puk=self.puk.confirmed(entry.reference))
+            case Kind.PIN:
+                return replace(self, pin_in_flight=True, pin_settled=False)
+            case Kind.PIN_SET:
+                return replace(self, pin_in_flight=False, pin_settled=True)
+            case Kind.RETRIES:
+                puk = replace(self.puk.begun(DEFAULT), settled=False)
+                return replace(self, puk=puk, pin_in_flight=True, pin_settled=False)
+            case Kind.GENERATING if entry.slot is not None:
+                return replace(self, generating={**self.generating, entry.slot: entry.fingerprint})
+            case Kind.KEY if entry.slot is not None:
+                return replace(self, keys={**self.keys, entry.slot: entry.fingerprint})
+            case Kind.CERTIFICATE if entry.slot is not None:
+                return replace(self, certificates=self.certificates | {(entry.slot, entry.fingerprint)})
+            case Kind.WRITTEN if entry.slot is not None:
+                rest = {slot: mark for slot, mark in self.generating.items() if slot is not entry.slot}
+                return replace(self, generating=rest)
+        return self
+
+
+def fold(entries: Iterable[Entry], start: Records | None = None) -> Records:
+    """The facts of a journal, oldest entry first."""
+    records = start or Records()
+    for entry in entries:
+        records = records.with_entry(entry)
+    return records
+
+
+class Journal(Protocol):
+    """Keeps entries of one card."""
+
+    def note(self, entries: tuple[Entry, ...]) -> None:
+        """Keep ``entries``; they are on the disk when this returns. Raises JournalFailed."""
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything kept so far, oldest first."""
+
+
+class MemoryJournal:
+    """A journal for tests and for cards whose secrets go elsewhere."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._entries = list(entries)
+
+    def note(self, entries: tuple[Entry, ...]) -> None:
+        """Remember ``entries``."""
+        self._entries.extend(entries)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything remembered."""
+        return tuple(self._entries)
+
+
+def require_same_card(entries: Iterable[Entry], identity: Identity) -> None:
+    """Raise JournalOfAnotherCard when a journal names another card than ``identity``."""
+    for entry in entries:
+        if entry.kind is Kind.CARD and not identity.is_same_card(Identity(guid=entry.guid, serial=entry.serial)):
+            raise JournalOfAnotherCard("The secrets file was begun for another card.")
+
+
+def management_algorithms(entries: Iterable[Entry]) -> Mapping[str, ManagementAlgorithm]:
+    """Reference to algorithm of the management keys in a journal."""
+    return {
+        entry.reference: ManagementAlgorithm(entry.algorithm)
+        for entry in entries
+        if entry.kind is Kind.MANAGEMENT_KEY and entry.algorithm is not None
+    }
