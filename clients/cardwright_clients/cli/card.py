@@ -136,12 +136,16 @@ def trace(choice: Choice, out: Path | None) -> None:
 
     The record never holds a PIN, a PUK, a key or what is read under a PIN.
     """
+    from cardwright_cardops.transport.trace import Trace
+
     from .files import write_output
 
-    with the_cards().open(choice) as card:
-        card.run(observe())
-        document = card.trace().document()
-    write_output(out, (json.dumps(document, indent=2) + "\n").encode())
+    record = Trace()
+    try:
+        with the_cards().open(choice, record) as card:
+            card.run(observe())
+    finally:
+        write_output(out, (json.dumps({"trace": record.to_json()}, indent=2) + "\n").encode())
 
 
 _HERE = {"list": list_cards, "show": show, "trace": trace}

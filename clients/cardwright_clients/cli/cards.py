@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
 
 import click
-from cardwright_cardops.transport.trace import TracedConnection
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.key_items import KeyItems
@@ -18,9 +17,10 @@ from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.observe import Look, observe
 from cardwright_cardops.program.items import Program
 from cardwright_cardops.program.local import LocalExecutor
-from cardwright_cardops.program.runner import run
+from cardwright_cardops.program.runner import Executor, run
 from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.connection import Connection, TransportError
+from cardwright_cardops.transport.trace import Trace, TracedConnection
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -111,8 +111,8 @@ class OpenCard(Protocol):
     def run(self, program: Program[T], pins: Custodian | None = None, *, keep_tries: int = 1) -> T:
         """Run a program on the card. Raises what the program raises."""
 
-    def trace(self) -> TracedConnection:
-        """The redacted record of all that went over the connection."""
+    def executor(self, pins: Custodian, *, keep_tries: int = 1) -> Executor:
+        """An executing end for more than one program. Its stage ends with the program that opened it."""
 
 
 class Cards(Protocol):
@@ -124,15 +124,18 @@ class Cards(Protocol):
     def cards(self) -> tuple[CardSummary, ...]:
         """The cards, each looked at. Raises as ``readers`` does."""
 
-    def open(self, choice: Choice) -> AbstractContextManager[OpenCard]:
-        """The card that ``choice`` names. Raises CardNotFound, CardAmbiguous, TransportError."""
+    def open(self, choice: Choice, trace: Trace | None = None) -> AbstractContextManager[OpenCard]:
+        """The card that ``choice`` names; ``trace`` keeps the redacted record of what goes to it.
+
+        Raises CardNotFound, CardAmbiguous, TransportError.
+        """
 
 
 class DirectCard:
     """A card through a Connection of our own."""
 
     def __init__(self, connection: Connection, summary: CardSummary) -> None:
-        self._traced = TracedConnection(connection)
+        self._connection = connection
         self._summary = summary
 
     @property
@@ -142,12 +145,11 @@ class DirectCard:
 
     def run(self, program: Program[T], pins: Custodian | None = None, *, keep_tries: int = 1) -> T:
         """Run a program on the card."""
-        items = KeyItems(pins or NoPins(), TriesGuard(keep_tries), local=True)
-        return run(program, LocalExecutor(self._traced, items))
+        return run(program, self.executor(pins or NoPins(), keep_tries=keep_tries))
 
-    def trace(self) -> TracedConnection:
-        """The redacted record."""
-        return self._traced
+    def executor(self, pins: Custodian, *, keep_tries: int = 1) -> Executor:
+        """An executing end for more than one program."""
+        return LocalExecutor(self._connection, KeyItems(pins, TriesGuard(keep_tries), local=True))
 
 
 IDENTITY = Look(slots=(), objects=())
@@ -186,14 +188,18 @@ class DirectCards:
         return CardSummary(reader.name, reader.atr, inventory.identity)
 
     @contextmanager
-    def open(self, choice: Choice) -> Iterator[OpenCard]:
-        """The card that ``choice`` names."""
-        summary = choose(self.cards(), choice)
+    def open(self, choice: Choice, trace: Trace | None = None) -> Iterator[OpenCard]:
+        """The card that ``choice`` names. The only card there is needs no look first."""
+        present = [reader for reader in self._list() if reader.atr or reader.mute]
+        if len(present) == 1 and choice == Choice():
+            summary = CardSummary(present[0].name, present[0].atr)
+        else:
+            summary = choose(tuple(self._look(reader) for reader in present), choice)
         if summary.problem is not None:
             raise summary.problem
         connection = self._connect(summary.reader)
         try:
-            yield DirectCard(connection, summary)
+            yield DirectCard(TracedConnection(connection, trace) if trace is not None else connection, summary)
         finally:
             connection.close()
 

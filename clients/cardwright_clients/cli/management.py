@@ -19,7 +19,7 @@ from cardwright_cardops.secret import Secret
 
 from .cards import OpenCard
 from .secrets import BadPin, SecretSource, secret_options
-from .secrets_file import default_path, management_keys, read
+from .secrets_file import default_path, management_keys, open_journal
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class Manager:
     def _keys(self, inventory: Inventory) -> tuple[ManagementKey, ...]:
         file = self._file or default_path(inventory.identity)
         if self._file is not None or file.exists():
-            entries = read(file)
+            entries = open_journal(file).entries()
             require_same_card(entries, inventory.identity)
             found = management_keys(entries)
             if found:

@@ -53,10 +53,11 @@ def card(
     Any PC/SC program sees it as a real card: 'cardwright card list', 'ykman piv info', 'pkcs15-tool -D'.
     """
     from cardwright_simulators.card import DURATIONS, FileStore, Timing, VirtualCard, images
-    from cardwright_simulators.reader.faults import Faults, FaultyCard
+    from cardwright_simulators.reader.faults import FaultyCard, parse
     from cardwright_simulators.reader.vpicc import Vpicc
 
     host, port = address(vpcd)
+    scripted = tuple(fault for text in faults for fault in parse(text))
     if timing not in DURATIONS:
         raise UnknownTiming(f"There is no timing '{timing}'.", advice=f"Use one of {', '.join(sorted(DURATIONS))}.")
     coupling = Interface(interface)
@@ -66,7 +67,7 @@ def card(
         made = images.load(image, profile=profile, interface=coupling, store=store, timing=clock)
     else:
         made = VirtualCard(profile, serial=serial, interface=coupling, store=store, timing=clock)
-    with Vpicc(FaultyCard(made, Faults(*faults)) if faults else made, host, port) as reader:
+    with Vpicc(FaultyCard(made, scripted) if scripted else made, host, port) as reader:
         click.echo(f"A {profile} card, serial {made.serial}, is in the reader at {host}:{port}. Ctrl-C takes it out.")
         signal.signal(signal.SIGTERM, lambda number, frame: reader.stop())
         reader.wait()

@@ -1,0 +1,134 @@
+"""``cardwright card init``: a fresh card, or a half-made one, to a good state."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from cardwright_cardops.piv.references import PinReference
+from cardwright_cardops.plan.init import Secrets, initialize, look_for
+from cardwright_cardops.plan.inventory import Identity
+from cardwright_cardops.plan.observe import observe
+from cardwright_cardops.plan.planner import plan
+from cardwright_cardops.plan.policy import DevicePolicy, PolicyMalformed, parse_keys
+from cardwright_cardops.plan.records import Journal, fold, require_same_card
+from cardwright_cardops.plan.steps import Plan, Step
+from cardwright_cardops.secret import Secret
+
+from .cards import Choice, OpenCard, card_options, the_cards
+from .files import read_bounded
+from .output import Progress, json_option, show_json
+from .secrets import AskedPins, SecretSource, secret_options
+from .secrets_file import default_path, open_journal
+from .words import describe_step
+
+DEFAULT_KEYS = "9a=p256,9c=p256,9d=p256:import,9e=p256"
+
+
+@click.command("init")
+@card_options
+@click.option("--policy", "policy_file", type=click.Path(path_type=Path), help="A device policy (TOML or JSON).")
+@click.option("--keys", help=f"Instead of a policy: SLOT=ALGORITHM[:import], … [default: {DEFAULT_KEYS}]")
+@click.option("--replace", is_flag=True, help="Allow to overwrite keys that are on the card and do not fit.")
+@click.option("--management-key", "ask_key", is_flag=True,
+              help="Ask for the management key (hex) that is in use now; a third line of --secrets-fd.")  # fmt: skip
+@click.option("--secrets-out", type=click.Path(path_type=Path),
+              help="Keep the new secrets here; without it below XDG_STATE_HOME.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Begin without showing the plan and asking.")
+@secret_options
+@json_option
+def command(
+    choice: Choice, policy_file: Path | None, keys: str | None, replace: bool, ask_key: bool,
+    secrets_out: Path | None, yes: bool, secrets_fd: int | None, pinentry: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Set up a fresh card, or finish what an interrupted set-up began.
+
+    The card gets a new PIN, PUK and management key, a CHUID and CCC, keys and self-signed certificates. --secrets-fd
+    has two lines: the new PIN and the new PUK. The management key, the PUK and imported keys are kept in the secrets
+    file, which is written before the card changes and is only ever added to.
+    """
+    policy = _policy(policy_file, keys, replace)
+    with the_cards().open(choice) as card:
+        source = SecretSource(descriptor=secrets_fd, pinentry=pinentry, act=f"set up {card.summary.name}")
+        agreed = "" if yes or not sys.stdin.isatty() else _consent(card, policy, secrets_out)
+        pins = AskedPins(source)
+        pins.new_pin(PinReference.PIN)
+        secrets = Secrets(
+            new_puk=source.new(PinReference.PUK),
+            management_key=Secret(source.management_key()) if ask_key else None,
+        )
+        progress = _Steps(Progress(quiet=as_json))
+        journal = _Journals(secrets_out)
+        report = initialize(
+            card.executor(pins), policy, secrets, journal, now=datetime.now(UTC), expected=agreed, progress=progress
+        )
+    if as_json:
+        done = [describe_step(step) for step in report.done]
+        show_json({"done": done, "secrets": str(journal.path), **report.inventory.document()})
+    elif report.done:
+        click.echo(f"The card is set up: {len(report.done)} steps. Its secrets are in {journal.path}: keep that file.")
+    else:
+        click.echo("The card is set up already; nothing was changed.")
+
+
+class _Journals:
+    """Opens the journal once the card is known: its default place has the card's number in its name."""
+
+    def __init__(self, chosen: Path | None) -> None:
+        self.path = chosen
+
+    def __call__(self, identity: Identity) -> Journal:
+        self.path = self.path or default_path(identity)
+        return open_journal(self.path)
+
+
+class _Steps:
+    """Shows steps as they begin."""
+
+    def __init__(self, show: Progress) -> None:
+        self._show = show
+        self._plan: Plan | None = None
+        self._count = 0
+
+    def __call__(self, step: Step, done: bool) -> None:
+        self._count += done
+        self._show(self._count, 0, describe_step(step))
+
+
+def _consent(card: OpenCard, policy: DevicePolicy, secrets_out: Path | None) -> str:
+    """Show the plan and ask; the digest of what was agreed to. Raises Abort."""
+    inventory = card.run(observe(look_for(policy)))
+    entries = open_journal(secrets_out or default_path(inventory.identity)).entries()
+    require_same_card(entries, inventory.identity)
+    steps = plan(policy, inventory, fold(entries), now=datetime.now(UTC))
+    if not steps:
+        return steps.digest
+    click.echo(f"On {card.summary.name} this will be done, in about {max(1, round(steps.seconds))} s:", err=True)
+    for step in steps.steps:
+        click.echo(f"  {describe_step(step)}", err=True)
+    click.confirm("Begin?", abort=True, err=True)
+    return steps.digest
+
+
+def _policy(file: Path | None, keys: str | None, replace: bool) -> DevicePolicy:
+    if file is None:
+        return DevicePolicy(slots=parse_keys(keys or DEFAULT_KEYS), replace=replace)
+    if keys is not None:
+        raise click.UsageError("Give --policy or --keys, not both.")
+    return read_policy(file)
+
+
+def read_policy(file: Path) -> DevicePolicy:
+    """A device policy in TOML or JSON. Raises PolicyMalformed."""
+    import json
+    import tomllib
+
+    text = read_bounded(file, 1 << 20).decode("utf-8", "replace")
+    try:
+        document = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PolicyMalformed(f"{file} is neither TOML nor JSON: {error}.") from error
+    return DevicePolicy.from_document(document)
