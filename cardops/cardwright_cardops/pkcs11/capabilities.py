@@ -53,6 +53,7 @@ class TokenCapabilities:
     writer: User
     unlock_by: UnlockBy
     fixed_ids: bool
+    shows_bare_keys: bool
     generate: Capability
     import_key: Capability
     write_certificate: Capability
@@ -92,6 +93,7 @@ class TokenCapabilities:
             "writer": self.writer.value,
             "unlock_by": self.unlock_by.value,
             "fixed_ids": self.fixed_ids,
+            "shows_bare_keys": self.shows_bare_keys,
             "operations": {
                 name: {"able": self.capability(name).able.value, "reason": self.capability(name).reason}
                 for name in _OPERATIONS
@@ -170,6 +172,7 @@ def capabilities_of(info: TokenInfo, quirks: Quirks) -> TokenCapabilities:
         writer=quirks.writer,
         unlock_by=quirks.unlock_by,
         fixed_ids=quirks.fixed_ids,
+        shows_bare_keys=quirks.shows_bare_keys,
         generate=generate,
         import_key=writing(quirks.creates),
         write_certificate=writing(quirks.creates),

@@ -24,9 +24,10 @@ class Quirks:
     ``writer`` is the user that writes objects. ``sparse`` asks for templates with nothing optional. ``so_login``,
     ``creates``, ``generates`` and the ``deletes_*`` are None where the module is not known. ``fixed_ids`` means that
     CKA_ID 1 to 24 are the PIV key references 9A, 9C, 9D, 9E, 82 to 95. ``overwrites_silently``: an object written
-    over another one replaces it, key and certificate alike. ``unflagged_derive``: keys on curves derive although
-    CKA_DERIVE says no. ``stale_after_unlock``: PIN flags stay as they were after an unlock until the module is
-    loaded anew. ``attestation_label`` begins the labels of certificates the module makes up when asked.
+    over another one replaces it, key and certificate alike. ``shows_bare_keys``: keys without a certificate are
+    listed. ``unflagged_derive``: keys on curves derive although CKA_DERIVE says no. ``stale_after_unlock``: PIN flags
+    stay as they were after an unlock until the module is loaded anew. ``attestation_label`` begins the labels of
+    certificates the module makes up when asked. ``why_not`` is the reason behind every False and None.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Quirks:
     deletes_certificates: bool | None = None
     fixed_ids: bool = False
     overwrites_silently: bool = False
+    shows_bare_keys: bool = True
     unflagged_derive: bool = False
     stale_after_unlock: bool = False
     attestation_label: str = ""
@@ -83,6 +85,7 @@ YKCS11: Final = Quirks(
     deletes_certificates=True,
     fixed_ids=True,
     overwrites_silently=True,
+    shows_bare_keys=False,
     unflagged_derive=True,
     stale_after_unlock=True,
     attestation_label="X.509 Certificate for PIV Attestation ",
@@ -98,6 +101,7 @@ OPENSC: Final = Quirks(
     deletes_keys=False,
     deletes_certificates=False,
     fixed_ids=True,
+    shows_bare_keys=False,
     why_not="OpenSC's module does not write PIV cards",
 )
 

@@ -66,7 +66,7 @@ _NUMBERS: Final = (Attribute.CLASS, Attribute.KEY_TYPE, Attribute.CERTIFICATE_TY
 
 
 def _number(raw: bytes) -> int:
-    return int.from_bytes(raw, sys.byteorder)
+    return int.from_bytes(raw[:8], sys.byteorder)
 
 
 def _named(template: Template, identifier: bytes, label: str) -> Template:

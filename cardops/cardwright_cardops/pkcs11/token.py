@@ -189,7 +189,8 @@ class Token:
         """Make a key pair on the token and read it back.
 
         Raises UnsupportedByToken, NotLoggedIn or ObjectExists before anything is changed. Without ``overwrite`` an
-        id that is in use is refused. A module that also writes a certificate (ykcs11) replaces the old one.
+        id that is in use is refused. ykcs11 also writes a certificate in place of the old one, and shows no key
+        that has none: where ``capabilities.shows_bare_keys`` is False, such a key is overwritten unseen.
         """
         self.capabilities.require("generate")
         if algorithm not in self.capabilities.algorithms:
@@ -283,13 +284,11 @@ class Token:
     def delete_key(self, identifier: bytes) -> None:
         """Delete the private key and the public key with that id; certificates stay."""
         self.capabilities.require("delete_key")
-        entry = self.inventory().key(identifier)
-        if entry is None:
+        records = self._ask(ReadObjects(self.info.identity), list[ObjectRecord])
+        present = {record.kind for record in records if record.id == identifier}
+        kinds = [kind for kind in (CKO_PRIVATE_KEY, CKO_PUBLIC_KEY) if kind in present]
+        if not kinds:
             raise ObjectNotFound("No key has that id.")
-        kinds = [CKO_PRIVATE_KEY] if entry.private else []
-        present = self._ask(ReadObjects(self.info.identity), list[ObjectRecord])
-        if any(record.kind == CKO_PUBLIC_KEY and record.id == identifier for record in present):
-            kinds.append(CKO_PUBLIC_KEY)
         for kind in kinds:
             self._delete(kind, identifier, b"")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
@@ -15,6 +14,7 @@ from pkcs11.attributes import ALL_CAPABILITIES
 
 from . import templates
 from .cryptoki import CKU_SO, CKU_USER, Cryptoki, ReturnValue, text_of
+from .faults import SESSION_ENDING, Fault, exception_name
 from .messages import (
     AnyRequest,
     Decrypt,
@@ -41,6 +41,7 @@ from .messages import (
     WriteCertificate,
     wipe,
 )
+from .objects import KINDS, READ, attributes_of, find, find_one, record_of
 from .values import (
     LoginState,
     MechanismInfo,
@@ -53,26 +54,7 @@ from .values import (
     user_pin_state,
 )
 
-_MAX_OBJECTS: Final = 2000
-_MAX_VALUE: Final = 64 * 1024
 _STATES: Final = {1: LoginState.USER, 3: LoginState.USER, 4: LoginState.SO}
-_KINDS: Final = (int(ObjectClass.CERTIFICATE), int(ObjectClass.PUBLIC_KEY), int(ObjectClass.PRIVATE_KEY))
-_READ: Final = (
-    Attribute.CLASS,
-    Attribute.ID,
-    Attribute.LABEL,
-    Attribute.KEY_TYPE,
-    Attribute.EC_PARAMS,
-    Attribute.EC_POINT,
-    Attribute.MODULUS,
-    Attribute.PUBLIC_EXPONENT,
-    Attribute.SIGN,
-    Attribute.DECRYPT,
-    Attribute.DERIVE,
-    Attribute.ALWAYS_AUTHENTICATE,
-    Attribute.EXTRACTABLE,
-    Attribute.LOCAL,
-)
 # What python-pkcs11 adds to a template unless told not to.
 _LIBRARY_DEFAULTS: Final = (
     Attribute.ID,
@@ -84,38 +66,6 @@ _LIBRARY_DEFAULTS: Final = (
     Attribute.MODULUS_BITS,
     *ALL_CAPABILITIES,
 )
-# Where python-pkcs11's class is not the return value's name in camel case.
-_EXCEPTION_NAMES: Final = {
-    "AnotherUserAlreadyLoggedIn": "CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
-    "TokenNotRecognised": "CKR_TOKEN_NOT_RECOGNIZED",
-    "PKCS11Error": "MODULE_FAILED",
-}
-_SESSION_ENDING: Final = (
-    "CKR_SESSION_HANDLE_INVALID",
-    "CKR_SESSION_CLOSED",
-    "CKR_DEVICE_REMOVED",
-    "CKR_DEVICE_ERROR",
-    "CKR_TOKEN_NOT_PRESENT",
-    "CKR_TOKEN_NOT_RECOGNIZED",
-)
-
-
-class Fault(Exception):
-    """An answer of ours that is not the module's. ``code`` is one of errors.error_of."""
-
-    def __init__(self, code: str, detail: str = "") -> None:
-        super().__init__(code)
-        self.code = code
-        self.detail = detail
-
-
-def exception_name(error: PKCS11Error) -> str:
-    """The CKR_ name behind an exception of python-pkcs11."""
-    name = type(error).__name__
-    return (
-        _EXCEPTION_NAMES.get(name)
-        or "CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).upper()
-    )
 
 
 class Worker:
@@ -161,7 +111,7 @@ class Worker:
             fault = "BAD_ANSWER"
         finally:
             wipe(request)
-        if fault in _SESSION_ENDING and not isinstance(request, Load | ListTokens):
+        if fault in SESSION_ENDING and not isinstance(request, Load | ListTokens):
             self._forget(request.token)
         return Reply(fault=fault, detail=detail)
 
@@ -206,23 +156,29 @@ class Worker:
         )
         return identity, raw
 
-    def _present(self) -> Iterable[tuple[Any, TokenIdentity, Any]]:
-        for slot in self._loaded[0].get_slots(token_present=True):
+    def _present(self, slots: Iterable[Any]) -> list[tuple[Any, TokenIdentity, Any]]:
+        found = []
+        for slot in slots:
             try:
-                yield slot, *self._identity(slot)
+                found.append((slot, *self._identity(slot)))
             except ReturnValue as error:
                 # One dead or foreign card must not hide the others.
-                if error.name not in _SESSION_ENDING:
+                if error.name not in SESSION_ENDING:
                     raise
+        return found
+
+    def _slots(self) -> list[Any]:
+        return list(self._loaded[0].get_slots(token_present=True))
 
     def _slot_of(self, token: TokenIdentity) -> Any:
-        found = [(slot, identity) for slot, identity, _ in self._present() if identity.same_token(token)]
-        exact = [slot for slot, identity in found if identity.slot == token.slot]
-        if exact:
-            return exact[0]
-        if len(found) != 1:
-            raise Fault("TOKEN_GONE")
-        return found[0][0]
+        """The slot the token is in now. Others are asked only if it is no longer where it was."""
+        slots = self._slots()
+        for here in (True, False):
+            asked = self._present(slot for slot in slots if (slot.slot_id == token.slot) is here)
+            found = [slot for slot, identity, _ in asked if identity.same_token(token)]
+            if len(found) == 1:
+                return found[0]
+        raise Fault("TOKEN_GONE")
 
     def _token_info(self, slot: Any, identity: TokenIdentity, raw: Any) -> TokenInfo:
         mechanisms = []
@@ -242,7 +198,7 @@ class Worker:
         )
 
     def _list_tokens(self, request: ListTokens) -> list[TokenInfo]:
-        return [self._token_info(slot, identity, raw) for slot, identity, raw in self._present()]
+        return [self._token_info(slot, identity, raw) for slot, identity, raw in self._present(self._slots())]
 
     def _read_token(self, request: ReadToken) -> TokenInfo:
         slot = self._slot_of(request.token)
@@ -335,43 +291,17 @@ class Worker:
 
     # Objects.
 
-    def _objects(self, session: Any, wanted: dict[Attribute, Any]) -> list[Any]:
-        found = []
-        for entry in session.get_objects(wanted):
-            found.append(entry)
-            if len(found) > _MAX_OBJECTS:
-                raise Fault("BAD_ANSWER", f"It lists more than {_MAX_OBJECTS} objects.")
-        return found
-
-    def _attributes(self, entry: Any, names: tuple[Attribute, ...]) -> dict[Attribute, Any]:
-        try:
-            return dict(entry.get_attributes(names))
-        except PKCS11Error:
-            values: dict[Attribute, Any] = {}
-            for name in names:
-                with suppress(pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive, pkcs11.FunctionFailed):
-                    values[name] = entry[name]
-            return values
-
     def _read_objects(self, request: ReadObjects) -> list[ObjectRecord]:
         session = self._session(self._slot_of(request.token))
         records = []
-        for entry in self._objects(session, {}):
-            values = self._attributes(entry, (Attribute.CLASS,))
+        for entry in find(session, {}):
+            values = attributes_of(entry, (Attribute.CLASS,))
             kind = values.get(Attribute.CLASS)
-            if kind in _KINDS:
+            if kind in KINDS:
                 # CKA_VALUE of a private key is never asked for.
-                names = (*_READ, Attribute.VALUE) if kind == ObjectClass.CERTIFICATE else _READ
-                records.append(_record(kind, self._attributes(entry, names)))
+                names = (*READ, Attribute.VALUE) if kind == ObjectClass.CERTIFICATE else READ
+                records.append(record_of(kind, attributes_of(entry, names)))
         return records
-
-    def _one(self, session: Any, kind: ObjectClass, identifier: bytes) -> Any:
-        found = self._objects(session, {Attribute.CLASS: kind, Attribute.ID: identifier})
-        if not found:
-            raise Fault("NO_SUCH_OBJECT")
-        if len(found) > 1:
-            raise Fault("SEVERAL_OBJECTS")
-        return found[0]
 
     def _writing(self, request: Write | Delete) -> Any:
         slot = self._slot_of(request.token)
@@ -383,7 +313,7 @@ class Worker:
     def _free(self, session: Any, request: Write, *kinds: ObjectClass) -> None:
         """Refuses, or with ``overwrite`` and a module that keeps several equal ids, deletes the old objects."""
         for kind in kinds:
-            old = self._objects(session, {Attribute.CLASS: kind, Attribute.ID: request.id})
+            old = find(session, {Attribute.CLASS: kind, Attribute.ID: request.id})
             if old and not request.overwrite:
                 raise Fault("OBJECT_EXISTS")
             if not request.sparse:
@@ -423,12 +353,12 @@ class Worker:
     def _delete(self, request: Delete) -> None:
         session = self._writing(request)
         wanted: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass(request.kind), Attribute.ID: request.id}
-        found = self._objects(session, wanted)
+        found = find(session, wanted)
         if request.value:
             found = [
                 entry
                 for entry in found
-                if self._attributes(entry, (Attribute.VALUE,)).get(Attribute.VALUE) == request.value
+                if attributes_of(entry, (Attribute.VALUE,)).get(Attribute.VALUE) == request.value
             ]
         if not found:
             raise Fault("NO_SUCH_OBJECT")
@@ -448,7 +378,7 @@ class Worker:
             raise Fault("WRONG_LOGIN")
         session = slot.get_token().open(attribute_mapper=templates.total_mapper())
         try:
-            key = self._one(session, ObjectClass.PRIVATE_KEY, request.id)
+            key = find_one(session, ObjectClass.PRIVATE_KEY, request.id)
             pin = None
             if request.pin is not None:
                 self._guard(slot, User.USER, request.spend_last_try)
@@ -507,27 +437,3 @@ def _pin_text(pin: bytearray) -> str:
 def _exactly(template: templates.Template) -> templates.Template:
     """Our template and nothing of python-pkcs11's own: some modules refuse attributes they do not know."""
     return {**dict.fromkeys(_LIBRARY_DEFAULTS, pkcs11.constants.DEFAULT), **template}
-
-
-def _record(kind: int, values: dict[Attribute, Any]) -> ObjectRecord:
-    def raw(name: Attribute) -> bytes:
-        value = values.get(name, b"")
-        return value if isinstance(value, bytes) and len(value) <= _MAX_VALUE else b""
-
-    return ObjectRecord(
-        kind=kind,
-        id=raw(Attribute.ID),
-        label=text_of(raw(Attribute.LABEL)),
-        key_type=values.get(Attribute.KEY_TYPE),
-        ec_params=raw(Attribute.EC_PARAMS),
-        ec_point=raw(Attribute.EC_POINT),
-        modulus=raw(Attribute.MODULUS),
-        exponent=raw(Attribute.PUBLIC_EXPONENT),
-        value=raw(Attribute.VALUE),
-        sign=bool(values.get(Attribute.SIGN)),
-        decrypt=bool(values.get(Attribute.DECRYPT)),
-        derive=bool(values.get(Attribute.DERIVE)),
-        always_authenticate=bool(values.get(Attribute.ALWAYS_AUTHENTICATE)),
-        extractable=values.get(Attribute.EXTRACTABLE),
-        local=values.get(Attribute.LOCAL),
-    )
