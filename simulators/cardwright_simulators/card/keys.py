@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from abc import ABC, abstractmethod
+from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, utils, x25519
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+from cardwright_cardops.iso7816.status import SW
 from cardwright_cardops.iso7816.tlv import encode
 
 from .algorithms import EC_OCTETS, RSA_BITS, Algorithm
-from .answers import require
+from .answers import Refused, require
 from .keypool import KeyPool
 
 CardKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | x25519.X25519PrivateKey
@@ -32,24 +34,28 @@ _RAW = serialization.Encoding.Raw
 _RAW_PUBLIC = serialization.PublicFormat.Raw
 
 
-class WorkingKey(Protocol):
-    """One private key ready for use. A method that the kind of key does not have refuses with 6A80."""
+class WorkingKey(ABC):
+    """One private key ready for use. What the kind of key cannot do is refused with 6A80."""
 
     @property
+    @abstractmethod
     def public(self) -> bytes:
         """The data objects inside 7F49: 81 and 82 for RSA, 86 for all others."""
 
-    def sign(self, data: bytes) -> bytes:
-        """The answer to a challenge (tag 81). Refuses data that does not fit the key."""
-
-    def agree(self, point: bytes) -> bytes:
-        """The secret shared with the holder of ``point`` (tag 85). Refuses what is no valid point."""
-
+    @abstractmethod
     def exported(self) -> CardKey:
         """The key as the cryptography library holds it."""
 
+    def sign(self, data: bytes) -> bytes:
+        """The answer to a challenge (tag 81). Refuses data that does not fit the key."""
+        raise Refused(SW.WRONG_DATA)
 
-class RsaKey:
+    def agree(self, point: bytes) -> bytes:
+        """The secret shared with the holder of ``point`` (tag 85). Refuses what is no valid point."""
+        raise Refused(SW.WRONG_DATA)
+
+
+class RsaKey(WorkingKey):
     """RSA by the Chinese remainder theorem, without any padding (SP 800-73-5 part 2 appendix A)."""
 
     def __init__(self, p: int, q: int, e: int) -> None:
@@ -72,10 +78,6 @@ class RsaKey:
         m1, m2 = pow(block, self._dp, self._p), pow(block, self._dq, self._q)
         return (m2 + (m1 - m2) * self._qinv % self._p * self._q).to_bytes(self.size, "big")
 
-    def agree(self, point: bytes) -> bytes:
-        require(False)
-        return point
-
     def exported(self) -> rsa.RSAPrivateKey:
         d = pow(self.e, -1, (self._p - 1) * (self._q - 1))
         public = rsa.RSAPublicNumbers(self.e, self.n)
@@ -83,7 +85,7 @@ class RsaKey:
         return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
-class EllipticKey:
+class EllipticKey(WorkingKey):
     """P-256 or P-384: ECDSA in sign, ECDH in agree."""
 
     def __init__(self, algorithm: int, scalar: int) -> None:
@@ -112,16 +114,14 @@ class EllipticKey:
         try:
             peer = ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[self._algorithm], point)
         except ValueError:
-            peer = None
-        require(peer is not None)
-        assert peer is not None
+            raise Refused(SW.WRONG_DATA) from None
         return self._key.exchange(ec.ECDH(), peer)
 
     def exported(self) -> ec.EllipticCurvePrivateKey:
         return self._key
 
 
-class Ed25519Key:
+class Ed25519Key(WorkingKey):
     """EdDSA over the message itself."""
 
     def __init__(self, seed: bytes) -> None:
@@ -134,15 +134,11 @@ class Ed25519Key:
     def sign(self, data: bytes) -> bytes:
         return self._key.sign(data)
 
-    def agree(self, point: bytes) -> bytes:
-        require(False)
-        return point
-
     def exported(self) -> ed25519.Ed25519PrivateKey:
         return self._key
 
 
-class X25519Key:
+class X25519Key(WorkingKey):
     """Key agreement only; a peer of low order is refused."""
 
     def __init__(self, seed: bytes) -> None:
@@ -152,18 +148,12 @@ class X25519Key:
     def public(self) -> bytes:
         return encode(0x86, self._key.public_key().public_bytes(_RAW, _RAW_PUBLIC))
 
-    def sign(self, data: bytes) -> bytes:
-        require(False)
-        return data
-
     def agree(self, point: bytes) -> bytes:
         require(len(point) == 32)
         try:
-            secret = self._key.exchange(x25519.X25519PublicKey.from_public_bytes(point))
+            return self._key.exchange(x25519.X25519PublicKey.from_public_bytes(point))
         except ValueError:
-            secret = b""
-        require(bool(secret))
-        return secret
+            raise Refused(SW.WRONG_DATA) from None
 
     def exported(self) -> x25519.X25519PrivateKey:
         return self._key

@@ -213,3 +213,25 @@ def test_class_and_instruction_of_nobody(card: RawCard) -> None:
     assert card.raw("FF20008000") == "6E00"
     assert card.raw("0CCB3FFF00") == "6882"
     assert card.raw("1CCB3FFF0100") == "6882"
+
+
+@pytest.mark.parametrize(
+    ("raw", "answer"),
+    [
+        ("00CB3FFF000000", "6A80"),
+        ("00CB3FFF00000000", "6700"),
+        ("00CB3FFF00000500", "6700"),
+        ("00CB3FFF0000055C035FC107AA", "6700"),
+        ("00CB3FFF000005" + "5C035FC107", "6A82"),
+        ("00CB3FFF0000", "6700"),
+    ],
+)
+def test_forms_of_extended_length(card: RawCard, raw: str, answer: str) -> None:
+    assert card.raw(raw) == answer
+
+
+def test_one_extended_command_beyond_the_limit() -> None:
+    host = RawCard("yubikey-5.7")
+    host.select()
+    assert host.raw("00DB3FFF000D00" + "00" * 0x0D00) == "6A84"
+    assert host.raw("0087119A000D00" + "00" * 0x0D00) == "6700"
