@@ -18,8 +18,8 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from cardwright_cardops.check import CardData, same_key
 from cardwright_cardops.piv import containers, signed
+from cardwright_cardops.piv.content_signing import sign_biometric, sign_chuid, sign_security_object
 from cardwright_cardops.piv.objects import (
-    BiometricObject,
     Ccc,
     CertificateObject,
     Chuid,
@@ -27,11 +27,8 @@ from cardwright_cardops.piv.objects import (
     Fascn,
     PinUsagePolicy,
     Printed,
-    SecurityObject,
 )
 from cardwright_cardops.piv.objects.biometric import Cbeff, date_octets
-from cardwright_cardops.piv.objects.chuid import signature_input
-from cardwright_cardops.piv.objects.security_object import HashTable
 
 AT = datetime(2027, 5, 1, 12, tzinfo=UTC)
 START = datetime(2027, 1, 1, tzinfo=UTC)
@@ -220,22 +217,13 @@ class PivCard:
         built[0x5FC107] = self.ccc.encode()
         built[0x7E] = Discovery(policy=self.policy).encode()
         built[0x5FC109] = self.printed.encode()
-        unsigned = self.chuid.encode()
-        signature = signed.sign_detached(signature_input(unsigned), signed.CHUID_CONTENT, signer)
-        built[0x5FC102] = Chuid(
-            self.chuid.fascn, self.chuid.guid, self.chuid.expiration, self.chuid.cardholder_uuid, signature
-        ).encode()
+        built[0x5FC102] = sign_chuid(self.chuid, signer).encode()
         for tag in self.records:
             built[tag] = self._biometric(tag, signer)
         self.before_hashing(built)
         answers: dict[int, bytes | None] = {tag: containers.wrap(tag, value) for tag, value in built.items()}
-        numbered = dict(enumerate((tag for tag in self.hashed if tag in built), start=1))
-        table = HashTable.over(
-            {number: containers.hashed_content(tag, answers[tag] or b"") for number, tag in numbered.items()}
-        )
-        groups = tuple((number, containers.CONTAINERS[tag].container_id or 0) for number, tag in numbered.items())
-        attached = signed.sign_attached(table.encode(), signed.LDS_CONTENT, signer)
-        answers[0x5FC106] = containers.wrap(0x5FC106, SecurityObject(groups, attached).encode())
+        covered = {tag: answers[tag] or b"" for tag in self.hashed if tag in built}
+        answers[0x5FC106] = containers.wrap(0x5FC106, sign_security_object(covered, signer).encode())
         self.late(answers)
         proofs = {int(slot, 16): same_key(key(name).public_key()) for slot, name in self.proofs.items()}
         return CardData(answers, proofs)
@@ -262,16 +250,7 @@ class PivCard:
         header = Cbeff(**values | self.headers.get(tag, {}))
         data = self.records[tag]
         attributes: dict[str, Any] = {"fascn": FASCN, "uuid": GUID} | self.attributes.get(tag, {})
-        size = 0
-        for _ in range(20):  # the header holds the signature's size, which varies with ECDSA
-            content = header.encode(len(data), size) + data
-            signature = signed.sign_detached(
-                content, signed.BIOMETRIC_CONTENT, signer, include_certificate=False, **attributes
-            )
-            if len(signature) == size:
-                return BiometricObject(header, data, signature).encode()
-            size = len(signature)
-        raise AssertionError("twenty ECDSA signatures in a row had another size than the one before")
+        return sign_biometric(header, data, signer, **attributes).encode()
 
 
 def crl(issuer: str, revoked: tuple[int, ...] = (), *, age: timedelta = timedelta(days=1)) -> bytes:

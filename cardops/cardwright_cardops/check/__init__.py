@@ -6,6 +6,7 @@ lists what it can say. It reads what it is given, talks to no card and fetches n
 
 from __future__ import annotations
 
+from .bundle import TrustUnreadable, load_certificates, load_crls, load_ocsp
 from .image import ImageUnreadable, load_image, parse_image, same_key
 from .model import CardData, Finding, Level, Proof, Report, Severity
 from .profiles import POLICIES, Policies
@@ -24,8 +25,12 @@ __all__ = [
     "Report",
     "Rule",
     "Severity",
+    "TrustUnreadable",
     "check",
+    "load_certificates",
+    "load_crls",
     "load_image",
+    "load_ocsp",
     "parse_image",
     "same_key",
 ]

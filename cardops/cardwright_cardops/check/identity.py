@@ -96,7 +96,9 @@ def _discovery(context: Context) -> None:
             context.report("DISCOVERY_NEEDS_OBJECT", DISCOVERY, f"{what} needs {container.name}, which is absent")
     if policy.vci and not policy.vci_without_pairing_code and PAIRING_CODE.tag not in context.data.objects:
         # It is read with a PIN only and on some issuers' cards not at all, so its absence proves nothing.
-        context.report("OBJECT_NOT_READ", PAIRING_CODE, "the pairing code that the PIN usage policy speaks of")
+        context.report(
+            "OBJECT_NOT_READ", PAIRING_CODE, "the pairing code that the PIN usage policy promises was not seen"
+        )
 
 
 def _key_history(context: Context) -> None:

@@ -36,8 +36,8 @@ from pyhanko_certvalidator.registry import CertificateRegistry
 from pyhanko_certvalidator.validate import async_validate_path
 
 from .. import asn1
-from ..errors import CardwrightError
 from ..piv.containers import Container
+from .bundle import TrustUnreadable
 from .certificates import CURRENT
 from .context import Context
 
@@ -49,14 +49,6 @@ logging.getLogger("pyhanko_certvalidator").addHandler(logging.NullHandler())
 # What asn1crypto raises where it first reads a field, far from where the certificate was loaded.
 _NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, NotImplementedError, InvalidSignature, UnsupportedAlgorithm)
 _NEVER, _DECLARED = RevocationCheckingRule.NO_CHECK, RevocationCheckingRule.CHECK_IF_DECLARED
-
-
-class TrustUnreadable(CardwrightError):
-    """A CRL or OCSP response that cannot be read."""
-
-    code = "TRUST_DATA_UNREADABLE"
-    default_effect = "Nothing was checked."
-    default_advice = "Give CRLs and OCSP responses in DER or PEM."
 
 
 def check(context: Context, trust: Sequence[x509.Certificate], crls: Sequence[bytes], ocsp: Sequence[bytes]) -> None:

@@ -44,7 +44,10 @@ _DIGESTS: dict[str, hashes.HashAlgorithm] = {
 
 
 class SignatureRefused(CardwrightError):
-    """A signed object that does not hold. ``reason`` is one stable word."""
+    """A signed object that does not hold.
+
+    ``reason`` is one of: content-type, signers, content, attributes, digest, signer, signature.
+    """
 
     code = "SIGNED_OBJECT_REFUSED"
     default_effect = "What that object says cannot be trusted."

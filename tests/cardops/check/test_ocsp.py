@@ -11,8 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from cardwright_cardops.check import Level, check
-from cardwright_cardops.check.paths import TrustUnreadable
+from cardwright_cardops.check import Level, TrustUnreadable, check
 from tests.support.piv_card import AT, START, PivCard, Profile, crl, key
 
 OCSP_SIGNING = "1.3.6.1.5.5.7.3.9"
