@@ -33,10 +33,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One operation of a permit, at most ``times`` times.
+    """One operation of a permit.
 
-    Entries are done in the order of their ranks; those of one rank in any order, those of rank None at any time. One
-    with a rank that is not ``optional`` must be done at least once before any of a higher rank begins.
+    Entries with a rank are done once, in the order of their ranks (those of one rank in any order), with at most
+    ``times`` attempts; one that is not ``optional`` must be done before any of a higher rank begins. Entries of rank
+    None are done at any time, at most ``times`` times.
     """
 
     operation: Operation

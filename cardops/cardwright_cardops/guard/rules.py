@@ -42,7 +42,7 @@ def _pay(state: State, wanted: Callable[[Any], bool], what: str, rule: Rule = Ru
     for index, entry in enumerate(state.permit.entries):
         if not wanted(entry.operation):
             continue
-        if state.used[index] >= entry.times:
+        if state.used[index] >= entry.times or (entry.rank is not None and state.facts.done[index]):
             reason = f"{what}: as often as the preview showed it was already done"
         elif not _its_turn(state, entry.rank, open_rank):
             reason = f"{what}: it is not its turn"
