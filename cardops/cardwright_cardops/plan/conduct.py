@@ -10,6 +10,7 @@ from ..errors import CardwrightError
 from ..program.items import AnyBatch, Batch, SealedBatch
 from ..program.runner import Executor, Relay
 from .authority import Authority, Question, RemoteAuthority, Reply
+from .inventory import Identity
 from .records import Entry, Journal
 from .steps import Step
 
@@ -31,6 +32,13 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Recall:
+    """What earlier sessions recorded of the card that is here; the execution is sent a tuple of entries."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Progress: ``step`` begins (``done`` False) or is done; the execution is sent None."""
 
@@ -38,13 +46,16 @@ class Tell:
     done: bool
 
 
-Effect: TypeAlias = AnyBatch | Ask | Note | Tell
+Effect: TypeAlias = AnyBatch | Ask | Note | Recall | Tell
 Execution: TypeAlias = Generator[Effect, Any, T]
 Progress: TypeAlias = Callable[[Step, bool], None]
 
 
 class RemoteJournal(Protocol):
     """A journal behind an await: a database."""
+
+    async def recall(self, identity: Identity) -> tuple[Entry, ...]:
+        """As ``Journal.recall``."""
 
     async def note(self, entries: tuple[Entry, ...]) -> None:
         """As ``Journal.note``."""
@@ -67,6 +78,8 @@ def conduct(
                 return authority.answer(effect.questions)
             case Note():
                 return journal.note(effect.entries)
+            case Recall():
+                return journal.recall(effect.identity)
             case Tell():
                 return progress(effect.step, effect.done) if progress is not None else None
 
@@ -103,6 +116,8 @@ async def conduct_async(
                 return await authority.answer(effect.questions)
             case Note():
                 return await journal.note(effect.entries)
+            case Recall():
+                return await journal.recall(effect.identity)
             case Tell():
                 return progress(effect.step, effect.done) if progress is not None else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,13 +12,14 @@ from ..piv.references import RETIRED_SLOTS
 from ..program.runner import Executor
 from ..secret import Secret
 from .acts import STAGE, Circumstances, Pace
-from .conduct import Execution, Progress, conduct
+from .conduct import Execution, Progress, Recall, conduct
 from .execute import Report, execute
+from .inventory import Identity
 from .local_authority import VALIDITY, LocalAuthority
 from .observe import Look, observe
 from .planner import plan
 from .policy import DevicePolicy
-from .records import Entry, Journal, fold, require_same_card
+from .records import Journal, LateJournal, fold
 
 
 class PlanChanged(CardwrightError):
@@ -52,7 +53,6 @@ def look_for(policy: DevicePolicy, *, stage: str = STAGE, one_batch: bool = Fals
 
 def personalize(
     policy: DevicePolicy,
-    entries: Iterable[Entry],
     *,
     now: datetime,
     management_key_given: bool = False,
@@ -60,15 +60,13 @@ def personalize(
     expected: str = "",
     pace: Pace = Pace.STEP,
 ) -> Execution[Report]:
-    """Observe, plan and execute in one stage; ``entries`` is what earlier sessions recorded of this card.
+    """Observe, plan and execute in one stage.
 
     ``expected`` is the digest of the plan that somebody agreed to, "" for any. Raises what observe, plan and execute
     raise, JournalOfAnotherCard, PlanChanged.
     """
-    entries = tuple(entries)
     inventory = yield from observe(look_for(policy, one_batch=pace is Pace.PHASE))
-    require_same_card(entries, inventory.identity)
-    records = fold(entries)
+    records = fold((yield Recall(inventory.identity)))
     steps = plan(policy, inventory, records, now=now)
     if expected and steps.digest != expected:
         raise PlanChanged("The plan for this card is not the one that was shown.")
@@ -80,7 +78,7 @@ def initialize(
     executor: Executor,
     policy: DevicePolicy,
     secrets: Secrets,
-    journal: Journal,
+    journal: Journal | Callable[[Identity], Journal],
     *,
     now: datetime,
     validity: timedelta = VALIDITY,
@@ -89,23 +87,23 @@ def initialize(
 ) -> Report:
     """Bring the card to ``policy``, and finish what an earlier session began if ``journal`` is that session's.
 
-    An empty report means that there was nothing to do. Raises what ``personalize`` raises, SecretMalformed.
+    ``journal`` may be what opens one, once the card is known. An empty
+    report means that there was nothing to do. Raises what ``personalize`` raises, SecretMalformed.
     """
-    entries = journal.entries()
+    kept: Journal = LateJournal(journal) if callable(journal) else journal
     authority = LocalAuthority(
         new_puk=secrets.new_puk,
         now=now,
-        entries=entries,
+        journal=kept,
         management_key=secrets.management_key,
         puk=secrets.puk,
         validity=validity,
     )
     execution = personalize(
         policy,
-        entries,
         now=now,
         management_key_given=secrets.management_key is not None,
         puk_given=secrets.puk is not None,
         expected=expected,
     )
-    return conduct(execution, executor, authority, journal, progress)
+    return conduct(execution, executor, authority, kept, progress)

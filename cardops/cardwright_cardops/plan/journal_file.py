@@ -14,8 +14,8 @@ from uuid import UUID
 from ..errors import CardwrightError
 from ..piv.references import Slot
 from ..secret import Secret
-from .inventory import canonical
-from .records import Entry, JournalFailed, Kind
+from .inventory import Identity, canonical
+from .records import Entry, JournalFailed, Kind, require_same_card
 
 FORMAT: Final = 1
 MAX_OCTETS: Final = 4 * 1024 * 1024
@@ -66,6 +66,11 @@ class FileJournal:
         if not lines or _parsed(path, lines[0]) != _HEAD:
             raise JournalMalformed(f"The file {path} is no secrets file.")
         return cls(path, tuple(_entry(path, line) for line in lines[1:]))
+
+    def recall(self, identity: Identity) -> tuple[Entry, ...]:
+        """Everything in the file. Raises JournalOfAnotherCard."""
+        require_same_card(self._entries, identity)
+        return self.entries()
 
     def entries(self) -> tuple[Entry, ...]:
         """Everything in the file."""

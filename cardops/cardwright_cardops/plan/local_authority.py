@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -50,7 +50,7 @@ from .authority import (
 )
 from .candidates import GIVEN, ManagementKeyUnknown, PukUnknown
 from .inventory import Inventory, fingerprint
-from .records import DEFAULT, Entry, Kind
+from .records import DEFAULT, Entry, Journal, Kind
 from .self_signed import Draft
 
 NON_FEDERAL: Final = Fascn("9999", "9999", "999999")
@@ -74,23 +74,23 @@ class SecretMalformed(CardwrightError):
 class LocalAuthority:
     """Answers for one card in one session.
 
-    ``entries`` is the journal of earlier sessions. ``new_puk`` has 8 octets. ``management_key`` and ``puk`` are the
-    values in use now, where the person gave them. Certificates and CHUID end ``validity`` after ``now``.
-    Raises SecretMalformed.
+    ``journal`` has what earlier sessions made; the execution keeps there what this one makes. ``new_puk`` has 8
+    octets. ``management_key`` and ``puk`` are the values in use now, where the person gave them. Certificates and
+    CHUID end ``validity`` after ``now``. Raises SecretMalformed.
     """
 
     def __init__(
         self,
         *,
+        journal: Journal,
         new_puk: Secret | None,
         now: datetime,
-        entries: Iterable[Entry] = (),
         management_key: Secret | None = None,
         puk: Secret | None = None,
         validity: timedelta = VALIDITY,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._entries = tuple(entries)
+        self._journal = journal
         self._random = random
         self._given_key = management_key
         if management_key is not None and len(management_key) not in _BY_LENGTH:
@@ -99,7 +99,6 @@ class LocalAuthority:
             if value is not None and len(value) != 8:
                 raise SecretMalformed("A PUK does not have 8 characters.")
         self._puks = {DEFAULT: yubico.DEFAULT_PUK} | ({GIVEN: puk} if puk is not None else {})
-        self._puks |= {row.reference: row.value for row in self._of(Kind.PUK) if row.value is not None}
         self._target_puk = new_puk
         self._now = now.replace(microsecond=0)
         self._end = (now + validity).date()
@@ -107,7 +106,7 @@ class LocalAuthority:
         self._drafts: dict[Slot, Draft] = {}
 
     def _of(self, kind: Kind) -> list[Entry]:
-        return [entry for entry in self._entries if entry.kind is kind]
+        return [entry for entry in self._journal.entries() if entry.kind is kind]
 
     def answer(self, questions: tuple[Question, ...]) -> tuple[Reply, ...]:
         """Raises ManagementKeyUnknown, PukUnknown, ManagementKeyRefused, MalformedAnswer."""
@@ -198,19 +197,19 @@ class LocalAuthority:
         return next(name for name in map(str, range(1, len(taken) + 2)) if name not in taken)
 
     def _puk(self, name: str) -> Reply:
-        if name:
-            value = self._puks.get(name)
-            if value is None:
+        recorded = {row.reference: row.value for row in self._of(Kind.PUK) if row.value is not None}
+        target = self._target_puk
+        if not name:
+            if target is None:
                 raise PukUnknown
-            return SecretGiven(name, value)
-        if self._target_puk is None:
+            name = next((known for known, value in recorded.items() if value == target), "")
+            return SecretGiven(name or self._name(self._of(Kind.PUK)), target)
+        value = self._puks.get(name) or recorded.get(name)
+        if value is None and name == self._name(self._of(Kind.PUK)):
+            value = target  # the person says that it is set already
+        if value is None:
             raise PukUnknown
-        for known, value in self._puks.items():
-            if value == self._target_puk and known not in (DEFAULT, GIVEN):
-                return SecretGiven(known, value)
-        name = self._name(self._of(Kind.PUK))
-        self._puks[name] = self._target_puk
-        return SecretGiven(name, self._target_puk)
+        return SecretGiven(name, value)
 
     # ---------------------------------------------------------------------------------- keys and certificates
 

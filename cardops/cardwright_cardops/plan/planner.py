@@ -57,7 +57,7 @@ class SelfSigningImpossible(CardwrightError):
     default_advice = "Choose an algorithm that signs for this slot, import the key, or leave the slot out."
 
     def __init__(self, slot: Slot, algorithm: Algorithm) -> None:
-        super().__init__(f"The {algorithm.label} key of slot {slot.label} cannot sign its own certificate on this card.")
+        super().__init__(f"The {algorithm.label} key of slot {slot.label} cannot sign its own certificate.")
         self.slot = slot
 
 

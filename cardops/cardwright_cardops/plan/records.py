@@ -6,14 +6,13 @@ knows. Entries of one card are folded into ``Records``, which the planner reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 from uuid import UUID
 
 from ..errors import CardwrightError
-from ..piv.algorithms import ManagementAlgorithm
 from ..piv.references import Slot
 from ..secret import Secret
 from .inventory import Identity
@@ -168,6 +167,9 @@ def fold(entries: Iterable[Entry], start: Records | None = None) -> Records:
 class Journal(Protocol):
     """Keeps entries of one card."""
 
+    def recall(self, identity: Identity) -> tuple[Entry, ...]:
+        """What is kept of this card. Raises JournalOfAnotherCard, JournalFailed."""
+
     def note(self, entries: tuple[Entry, ...]) -> None:
         """Keep ``entries``; they are on the disk when this returns. Raises JournalFailed."""
 
@@ -187,9 +189,37 @@ class MemoryJournal:
         """Remember ``entries``."""
         self._entries.extend(entries)
 
+    def recall(self, identity: Identity) -> tuple[Entry, ...]:
+        """Everything remembered. Raises JournalOfAnotherCard."""
+        require_same_card(self._entries, identity)
+        return self.entries()
+
     def entries(self) -> tuple[Entry, ...]:
         """Everything remembered."""
         return tuple(self._entries)
+
+
+class LateJournal:
+    """A journal that is opened when the card is known, because its place depends on the card."""
+
+    __slots__ = ("_journal", "_open")
+
+    def __init__(self, open_for: Callable[[Identity], Journal]) -> None:
+        self._open = open_for
+        self._journal: Journal = MemoryJournal()
+
+    def recall(self, identity: Identity) -> tuple[Entry, ...]:
+        """Open the card's journal; what is kept in it. Raises what opening raises, JournalOfAnotherCard."""
+        self._journal = self._open(identity)
+        return self._journal.recall(identity)
+
+    def note(self, entries: tuple[Entry, ...]) -> None:
+        """Keep ``entries``. Raises JournalFailed."""
+        self._journal.note(entries)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything kept; nothing before the card is known."""
+        return self._journal.entries()
 
 
 def require_same_card(entries: Iterable[Entry], identity: Identity) -> None:
@@ -197,12 +227,3 @@ def require_same_card(entries: Iterable[Entry], identity: Identity) -> None:
     for entry in entries:
         if entry.kind is Kind.CARD and not identity.is_same_card(Identity(guid=entry.guid, serial=entry.serial)):
             raise JournalOfAnotherCard("The secrets file was begun for another card.")
-
-
-def management_algorithms(entries: Iterable[Entry]) -> Mapping[str, ManagementAlgorithm]:
-    """Reference to algorithm of the management keys in a journal."""
-    return {
-        entry.reference: ManagementAlgorithm(entry.algorithm)
-        for entry in entries
-        if entry.kind is Kind.MANAGEMENT_KEY and entry.algorithm is not None
-    }
