@@ -39,14 +39,12 @@ _BY_ALGORITHM: Final = {
 }
 """Of GENERATE ASYMMETRIC KEY PAIR, by the algorithm identifier (SP 800-78-5 table 6; vendors' 05, 16, E0, E1)."""
 
-_UNKNOWN_ALGORITHM: Final = max(_BY_ALGORITHM.values())
-
-
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds for each command. ``default`` is also the least that anything gets."""
+    """Seconds for each command; ``waiting`` for another program to let the card go; ``default`` for all else."""
 
     default: float = 10.0
+    waiting: float = 10.0
     by_instruction: Mapping[int, float] = field(default_factory=lambda: MappingProxyType(_BY_INSTRUCTION))
     by_algorithm: Mapping[int, float] = field(default_factory=lambda: MappingProxyType(_BY_ALGORITHM))
 
@@ -55,13 +53,15 @@ class Deadlines:
         if len(command) < 2:
             return self.default
         ins = command[1]
-        if ins == INS_GENERATE:
-            algorithm = algorithm_of(command)
-            known = self.by_algorithm.get(algorithm) if algorithm is not None else None
-            seconds = known or max(self.by_algorithm.values(), default=_UNKNOWN_ALGORITHM)
-        else:
-            seconds = self.by_instruction.get(ins, self.default)
-        return max(seconds, self.default)
+        if ins != INS_GENERATE:
+            return self.by_instruction.get(ins, self.default)
+        known = self.by_algorithm.get(algorithm_of(command) or 0)
+        return known or max(self.by_algorithm.values(), default=self.default)
+
+    @property
+    def shortest(self) -> float:
+        """The least of all."""
+        return min(self.default, self.waiting, *self.by_instruction.values(), *self.by_algorithm.values())
 
 
 def algorithm_of(generate: bytes) -> int | None:

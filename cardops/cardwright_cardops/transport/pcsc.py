@@ -102,7 +102,7 @@ class PcscConnection:
     def transaction(self) -> Iterator[None]:
         """Nobody else reaches the card inside. Not re-entrant.
 
-        Waits for another program's transaction and raises CardBusy after the default deadline; a card that
+        Waits for another program's transaction and raises CardBusy after the deadline for that; a card that
         was reset meanwhile is taken up again, its state unknown. Raises CardRemoved and other TransportErrors.
         """
         session = self._session
@@ -157,7 +157,7 @@ class _Session:
         self._begun = False
         self._waits = False  # for another program, so that a deadline means CardBusy
         self.link = Link(reader, b"")
-        self.worker = Worker(f"pcsc:{reader}", self._let_go, deadlines.default)
+        self.worker = Worker(f"pcsc:{reader}", self._let_go, deadlines.shortest)
 
     def call(self, work: Callable[[], T]) -> T:
         """``work()`` on the thread. Raises TransportError."""
@@ -165,7 +165,7 @@ class _Session:
             return self.worker.call(work)
         except Late:
             if self._waits:
-                message = f"Another program has kept the card in {self._reader} for {self._deadlines.default:.0f} s."
+                message = f"Another program has kept the card in {self._reader} for {self._deadlines.waiting:.0f} s."
                 raise busy(message, self._reader) from None
             if self._handle is None:
                 raise PcscNotRunning(
@@ -289,8 +289,8 @@ class _Session:
         return self._handle
 
     def _timed(self, blocking: Callable[[], T]) -> T:
-        """A blocking call under the default deadline."""
-        self.worker.allow(self._deadlines.default)
+        """A blocking call under its deadline."""
+        self.worker.allow(self._deadlines.waiting if self._waits else self._deadlines.default)
         try:
             return blocking()
         finally:

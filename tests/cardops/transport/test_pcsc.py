@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.pcscd, pytest.mark.xdist_group("pcscd")]
 
 SELECT = bytes.fromhex("00A4040005A000000308")
 GET_DATA = bytes.fromhex("00CB3FFF055C035FC10200")
-SHORT = Deadlines(default=0.3, by_instruction={}, by_algorithm={})
+IMPATIENT = Deadlines(waiting=0.3, by_instruction={0xCB: 0.3}, by_algorithm={0x11: 0.3, 0x16: 60.0})
 
 
 @contextmanager
@@ -138,7 +138,7 @@ def test_a_card_that_someone_keeps_is_busy(pcscd: Pcscd) -> None:
     card = SmallCard()
     reader = pcscd.insert(card)
     with stranger(reader) as handle:
-        connection = connect(reader, SHORT)
+        connection = connect(reader, IMPATIENT)
         assert scard.SCardBeginTransaction(handle) == scard.SCARD_S_SUCCESS
         with pytest.raises(CardBusy) as caught, connection.transaction():
             raise AssertionError("got the card")
@@ -156,7 +156,7 @@ def test_connecting_to_a_card_that_someone_keeps(pcscd: Pcscd) -> None:
     with stranger(reader) as handle:
         assert scard.SCardBeginTransaction(handle) == scard.SCARD_S_SUCCESS
         with pytest.raises(CardBusy):
-            connect(reader, SHORT)
+            connect(reader, IMPATIENT)
         scard.SCardEndTransaction(handle, scard.SCARD_LEAVE_CARD)
         with connect(reader) as connection, connection.transaction():
             assert connection.transmit(SELECT) == b"\x90\x00"
@@ -271,7 +271,7 @@ def test_pcscd_killed_in_the_middle_of_a_command_leaves_it_in_doubt(pcscd: Pcscd
 def test_a_command_that_does_not_come_back_in_time_is_given_up_and_cleaned_up(pcscd: Pcscd) -> None:
     card = HangingCard(0xCB)
     reader = pcscd.insert(card)
-    connection = connect(reader, SHORT)
+    connection = connect(reader, IMPATIENT)
     with pytest.raises(DeadlinePassed) as caught, connection.transaction():
         connection.transmit(SELECT)
         connection.transmit(GET_DATA)
@@ -293,7 +293,7 @@ def test_a_command_that_does_not_come_back_in_time_is_given_up_and_cleaned_up(pc
 def test_a_deadline_inside_handed_over_work_sends_nothing_more(pcscd: Pcscd) -> None:
     card = HangingCard(0xCB)
     reader = pcscd.insert(card)
-    connection = connect(reader, SHORT)
+    connection = connect(reader, IMPATIENT)
     answers: list[bytes] = []
     unwound = threading.Event()
 
@@ -313,16 +313,21 @@ def test_a_deadline_inside_handed_over_work_sends_nothing_more(pcscd: Pcscd) -> 
     connection.close()
 
 
-def test_generating_a_key_may_take_longer(pcscd: Pcscd) -> None:
+def test_the_deadline_follows_the_algorithm_of_a_new_key(pcscd: Pcscd) -> None:
     card = HangingCard(0x47)
-    connection = connect(pcscd.insert(card), Deadlines(default=0.1, by_instruction={}, by_algorithm={0x16: 60.0}))
+    reader = pcscd.insert(card)
+    connection = connect(reader, IMPATIENT)
 
     def after_a_while() -> None:
         assert card.hangs.wait(10)
-        threading.Timer(0.3, card.release.set).start()
+        threading.Timer(0.6, card.release.set).start()
 
     threading.Thread(target=after_a_while).start()
     assert connection.transmit(bytes.fromhex("0047009A05AC0380011600")) == b"\x90\x00"
+    card.release.clear()
+    with pytest.raises(DeadlinePassed):
+        connection.transmit(bytes.fromhex("0047009A05AC0380011100"))
+    card.release.set()
     connection.close()
 
 
@@ -349,7 +354,7 @@ def test_a_frozen_pcscd_does_not_freeze_us(pcscd: Pcscd) -> None:
     pcscd.freeze()
     try:
         with pytest.raises(PcscNotRunning, match="does not answer"):
-            readers(SHORT)
+            readers(Deadlines(default=0.3))
     finally:
         pcscd.thaw()
     assert len(readers()) == 4

@@ -161,6 +161,32 @@ def test_nothing_is_shown_of_another_application() -> None:
     assert play([SELECT, other, SELECT, *asked]).entries[-1].answer == b"\x01\x02"
 
 
+@pytest.mark.parametrize("cla", [0x01, 0x04, 0x0C, 0x80, 0x84, 0x8C])
+@pytest.mark.parametrize("ins", [0xCB, 0xDB, 0xF7, 0xA4, 0x47])
+def test_nothing_is_shown_of_wrapped_commands(cla: int, ins: int) -> None:
+    data = {0xCB: tag_list(0x5FC102), 0xDB: put_data(0x5FC102, b"\x01").data, 0xA4: AID, 0x47: b"\xac\x03\x80\x01\x11"}
+    p1p2 = {0xA4: (4, 0)}.get(ins, (0x3F, 0xFF))
+    command = CommandAPDU(cla, ins, *p1p2, data.get(ins, b""), 256)
+    (entry,) = play([SELECT, (command.encode(), b"\x01" + OK)]).entries[1:]
+    assert (entry.data, entry.answer, entry.tag) == (None, None, None)
+
+
+def test_an_answer_that_nothing_announced_is_not_shown() -> None:
+    more = (bytes.fromhex("00C0000000"), b"\xc5" * 8 + OK)
+    finished = answered(get_data(0x5FC102), b"\x01")
+    interrupted = [(get_data(0x5FC102).encode(), b"\x01\x61\x00"), (bytes.fromhex("00200080"), b"\x63\xc3")]
+    for before in (finished, interrupted):
+        assert play([SELECT, *before, more]).entries[-1].answer is None
+
+
+def test_what_is_not_exactly_one_public_object_is_not_shown() -> None:
+    public, secret = put_data(0x5FC105, bytes(600)), put_data(0x5FC109, b"\xc5" * 600)
+    left_over = CommandAPDU(0, 0xDB, 0x3F, 0xFF, put_data(0x5FC102, b"\x01").data + b"\xc5" * 8)
+    abandoned = sent(public)[:2] + sent(secret)
+    for pairs in (sent(left_over), abandoned, sent(public)[:1] + sent(put_data(0x5FC109, b"\xc5" * 8))):
+        assert all(entry.data is None for entry in play([SELECT, *pairs]).entries[1:])
+
+
 def test_a_reset_and_a_new_transaction_are_forgotten_selections() -> None:
     trace = Trace()
     asked = answered(get_data(0x5FC102), b"\x01\x02")
@@ -240,7 +266,8 @@ def secret_operations(draw: st.DrawFn) -> tuple[list[Pair], bytes]:
         case 9:
             cla = draw(st.sampled_from([0x0C, 0x04, 0x84, 0x80, 0x01]))
             ins = draw(st.sampled_from([0xCB, 0xDB, 0x47, 0xA4, 0x87, 0xF7, 0x50, 0xD8, 0xE2, 0xC0]))
-            data = draw(st.sampled_from([padded[-200:], tag_list(0x5FC102) + encode(0x53, padded[-200:])]))
+            public = tag_list(0x5FC102)
+            data = draw(st.sampled_from([padded[-200:], public, public + encode(0x53, padded[-200:])]))
             pairs = [(CommandAPDU(cla, ins, 0x3F, 0xFF, data, 256).encode(), padded[-200:] + OK)]
         case 10:
             raw = draw(st.sampled_from([b"\x00\x20\x00\x80\xf0", b"\x00\xdb\x3f\xff\xf0", b""])) + secret
