@@ -66,7 +66,7 @@ class Draft:
     def _sign(self, key: object) -> bytes:
         algorithm = Algorithm.of(self.public_key)
         label = _NAMES.get(self.slot, f"Retired Key {self.slot.label}")
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{label} {self.guid}")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{label} {self.guid.hex[:8]}")])
         builder = (
             x509.CertificateBuilder()
             .subject_name(name)
