@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 from smartcard import scard
 
+from cardwright_cardops.iso7816.apdu import CommandAPDU
 from cardwright_cardops.transport.connection import (
     CardBusy,
     CardRemoved,
@@ -68,6 +69,15 @@ def test_commands_and_answers_pass_unchanged(pcscd: Pcscd) -> None:
         assert as_protocol.transmit(GET_DATA) == bytes(range(256)) + b"\x61\x10"
         assert connection.transmit(bytes.fromhex("00C0000010")) == b"\x6a\x82"
     assert card.commands == [GET_DATA, bytes.fromhex("00C0000010")]
+
+
+def test_extended_commands_and_answers_pass_unchanged(pcscd: Pcscd) -> None:
+    answer = bytes(number % 251 for number in range(20_000)) + b"\x90\x00"
+    card = SmallCard({0xDB: answer})
+    command = CommandAPDU(0, 0xDB, 0x3F, 0xFF, answer[::-1], 65536).encode(extended=True)
+    with connect(pcscd.insert(card)) as connection:
+        assert connection.transmit(command) == answer
+    assert card.commands == [command]
 
 
 def test_link_tells_reader_atr_and_protocol(pcscd: Pcscd) -> None:
