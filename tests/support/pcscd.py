@@ -232,9 +232,11 @@ def pcscd_process() -> Iterator[Pcscd]:
     if not DRIVER.exists():
         pytest.skip(f"the virtual reader driver is not installed (package vsmartcard-vpcd): no {DRIVER}")
     bench = Pcscd(YUBICO, PLAIN)
-    bench.start()
-    yield bench
-    bench.stop()
+    try:
+        bench.start()
+        yield bench
+    finally:
+        bench.stop()
 
 
 @pytest.fixture
