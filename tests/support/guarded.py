@@ -32,6 +32,7 @@ from cardwright_cardops.piv.responses import parse_public_key
 from cardwright_cardops.piv.vendor import yubico
 from cardwright_cardops.program.items import (
     Answers,
+    AnyBatch,
     Apdu,
     Batch,
     Group,
@@ -271,7 +272,7 @@ class Bench:
     local: LocalExecutor
     leaked: list[bytes] = field(default_factory=list)
 
-    def execute(self, batch: Batch, *, guarded: bool = True) -> Answers:
+    def execute(self, batch: AnyBatch, *, guarded: bool = True) -> Answers:
         """Through the guard, or as a card without one would take it; what comes back to the server is kept."""
         answers = (self.guarded if guarded else self.local).execute(batch)
         self.leaked += [answer.data for one in answers for answer in one]

@@ -9,7 +9,7 @@ from ..iso7816.tlv import MalformedTlv, parse_one, parse_unique
 from ..program.items import INS_GET_METADATA, Prove, SetPin, SetPuk, Unblock, VerifyPin
 from . import constants as c
 from . import intents as i
-from .keys import ALGORITHMS, Unreadable, fingerprint, made_key, template_key
+from .keys import Unreadable, fingerprint, made_key, template_key
 from .rules import is_factory_puk
 from .state import UNREAD, Application, State
 
@@ -139,15 +139,23 @@ def _without_proof(state: State, intent: i.Intent) -> State:
 
 
 def _metadata(state: State, reference: int, data: bytes) -> State:
+    facts = state.facts
+    if reference in c.SLOTS:
+        return replace(state, facts=facts.with_key(reference, _told_key(data)))
+    factory = facts.factory - {reference}
+    try:
+        if parse_unique(data).get(0x05) == b"\x01":
+            factory |= {reference}
+    except MalformedTlv:
+        pass
+    return replace(state, facts=replace(facts, factory=factory))
+
+
+def _told_key(data: bytes) -> bytes:
+    """The fingerprint of the key in the metadata of a slot; UNREAD where it cannot be read."""
     try:
         parts = parse_unique(data)
-        if reference in c.SLOTS:
-            (algorithm,) = parts.get(0x01, b"\x00")
-            key = fingerprint(template_key(algorithm, parts[0x04])) if algorithm in ALGORITHMS else UNREAD
-            return replace(state, facts=state.facts.with_key(reference, key))
+        (algorithm,) = parts[0x01]
+        return fingerprint(template_key(algorithm, parts[0x04]))
     except (MalformedTlv, Unreadable, KeyError, ValueError):
-        return state
-    factory = state.facts.factory - {reference}
-    if parts.get(0x05) == b"\x01":
-        factory |= {reference}
-    return replace(state, facts=replace(state.facts, factory=factory))
+        return UNREAD

@@ -73,8 +73,10 @@ def imported_key(algorithm: int, parts: dict[int, bytes]) -> bytes:
                 raise Unreadable("the parts are no RSA key of that size with exponent 65537")
             return spki_of(rsa.RSAPublicNumbers(_EXPONENT, modulus).public_key())
         if algorithm in CURVES:
-            scalar = int.from_bytes(parts[0x06], "big")
-            return spki_of(ec.derive_private_key(scalar, CURVES[algorithm]).public_key())
+            curve, scalar = CURVES[algorithm], parts[0x06]
+            if len(scalar) != (curve.key_size + 7) // 8:
+                raise Unreadable("the scalar has another size than the curve")
+            return spki_of(ec.derive_private_key(int.from_bytes(scalar, "big"), curve).public_key())
         if algorithm == ED25519:
             return spki_of(ed25519.Ed25519PrivateKey.from_private_bytes(parts[0x07]).public_key())
         return spki_of(x25519.X25519PrivateKey.from_private_bytes(parts[0x08]).public_key())
