@@ -87,7 +87,7 @@ class CardRSAKey(rsa.RSAPrivateKey):
         if isinstance(how, padding.PKCS1v15):
             return pkcs1_v15_block(hashed, algorithm, self.key_size // 8)
         if isinstance(how, padding.PSS):
-            return pss_block(hashed, algorithm, self.key_size, _salt_octets(how, algorithm, self.key_size))
+            return pss_block(hashed, algorithm, self.key_size, _salt_octets(how, algorithm, self._public))
         raise UnsupportedAlgorithm("Only PKCS #1 v1.5 and PSS signatures are made.")
 
     def decrypt(self, ciphertext: bytes, padding: AsymmetricPadding) -> bytes:
@@ -110,20 +110,13 @@ class CardRSAKey(rsa.RSAPrivateKey):
         return self
 
 
-def _salt_octets(how: padding.PSS, algorithm: hashes.HashAlgorithm, bits: int) -> int:
+def _salt_octets(how: padding.PSS, algorithm: hashes.HashAlgorithm, key: rsa.RSAPublicKey) -> int:
     length = how._salt_length
     if isinstance(length, int):
         return length
     if isinstance(length, type(padding.PSS.DIGEST_LENGTH)):
         return algorithm.digest_size
-    return padding.calculate_max_pss_salt_length(_SizeOnly(bits), algorithm)  # type: ignore[arg-type]
-
-
-class _SizeOnly:
-    """What calculate_max_pss_salt_length looks at."""
-
-    def __init__(self, key_size: int) -> None:
-        self.key_size = key_size
+    return padding.calculate_max_pss_salt_length(key, algorithm)
 
 
 def _unpad(block: bytes, how: AsymmetricPadding) -> bytes:
