@@ -62,11 +62,11 @@ def check(context: Context, trust: Sequence[x509.Certificate], crls: Sequence[by
         (container, context.certificates[container]) for container in CURRENT if container in context.certificates
     ]
     wanted += [(container, signer) for container, signer in context.signers.items()]
+    judge = _Judge(context, trust, crls, ocsp)
     if not trust:
         for container, _ in wanted:
             context.report("PATH_NOT_CHECKED", container, "no trust anchors were given")
         return
-    judge = _Judge(context, trust, crls, ocsp)
     for container, certificate in wanted:
         if certificate.not_valid_before_utc <= context.at <= certificate.not_valid_after_utc:
             judge.examine(container, certificate)

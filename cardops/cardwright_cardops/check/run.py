@@ -39,7 +39,7 @@ def check(
     biometrics.check(context)
     certificates.check(context)
     identity.check_rest(context)
-    if trust or level is not Level.BASIC:
+    if trust or crls or ocsp or level is not Level.BASIC:
         # Only here, because pyhanko-certvalidator takes longer to import than a whole check without paths.
         from . import paths
 

@@ -6,27 +6,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from cardwright_cardops.check import CardData, Level, Report, Severity, check, load_image
+from cardwright_cardops.check import (
+    CardData,
+    Level,
+    Report,
+    Severity,
+    check,
+    load_certificates,
+    load_crls,
+    load_image,
+    load_ocsp,
+)
 from cardwright_cardops.check.live import read_card
 from cardwright_cardops.errors import CardwrightError
 
 from .cards import Choice, NoPins, card_options, the_cards
-from .files import read_bounded
 from .output import json_option, show_json
 from .secrets import AskedPins, SecretSource, secret_options
 
 COULD_NOT_RUN = 2
 
 
-class NotACheckInput(CardwrightError):
-    """A time, trust, CRL or OCSP file that cannot be used."""
+class NotATime(CardwrightError):
+    """A time that cannot be read."""
 
-    code = "CHECK_INPUT"
+    code = "TIME_UNREADABLE"
     default_effect = "Nothing was checked."
-    default_advice = "Give a time like 2026-11-22T12:00:00Z; trust and CRLs as PEM bundles; OCSP responses as DER."
+    default_advice = "Give a time like 2026-11-22T12:00:00Z."
 
 
 @click.command("check")
@@ -51,9 +58,9 @@ def command(
     Exit codes: 0 good, 1 there are findings of severity error, 2 the check could not run.
     """
     try:
-        anchors = [one for path in trust for one in _certificates(path)]
-        lists = [one for path in crl for one in _crls(path)]
-        responses = [read_bounded(path) for path in ocsp]
+        anchors = [one for path in trust for one in load_certificates(path)]
+        lists = [one for path in crl for one in load_crls(path)]
+        responses = [one for path in ocsp for one in load_ocsp(path)]
         at = _time(moment)
         data = load_image(image) if image is not None else _live(choice, with_pin, secrets_fd, pinentry)
         report = check(data, level=Level(level), at=at, trust=anchors, crls=lists, ocsp=responses)
@@ -90,27 +97,5 @@ def _time(text: str | None) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise NotACheckInput(f"'{text}' is not a time.") from error
+        raise NotATime(f"'{text}' is not a time.") from error
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def _certificates(path: Path) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(read_bounded(path))
-    except ValueError as error:
-        raise NotACheckInput(f"{path} is no PEM bundle of certificates.") from error
-
-
-_BEGIN = b"-----BEGIN X509 CRL-----"
-
-
-def _crls(path: Path) -> list[bytes]:
-    """DER of each CRL in a PEM bundle, or of one in DER."""
-    raw = read_bounded(path)
-    blocks = [_BEGIN + rest for rest in raw.split(_BEGIN)[1:]]
-    try:
-        if blocks:
-            return [x509.load_pem_x509_crl(block).public_bytes(Encoding.DER) for block in blocks]
-        return [x509.load_der_x509_crl(raw).public_bytes(Encoding.DER)]
-    except ValueError as error:
-        raise NotACheckInput(f"{path} holds no CRL that can be read.") from error

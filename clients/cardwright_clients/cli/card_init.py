@@ -13,7 +13,7 @@ from cardwright_cardops.plan.init import Secrets, initialize, look_for
 from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.observe import observe
 from cardwright_cardops.plan.planner import plan
-from cardwright_cardops.plan.policy import DevicePolicy, PolicyMalformed, parse_keys
+from cardwright_cardops.plan.policy import DevicePolicy, PolicyMalformed, SecretsPolicy, parse_keys
 from cardwright_cardops.plan.records import Journal, fold, require_same_card
 from cardwright_cardops.plan.steps import Plan, Step
 from cardwright_cardops.secret import Secret
@@ -35,6 +35,8 @@ DEFAULT_KEYS = "9a=p256,9c=p256,9d=p256:import,9e=p256"
 @click.option("--replace", is_flag=True, help="Allow to overwrite keys that are on the card and do not fit.")
 @click.option("--management-key", "ask_key", is_flag=True,
               help="Ask for the management key (hex) that is in use now; a third line of --secrets-fd.")  # fmt: skip
+@click.option("--keep-management-key", is_flag=True,
+              help="Leave the management key as it is: for cards that cannot change it.")  # fmt: skip
 @click.option("--secrets-out", type=click.Path(path_type=Path),
               help="Keep the new secrets here; without it below XDG_STATE_HOME.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Begin without showing the plan and asking.")
@@ -42,7 +44,8 @@ DEFAULT_KEYS = "9a=p256,9c=p256,9d=p256:import,9e=p256"
 @json_option
 def command(
     choice: Choice, policy_file: Path | None, keys: str | None, replace: bool, ask_key: bool,
-    secrets_out: Path | None, yes: bool, secrets_fd: int | None, pinentry: str | None, as_json: bool,
+    keep_management_key: bool, secrets_out: Path | None, yes: bool, secrets_fd: int | None, pinentry: str | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Set up a fresh card, or finish what an interrupted set-up began.
 
@@ -50,7 +53,7 @@ def command(
     has two lines: the new PIN and the new PUK. The management key, the PUK and imported keys are kept in the secrets
     file, which is written before the card changes and is only ever added to.
     """
-    policy = _policy(policy_file, keys, replace)
+    policy = _policy(policy_file, keys, replace, keep_management_key)
     with the_cards().open(choice) as card:
         source = SecretSource(descriptor=secrets_fd, pinentry=pinentry, act=f"set up {card.summary.name}")
         agreed = "" if yes or not sys.stdin.isatty() else _consent(card, policy, secrets_out)
@@ -113,11 +116,12 @@ def _consent(card: OpenCard, policy: DevicePolicy, secrets_out: Path | None) -> 
     return steps.digest
 
 
-def _policy(file: Path | None, keys: str | None, replace: bool) -> DevicePolicy:
+def _policy(file: Path | None, keys: str | None, replace: bool, keep_key: bool) -> DevicePolicy:
     if file is None:
-        return DevicePolicy(slots=parse_keys(keys or DEFAULT_KEYS), replace=replace)
-    if keys is not None:
-        raise click.UsageError("Give --policy or --keys, not both.")
+        secrets = SecretsPolicy(management_key=not keep_key)
+        return DevicePolicy(slots=parse_keys(keys or DEFAULT_KEYS), replace=replace, secrets=secrets)
+    if keys is not None or replace or keep_key:
+        raise click.UsageError("--keys, --replace and --keep-management-key are said in the policy, if there is one.")
     return read_policy(file)
 
 

@@ -16,6 +16,8 @@ import click
 if TYPE_CHECKING:
     from cardwright_cardops.errors import CardwrightError
 
+    from .cards import Cards
+
 COMMANDS = {
     "card": ("card", "See, set up and check cards"),
     "cert": ("cert", "Certificates on a card: import, export, delete"),
@@ -63,10 +65,11 @@ def cardwright() -> None:
     """
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+def main(arguments: list[str] | None = None, cards: Cards | None = None) -> None:
+    """Run the command line and exit with its code. ``cards`` takes the place of those that PC/SC shows."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        code = cardwright.main(args=arguments, prog_name="cardwright", standalone_mode=False)
+        code = cardwright.main(args=given, prog_name="cardwright", standalone_mode=False, obj=cards)
     except click.exceptions.Abort:
         click.echo("Interrupted. What was written to a card so far stands; run the command again.", err=True)
         code = 130
@@ -79,17 +82,17 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 1
     except Exception as error:
-        code = _report(error)
+        code = _report(error, as_json="--json" in given)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, *, as_json: bool) -> int:
     """Say a CardwrightError in words, or as JSON where JSON was asked for; re-raise everything else."""
     from cardwright_cardops.errors import CardwrightError
 
     if not isinstance(error, CardwrightError):
         raise error
-    if "--json" in sys.argv[1:]:
+    if as_json:
         click.echo(json.dumps({"error": describe(error)}, indent=2))
     click.echo(f"Error {error.code}: {error.message}", err=True)
     for line in (error.effect, error.advice):

@@ -153,8 +153,8 @@ class AskedPins:
         self._new: dict[int, Secret] = {}
 
     def current_pin(self, reference: int, tries: int | None) -> Secret:
-        """The PIN that is set now."""
-        if reference in self._new:
+        """The PIN that is set now; once a new one was given without asking for the old, it is the new one."""
+        if reference not in self._current and reference in self._new:
             return self._new[reference]
         if reference not in self._current:
             self._current[reference] = self._source.current(reference, tries)
