@@ -241,7 +241,11 @@ def test_management_key_touch_is_no_weaker(touch: bool) -> None:
 GENERATE = Apdu(commands.generate(0x9A, Algorithm.P256))
 
 
-@pytest.mark.parametrize(("shown", "allowed"), [(KEYS[0x9A], True), (KEYS[0x9C], False), (None, False), (b"", False)])
+@pytest.mark.parametrize(
+    ("shown", "allowed"),
+    [(KEYS[0x9A], True), (KEYS[0x9C], False), (None, False), (b"", False)],
+    ids=["named", "another", "none", "unread"],
+)
 def test_overwriting_needs_the_fingerprint(shown: bytes | None, allowed: bool) -> None:
     assert rule_of(state_for(o.MakeKey(0x9A, 0x11, replaces=shown)), GENERATE) == (None if allowed else Rule.ITEM)
     moved = o.MoveKey(0x9C, 0x9A, shown)
@@ -580,6 +584,7 @@ def test_certificates_plain_and_packed() -> None:
         encode(0x70, b"\x30\x00"),
         encode(0x70, encode(0x30, encode(0x30, b"") * 3)),
     ],
+    ids=itertools.count(),
 )
 def test_what_is_no_certificate(content: bytes) -> None:
     with pytest.raises(Unreadable):
