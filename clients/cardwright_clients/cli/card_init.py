@@ -15,7 +15,7 @@ from cardwright_cardops.plan.observe import observe
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy, PolicyMalformed, SecretsPolicy, parse_keys
 from cardwright_cardops.plan.records import Journal, fold, require_same_card
-from cardwright_cardops.plan.steps import Plan, Step
+from cardwright_cardops.plan.steps import Step
 from cardwright_cardops.secret import Secret
 
 from .cards import Choice, OpenCard, card_options, the_cards
@@ -63,11 +63,18 @@ def command(
             new_puk=source.new(PinReference.PUK),
             management_key=Secret(source.management_key()) if ask_key else None,
         )
-        progress = _Steps(Progress(quiet=as_json))
+        shown = Progress(quiet=as_json)
         journal = _Journals(secrets_out)
         report = initialize(
-            card.executor(pins), policy, secrets, journal, now=datetime.now(UTC), expected=agreed, progress=progress
+            card.executor(pins),
+            policy,
+            secrets,
+            journal,
+            now=datetime.now(UTC),
+            expected=agreed,
+            progress=_Steps(shown),
         )
+        shown.end()
     if as_json:
         done = [describe_step(step) for step in report.done]
         show_json({"done": done, "secrets": str(journal.path), **report.inventory.document()})
@@ -93,12 +100,12 @@ class _Steps:
 
     def __init__(self, show: Progress) -> None:
         self._show = show
-        self._plan: Plan | None = None
-        self._count = 0
+        self._number = 0
 
     def __call__(self, step: Step, done: bool) -> None:
-        self._count += done
-        self._show(self._count, 0, describe_step(step))
+        if not done:
+            self._number += 1
+            self._show(self._number, describe_step(step))
 
 
 def _consent(card: OpenCard, policy: DevicePolicy, secrets_out: Path | None) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -37,24 +36,24 @@ def show_fields(fields: Iterable[tuple[str, str]]) -> None:
 class Progress:
     """Steps on standard error: on a terminal one line that is written over, else one line a step."""
 
-    def __init__(self, *, quiet: bool = False, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._now = now
-        self._start = now()
         self._terminal = sys.stderr.isatty()
 
-    def __call__(self, done: int, total: int, doing: str) -> None:
-        """Show that step ``done`` of ``total`` is being done."""
+    def __call__(self, number: int, doing: str) -> None:
+        """Show that step ``number`` begins."""
         if self._quiet:
             return
-        share = 100 * done // max(total, 1)
-        line = f"[{share:3d} %] {doing}"
+        line = f"step {number}: {doing}"
         if self._terminal:
             click.echo(f"\r\x1b[K{line}", nl=False, err=True)
-            if done >= total:
-                click.echo(err=True)
         else:
             click.echo(line, err=True)
+
+    def end(self) -> None:
+        """Leave the line that was written over."""
+        if self._terminal and not self._quiet:
+            click.echo(err=True)
 
 
 def hex_text(value: bytes) -> str:

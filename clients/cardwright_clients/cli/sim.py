@@ -28,6 +28,7 @@ class UnknownTiming(CardwrightError):
 
     code = "TIMING_UNKNOWN"
     default_effect = "No card was started."
+    default_advice = "Give one of the timings that the message names."
 
 
 @click.group("sim")
@@ -59,7 +60,7 @@ def card(
     host, port = address(vpcd)
     scripted = tuple(fault for text in faults for fault in parse(text))
     if timing not in DURATIONS:
-        raise UnknownTiming(f"There is no timing '{timing}'.", advice=f"Use one of {', '.join(sorted(DURATIONS))}.")
+        raise UnknownTiming(f"There is no timing '{timing}'; there are {', '.join(sorted(DURATIONS))}.")
     coupling = Interface(interface)
     clock = Timing(DURATIONS[timing])
     store = FileStore(state) if state is not None else None
