@@ -287,8 +287,10 @@ class _Planner:
             yield WriteCertificate(slot, wanted.algorithm, RECOVERED, wanted.fingerprint)
 
     def _home(self, fingerprint: str) -> Slot | None:
-        """The retired slot that holds the key, its certificate, or the promise of it."""
+        """The retired slot that holds the key, its certificate, or the promise of it; none that the policy names."""
         for slot in RETIRED_SLOTS:
+            if self.policy.slot(slot) is not None:
+                continue
             key, certificate = self.inventory.key(slot), self.inventory.certificate(slot)
             if key is not None and key.fingerprint == fingerprint:
                 return slot
