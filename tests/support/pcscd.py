@@ -57,6 +57,10 @@ class Pcscd:
         """All reader names, in pcscd's order."""
         return tuple(self._ports)
 
+    def address(self, reader: str) -> str:
+        """HOST:PORT at which a virtual card of another process gets into ``reader``."""
+        return f"127.0.0.1:{self._ports[reader]}"
+
     @property
     def pid(self) -> int:
         """Process id of the running pcscd."""
