@@ -154,7 +154,10 @@ class KeyItems:
     def _unblock(self, item: Unblock, card: Sends) -> Answer:
         self._guarded(PinReference.PUK, card)
         new = self._custodian.new_pin(PinReference.PIN)
-        return self._counted(PinReference.PUK, card.send(commands.reset_retry_counter(item.puk, new)))
+        answer = self._counted(PinReference.PUK, card.send(commands.reset_retry_counter(item.puk, new)))
+        if answer.ok:
+            self.guard.note_restored(PinReference.PIN)
+        return answer
 
     def _set_puk(self, item: SetPuk, card: Sends) -> Answer:
         self._guarded(PinReference.PUK, card)

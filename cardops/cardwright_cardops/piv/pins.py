@@ -135,6 +135,11 @@ class TriesGuard:
         """Learn a counter that the card told outright (vendor metadata)."""
         self._known[reference] = left
 
+    def note_restored(self, reference: int) -> None:
+        """Another reference gave it a new value, and with it all its tries."""
+        self._known.pop(reference, None)
+        self._verified.add(reference)
+
     def tries(self, reference: int) -> int | None:
         """Tries known to be left, None if not known."""
         return self._known.get(reference)
