@@ -13,8 +13,8 @@ from cardwright_cardops.plan.inventory import Inventory, KeyState, Presence
 from cardwright_cardops.plan.observe import observe
 
 from .cards import CardSummary, Choice, card_options, the_cards
-from .main import LazyGroup, describe
 from .output import hex_text, json_option, show_fields, show_json, show_table
+from .tree import LazyGroup, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
