@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardwright_cardops import wire
+from cardwright_cardops import wire, wire_reading
 from cardwright_cardops.iso7816.apdu import CommandAPDU
 from cardwright_cardops.program.items import (
     Answer,
@@ -162,8 +162,8 @@ MALFORMED: dict[str, Change] = {
     "neither open nor sealed": lambda m: m.ClearField("open"),
     "item of no kind": lambda m: m.open.groups[0].items.add(),
     "empty group": lambda m: m.open.groups.add(),
-    "too many groups": lambda m: [m.open.groups.add().items.add() for _ in range(wire.MAX_ITEMS)],
-    "too many items": lambda m: [m.open.groups[0].items.add() for _ in range(wire.MAX_ITEMS)],
+    "too many groups": lambda m: [m.open.groups.add().items.add() for _ in range(wire_reading.MAX_ITEMS)],
+    "too many items": lambda m: [m.open.groups[0].items.add() for _ in range(wire_reading.MAX_ITEMS)],
     "stage too long": lambda m: setattr(m, "stage", "s" * 65),
     "stage with a control character": lambda m: setattr(m, "stage", "a\nb"),
     "short header": lambda m: setattr(item(m, 0).apdu, "header", b"\x00\xcb\x3f"),
@@ -216,7 +216,7 @@ def test_broken_batches_are_malformed(change: Change) -> None:
 
 def test_limits_of_a_batch_are_reached() -> None:
     read = Apdu(CommandAPDU(0, 0xCB, 0x3F, 0xFF, bytes(65535), 65536))
-    full = Batch((*tuple(Group((VerifyPin(),)) for _ in range(wire.MAX_ITEMS - 1)), Group((read,))), "s" * 64)
+    full = Batch((*tuple(Group((VerifyPin(),)) for _ in range(wire_reading.MAX_ITEMS - 1)), Group((read,))), "s" * 64)
     assert wire.batch_from_wire(wire.batch_to_wire(full)) == full
 
 
@@ -315,4 +315,4 @@ def test_damaged_messages_raise_only_the_documented_errors(batch: AnyBatch, data
 
 def test_messages_have_a_size() -> None:
     with pytest.raises(wire.WireMalformed):
-        wire.parse(bytes(wire.MAX_MESSAGE + 1), pb.Batch)
+        wire.parse(bytes(wire_reading.MAX_MESSAGE + 1), pb.Batch)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardwright_cardops import wire
+from cardwright_cardops import wire, wire_reading
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.iso7816.exchange import BrokenExchange
 from cardwright_cardops.iso7816.status import error_for
@@ -71,7 +71,7 @@ def test_unknown_transport_error_is_still_one() -> None:
 def test_long_and_odd_texts_are_cut_and_cleaned_before_they_travel() -> None:
     back = travel(NoPin("line\nend\x1b[31m" + "x" * 1000))
     assert back.message.startswith("line end [31mx")
-    assert len(back.message) == wire.MAX_TEXT
+    assert len(back.message) == wire_reading.MAX_TEXT
 
 
 @pytest.mark.parametrize(
