@@ -115,11 +115,10 @@ class _Card:
 
 def _entries(step: Document, rank: int, card: _Card, contents: Mapping[int, bytes]) -> Iterator[Entry]:
     """The entries of one step."""
-    kind = step["kind"]
-    reader = _STEPS.get(kind)
-    if reader is None:
+    known = _STEPS.get(step["kind"])
+    if known is None or step.keys() != {"kind", *known[1]}:
         raise PreviewUnfit("The plan has a step of a kind that this workstation does not know.")
-    yield from reader(step, rank, card, contents)
+    yield from known[0](step, rank, card, contents)
 
 
 def _set_puk(step: Document, rank: int, card: _Card, contents: Mapping[int, bytes]) -> Iterator[Entry]:
@@ -165,16 +164,19 @@ def _write_object(step: Document, rank: int, card: _Card, contents: Mapping[int,
     yield Entry(o.PutObject(tag, digest) if act is None else o.PutNamed(act, digest), rank)
 
 
-_STEPS: Final[dict[str, Callable[[Document, int, _Card, Mapping[int, bytes]], Iterator[Entry]]]] = {
-    "set-puk": _set_puk,
-    "set-pin": _set_pin,
-    "set-retries": _set_retries,
-    "set-management-key": _set_management_key,
-    "generate-key": _generate_key,
-    "import-key": _import_key,
-    "write-certificate": _write_certificate,
-    "write-object": _write_object,
+_Reader = Callable[[Document, int, _Card, Mapping[int, bytes]], Iterator[Entry]]
+_KEY_FIELDS: Final = ("slot", "algorithm", "pin_policy", "touch_policy", "replaces")
+_STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
+    "set-puk": (_set_puk, ()),
+    "set-pin": (_set_pin, ()),
+    "set-retries": (_set_retries, ("pin", "puk")),
+    "set-management-key": (_set_management_key, ("algorithm", "touch")),
+    "generate-key": (_generate_key, _KEY_FIELDS),
+    "import-key": (_import_key, (*_KEY_FIELDS, "key")),
+    "write-certificate": (_write_certificate, ("slot", "algorithm", "profile", "key")),
+    "write-object": (_write_object, ("tag",)),
 }
+"""The steps that can be shown, each with all its fields."""
 
 
 def _free(steps: list[Document], algorithm: str | None) -> Iterator[Entry]:

@@ -201,6 +201,8 @@ CHANGES: dict[str, Any] = {
     "inventory of another format": lambda plan, card: card.update(format=2),
     "unknown step": lambda plan, card: plan["steps"].append({"kind": "open-door"}),
     "step of no kind": lambda plan, card: plan["steps"].append({}),
+    "step with more to it": lambda plan, card: plan["steps"][0].update(quietly=True),
+    "step with less to it": lambda plan, card: plan["steps"][0].pop("touch_policy"),
     "no steps": lambda plan, card: plan.pop("steps"),
     "steps that are none": lambda plan, card: plan.update(steps=["reset"]),
     "object without content": lambda plan, card: plan["steps"].append({"kind": "write-object", "tag": "5FC102"}),
