@@ -1,0 +1,229 @@
+"""Values that go into the vault and come out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cardwright_cardops.globalplatform.diversification import CardContext
+
+
+class MasterPurpose(Enum):
+    """What a master key is for. Each purpose has its own keys, in versions that count from 1."""
+
+    MANAGEMENT_KEY = "management-key"
+    PUK = "puk"
+    ARCHIVE = "archive"
+    BIOMETRIC = "biometric"
+    INITIAL_SECRET = "initial-secret"
+    COMMIT = "commit"
+
+
+class SigningAlgorithm(Enum):
+    """Signing keys of the vault; each signs with one hash only: SHA-384 for P-384, else SHA-256."""
+
+    RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    RSA4096 = "rsa4096"
+    P256 = "p256"
+    P384 = "p384"
+
+
+class EscrowAlgorithm(Enum):
+    """Key pairs that the vault makes for a card's key-management slot."""
+
+    RSA2048 = "rsa2048"
+    RSA3072 = "rsa3072"
+    P256 = "p256"
+    P384 = "p384"
+
+
+class KeyRole(Enum):
+    """What a signing key may sign: no key has two roles."""
+
+    ROOT = "root"
+    ISSUING = "issuing"
+    OCSP = "ocsp"
+    CONTENT = "content"
+    AUDIT = "audit"
+
+
+class PukPurpose(Enum):
+    """Why a PUK leaves the vault: ``SET`` to write a new one to a card, ``UNLOCK`` to unblock a PIN with it."""
+
+    SET = "set"
+    UNLOCK = "unlock"
+
+
+class ContentKind(Enum):
+    """What a content signer signs for a card (SP 800-73-5 part 1 sections 3.1.2, 3.1.4, 3.1.7)."""
+
+    CHUID = "chuid"
+    BIOMETRIC = "biometric"
+    SECURITY_OBJECT = "security-object"
+
+
+class CommitPurpose(Enum):
+    """What an HMAC commitment is for; the same data under two purposes give unrelated values."""
+
+    AUDIT_DETAIL = "audit-detail"
+    SECURITY_ANSWER = "security-answer"
+    TOKEN = "token"
+    LOOKUP = "lookup"
+
+
+class DataClass(Enum):
+    """Small secrets that the database keeps sealed. Each class has its own master key."""
+
+    BIOMETRIC = "biometric"
+    INITIAL_SECRET = "initial-secret"
+
+
+class EscrowClass(Enum):
+    """Who can recover an archived key: ``VAULT`` is the server alone, with the vault."""
+
+    VAULT = "vault"
+
+
+class LockState(Enum):
+    """Whether the vault's keys are at hand."""
+
+    LOCKED = "locked"
+    UNLOCKED = "unlocked"
+
+
+@dataclass(frozen=True, slots=True)
+class VaultCard:
+    """Whose card secret: organization and card ids, generation of its keys, and version of the master key.
+
+    The server records generation and ``master`` before it asks; ``VaultStatus.masters`` has the current version.
+    """
+
+    organization: str
+    card: str
+    generation: int
+    master: int
+
+    @property
+    def context(self) -> CardContext:
+        """What the key is derived from."""
+        return CardContext(self.organization, self.card, self.generation)
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """On whose behalf a secret leaves the vault: for the audit and the quotas, ids only.
+
+    ``actor`` is the person or operator whose quota counts, ``request`` the request it serves, ``session`` the
+    card session, "" where there is none.
+    """
+
+    actor: str
+    request: str
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessResponse:
+    """Second step of mutual authentication with 9B: the decrypted witness, and the vault's own challenge."""
+
+    response: bytes = field(repr=False)
+    challenge: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveContext:
+    """What an archived key belongs to: bound to the record as additional authenticated data.
+
+    ``public_key`` is SubjectPublicKeyInfo DER; ``certificate`` DER, empty until there is one.
+    """
+
+    organization: str
+    owner: str
+    public_key: bytes = field(repr=False)
+    certificate: bytes = field(default=b"", repr=False)
+    escrow_class: EscrowClass = EscrowClass.VAULT
+
+
+@dataclass(frozen=True, slots=True)
+class DataContext:
+    """What a sealed secret belongs to; opening it with another context fails."""
+
+    organization: str
+    owner: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A sealed item: which master key, in which version, and the sealed octets. Safe to store anywhere."""
+
+    key: MasterPurpose
+    version: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EscrowedKey:
+    """A new key pair: its public key (SubjectPublicKeyInfo DER), the private key only sealed."""
+
+    public_key: bytes
+    wrapped: Wrapped
+
+
+@dataclass(frozen=True, slots=True)
+class AuditBlock:
+    """What the server's audit asks to have signed: one block of its chain.
+
+    ``sequence`` counts from 1 without gaps; ``previous`` is SHA-256 of the last ``SignedBlock.signed`` of this
+    chain and epoch, 32 zero octets for the first; ``root`` is the digest over the block's entries.
+    """
+
+    chain: str
+    epoch: int
+    sequence: int
+    previous: bytes
+    root: bytes
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBlock:
+    """The octets that were signed (JSON: the block, the vault's time, and the head of the vault's own audit)."""
+
+    signed: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKeyInfo:
+    """A signing key of the vault as everyone may know it. ``subject`` is a DER Name, empty for the audit key.
+
+    ``profiles`` are the certificate profiles that this CA may sign under.
+    """
+
+    name: str
+    role: KeyRole
+    algorithm: SigningAlgorithm
+    public_key: bytes
+    subject: bytes
+    profiles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VaultStatus:
+    """What anyone who may talk to the vault may know.
+
+    While locked only ``state``, ``backend``, ``vault_id`` and the audit's fields are filled. ``masters`` maps
+    each purpose to its current version; ``crl_numbers`` each CA to the highest number it signed.
+    """
+
+    state: LockState
+    backend: str
+    vault_id: str
+    audit_entries: int
+    audit_head: bytes
+    epoch: int = 0
+    masters: dict[MasterPurpose, int] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    crl_numbers: dict[str, int] = field(default_factory=dict)
