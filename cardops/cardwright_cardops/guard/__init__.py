@@ -7,7 +7,7 @@ The rules are in docs/guard.md.
 from .executor import GuardedExecutor, GuardRefused
 from .judge import Allowed, begin, judge, observe
 from .operations import Act, Operation
-from .permit import Entry, Identity, Permit, digest_of, in_order
+from .permit import Entry, Identity, Permit, covers, digest_of, in_order
 from .state import State
 from .verdict import Deny, Rule
 
@@ -24,6 +24,7 @@ __all__ = [
     "Rule",
     "State",
     "begin",
+    "covers",
     "digest_of",
     "in_order",
     "judge",

@@ -82,7 +82,7 @@ def observe(state: State, batch: AnyBatch, answers: Answers) -> State:
     for (group, _), group_answers in zip(_groups(batch), answers, strict=True):
         for item, answer in zip(group, group_answers, strict=True):
             state = _observed(state, item, answer)
-            if answer.cause is not None and answer.outcome is not Outcome.ANSWERED:
+            if answer.cause is not None and answer.sw is None:
                 state = state.interrupted()
     return state
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from .operations import Act, Operation, act_of
+from .operations import Act, ImportKey, MakeKey, Operation, act_of
 
 
 def no_keys() -> Mapping[int, bytes]:
@@ -71,6 +71,36 @@ class Permit:
 def in_order(*operations: Operation) -> tuple[Entry, ...]:
     """Entries for operations that are done one after another, each once."""
     return tuple(Entry(operation, rank) for rank, operation in enumerate(operations))
+
+
+def covers(seen: Permit, fresh: Permit, touched: frozenset[int]) -> bool:
+    """Whether the consent to ``seen`` extends to ``fresh``, made for the rest after a session broke off.
+
+    All of ``fresh`` must be in ``seen``, ranks in the same order. A key may be overwritten that ``seen`` does not name
+    where its slot is in ``touched``: the session itself put it there, or may have (``State.touched``).
+    """
+    if not fresh.confirmed <= seen.confirmed or (fresh.sealed and not seen.sealed):
+        return False
+    free = [entry for entry in seen.entries if entry.rank is None]
+    ranked = iter(sorted((entry for entry in seen.entries if entry.rank is not None), key=_rank))
+    wanted = sorted((entry for entry in fresh.entries if entry.rank is not None), key=_rank)
+    return all(any(_same(old, new, touched) for old in ranked) for new in wanted) and all(
+        any(_same(old, new, touched) for old in free) for new in fresh.entries if new.rank is None
+    )
+
+
+def _rank(entry: Entry) -> int:
+    return entry.rank or 0
+
+
+def _same(old: Entry, new: Entry, touched: frozenset[int]) -> bool:
+    if new.times > old.times:
+        return False
+    one, two = old.operation, new.operation
+    match two:
+        case MakeKey(slot=slot) | ImportKey(slot=slot) if type(one) is type(two) and slot in touched:
+            return replace(one, replaces=None) == replace(two, replaces=None)
+    return one == two
 
 
 def canonical(document: Any) -> bytes:

@@ -31,6 +31,9 @@ _NAMED: Final = {
     c.SM_SIGNER: o.Act.SM_SIGNER,
 }
 _SECRETS_OF_THE_PERSON: Final = frozenset(("set-puk", "set-pin"))
+_FIRST: Final = _SECRETS_OF_THE_PERSON | {"set-retries", "generate-key"}
+"""Steps that come before all others, in any order among themselves: keys are made while the server has nothing yet
+to write, and a PIN is asked for when it is needed."""
 
 Document = Mapping[str, Any]
 
@@ -81,7 +84,11 @@ def permit_for(
         }
         card = _Card(keys, {int(row["slot"], 16): row["key"] for row in inventory["certificates"]})
         steps = list(plan["steps"])
-        ranked = [entry for rank, step in enumerate(steps) for entry in _entries(step, rank, card, contents)]
+        ranked = [
+            entry
+            for place, step in enumerate(steps)
+            for entry in _entries(step, 0 if step["kind"] in _FIRST else 1 + place, card, contents)
+        ]
         free = list(_free(steps, inventory["management_key"]["algorithm"]))
         return Permit(digest_of(plan), (*ranked, *free), MappingProxyType(keys), confirmed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

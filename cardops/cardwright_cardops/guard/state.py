@@ -94,6 +94,12 @@ class State:
         facts = Facts(none, keys=MappingProxyType(dict(permit.keys)))
         return cls(permit, identity, domains, facts, none, frozenset((identity.guid,)), identity.card_key)
 
+    @property
+    def touched(self) -> frozenset[int]:
+        """Slots whose key is another than at the preview, or may be."""
+        slots = self.facts.keys.keys() | self.permit.keys.keys()
+        return frozenset(slot for slot in slots if self.facts.keys.get(slot) != self.permit.keys.get(slot))
+
     def enter(self, stage: str) -> State:
         """A batch of ``stage`` comes: another transaction unless it is the open one, and then nothing stands."""
         if stage and stage == self.stage:

@@ -31,6 +31,7 @@ from cardwright_cardops.guard import (
 from cardwright_cardops.guard import operations as o
 from cardwright_cardops.guard.rules import MAX_FREE_PROOFS
 from cardwright_cardops.iso7816.apdu import CommandAPDU
+from cardwright_cardops.iso7816.exchange import BrokenExchange
 from cardwright_cardops.iso7816.tlv import encode
 from cardwright_cardops.piv import commands
 from cardwright_cardops.piv.algorithms import Algorithm, PinPolicy, TouchPolicy
@@ -454,6 +455,28 @@ def test_answers_to_another_batch_end_the_session() -> None:
     state = state_for(*PUTS)
     odd = observe(state, batch(PRINTED), ((DONE, DONE),))
     assert rule_of(odd, CHUID) is Rule.PLAN
+
+
+def test_a_broken_answer_of_one_group_does_not_undo_the_selection() -> None:
+    state = state_for(*PUTS)
+    both = Batch((Group((SELECT,), True), Group((Apdu(commands.get_data(0x5FC105)),)), Group((CHUID,))), g.STAGE)
+    assert isinstance(judge(state, both), Allowed)
+    broken = Answer(Outcome.IN_DOUBT, 0x6F00, cause=BrokenExchange("stopped", 0x6F00))
+    seen = observe(state, both, ((DONE,), (broken,), (DONE,)))
+    assert rule_of(seen, PRINTED) is None
+    assert not isinstance(judge(seen, Batch((Group((PRINTED,)),), g.STAGE)), Deny)
+    lost = observe(state, both, ((DONE,), (replace(broken, sw=None),), (NOT_SENT,)))
+    assert isinstance(judge(lost, Batch((Group((CHUID,)),), g.STAGE)), Deny)
+    assert rule_of(lost, CHUID) is None
+
+
+def test_touched_slots_are_those_whose_key_may_be_another() -> None:
+    state = state_for(o.MakeKey(0x9A, 0x11, replaces=KEYS[0x9A]))
+    assert state.touched == frozenset()
+    for answer in (DONE, Answer(Outcome.IN_DOUBT), Answer(Outcome.ANSWERED, 0x6581)):
+        assert after(state, (GENERATE, answer)).touched == {0x9A}
+    for answer in (NOT_SENT, Answer(Outcome.ANSWERED, 0x6982)):
+        assert after(state, (GENERATE, answer)).touched == frozenset()
 
 
 def test_an_executing_end_that_fails_ends_the_session() -> None:
