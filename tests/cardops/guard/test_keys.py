@@ -90,6 +90,9 @@ def test_certificates_plain_and_packed() -> None:
         encode(0x70, PLAIN),
         encode(0x70, b"\x30\x00"),
         encode(0x70, encode(0x30, encode(0x30, b"") * 3)),
+        encode(0x70, encode(0x30, encode(0x30, encode(0x02, b"") + encode(0x31, b"") * 5) + encode(0x30, b"") * 2)),
+        encode(0x70, encode(0x30, encode(0x30, encode(0x02, b"") + encode(0x30, b"") * 4) + encode(0x30, b"") * 2)),
+        encode(0x70, encode(0x30, encode(0x31, encode(0x02, b"") + encode(0x30, b"") * 5) + encode(0x30, b"") * 2)),
     ],
     ids=itertools.count(),
 )

@@ -453,6 +453,9 @@ def test_requests_are_signed_for_keys_of_this_session_only() -> None:
 
 def test_answers_to_another_batch_end_the_session() -> None:
     state = state_for(*PUTS)
+    for answers in ((), ((DONE, DONE), (DONE,)), ((DONE,),)):
+        with pytest.raises(ValueError, match="zip"):
+            observe(state, batch(CHUID), answers)
     odd = observe(state, batch(PRINTED), ((DONE, DONE),))
     assert rule_of(odd, CHUID) is Rule.PLAN
 

@@ -235,6 +235,22 @@ def test_a_plain_command_in_a_sealed_batch_does_not_reach_the_card() -> None:
     assert [one for one in bench.card.log if isinstance(one, Verify)] == []
 
 
+@pytest.mark.parametrize(
+    ("command", "allowed"),
+    [
+        *((CommandAPDU(0x80, 0x50, 0x30, 0x00, bytes(size)), size in (8, 16)) for size in (0, 7, 8, 9, 15, 16, 17, 24)),
+        *((CommandAPDU(0x84, 0x82, 0x33, 0x00, bytes(size)), size in (16, 32)) for size in (0, 8, 15, 16, 17, 31, 32)),
+        (CommandAPDU(0x80, 0x50, 0x30, 0x01, bytes(8)), False),
+        (CommandAPDU(0x84, 0x82, 0x33, 0x01, bytes(16)), False),
+        (CommandAPDU(0x80, 0x82, 0x33, 0x00, bytes(16)), False),
+        (CommandAPDU(0x00, 0x50, 0x30, 0x00, bytes(8)), False),
+    ],
+)
+def test_commands_that_open_a_channel(command: CommandAPDU, allowed: bool) -> None:
+    verdict = judge(state_of(), Batch((Group((Apdu(command),), True),), g.STAGE))
+    assert isinstance(verdict, Deny) is not allowed
+
+
 def test_external_authenticate_counts_whatever_is_answered() -> None:
     bench = g.bench(ISSUED, KEY, permit_of())
     update = Apdu(initialize_update(0xFF, bytes(8)))
