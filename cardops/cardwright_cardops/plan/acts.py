@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, TypeVar
 
-from ..piv.algorithms import PrivateKey, PublicKey
+from ..piv.algorithms import ManagementAlgorithm, PrivateKey, PublicKey
 from ..piv.references import Slot
 from ..program.items import Answer, Batch, Group, Item
 from ..secret import Secret
@@ -29,7 +29,15 @@ class Pace(Enum):
     STEP = "step"
     """One batch each: progress and journal are exact."""
     PHASE = "phase"
-    """One batch a phase: few round trips."""
+    """As few batches as the answers allow, for a line where each is a round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """The card's answer to the first step of management-key authentication, asked for while it was observed."""
+
+    algorithm: ManagementAlgorithm
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +53,23 @@ class Circumstances:
     stage: str = STAGE
     management_key_given: bool = False
     puk_given: bool = False
+    witness: Witness | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One step's items, and what the journal keeps once the card has confirmed them."""
+    """One step's items, and what the journal keeps once the card has confirmed them.
+
+    ``judge`` sees each answer first and may raise an error that says more than its status word; ``take`` gets the
+    answers that were accepted.
+    """
 
     step: Step | None
     items: tuple[Item, ...]
     doing: str
     confirm: tuple[Entry, ...] = ()
+    judge: Callable[[Answer], None] | None = None
+    take: Callable[[tuple[Answer, ...]], None] | None = None
 
 
 class Session:
@@ -71,6 +86,7 @@ class Session:
         self.public: dict[Slot, PublicKey] = {}
         self.private: dict[Slot, PrivateKey] = {}
         self.contents: dict[int, bytes] = {}
+        self._held: list[Act] = []
         self.puk: tuple[str, Secret] | None = None
         """Name and value of the PUK that the card is known to have now."""
 
@@ -85,11 +101,16 @@ class Session:
             for entry in entries:
                 self.records = self.records.with_entry(entry)
 
-    def send(self, acts: Iterable[Act]) -> Execution[list[tuple[Answer, ...]]]:
-        """Send ``acts`` at the chosen pace; the answers, by act. Raises the error of the first that failed."""
-        acts = list(acts)
-        chunks = [[act] for act in acts] if self.how.pace is Pace.STEP else [acts] if acts else []
-        results: list[tuple[Answer, ...]] = []
+    def hold(self, *acts: Act) -> Execution[None]:
+        """Send ``acts`` now, or with the next ones where round trips count. Raises as ``send``."""
+        self._held += acts
+        if self.how.pace is Pace.STEP:
+            yield from self.send()
+
+    def send(self, *acts: Act) -> Execution[None]:
+        """Send what is held, then ``acts``. Raises the error of the first that failed."""
+        due, self._held = [*self._held, *acts], []
+        chunks = [[act] for act in due] if self.how.pace is Pace.STEP else [due] if due else []
         for chunk in chunks:
             for act in chunk:
                 if act.step is not None:
@@ -97,13 +118,18 @@ class Session:
             answers = yield Batch(tuple(Group(act.items, essential=True) for act in chunk), self.how.stage)
             for act, group in zip(chunk, answers, strict=True):
                 for answer in group:
+                    if act.judge is not None:
+                        act.judge(answer)
                     answer.require(act.doing)
-                yield from self.note(*act.confirm)
-                if act.step is not None:
-                    self.done.append(act.step)
-                    yield Tell(act.step, True)
-                results.append(group)
-        return results
+                yield from self._confirmed(act, group)
+
+    def _confirmed(self, act: Act, answers: tuple[Answer, ...]) -> Execution[None]:
+        yield from self.note(*act.confirm)
+        if act.take is not None:
+            act.take(answers)
+        if act.step is not None:
+            self.done.append(act.step)
+            yield Tell(act.step, True)
 
     def so_far(self, effect: str) -> str:
         """What an error means for the card, with the steps that are done."""

@@ -1,7 +1,7 @@
 """Carry out a plan: the same code for this process and for a relay.
 
-Phases, so that a line needs few round trips: (1) the card was observed, management-key witness; (2) its response,
-PUK, PIN, GENERATE; (3) what card keys sign; (4) imports, PUT DATA, management key; (5) read back.
+Where round trips count there are four: (1) the card is observed and gives a management-key witness; (2) the response
+to it, GENERATE; (3) PUK, PIN, what card keys sign; (4) imports, PUT DATA, management key, and all of it read back.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..piv.objects.certificate import load
 from ..piv.references import Slot
 from ..piv.responses import parse_public_key
 from ..piv.vendor import yubico
-from ..program.items import Apdu, Batch, Group, Item, VerifyPin, Want
+from ..program.items import Answer, Apdu, Item, VerifyPin, Want
 from ..secret import Secret
 from . import authority as to
-from .acts import Act, Circumstances, Session, expect
+from .acts import Act, Circumstances, Pace, Session, expect
 from .apply import apply
 from .conduct import Execution, asking
 from .inventory import Inventory, fingerprint, public_key, spki
@@ -42,7 +42,7 @@ from .steps import (
     WriteCertificate,
     WriteObject,
 )
-from .unlocking import authenticate, set_person_secrets
+from .unlocking import authenticate, respond, set_person_secrets
 
 
 class ReadBackDiffers(CardwrightError):
@@ -109,35 +109,57 @@ def execute(plan: Plan, inventory: Inventory, circumstances: Circumstances | Non
     guid = expect(to.Granted, reply, "this plan").guid
     yield from session.note(Entry(Kind.CARD, serial=inventory.identity.serial, guid=guid))
     try:
-        if not all(isinstance(step, SetPuk | SetPin) for step in plan.steps):
-            yield from authenticate(session)
-        yield from set_person_secrets(session)
-        yield from _generate(session)
-        yield from _prepare_imports(session)
-        yield from _certify(session)
-        yield from _write(session)
-        yield from _read_back(session)
+        yield from (_by_steps(session) if session.how.pace is Pace.STEP else _by_phases(session))
     except CardwrightError as error:
         error.effect = session.so_far(error.effect)
         raise
     return Report(tuple(session.done), tuple(session.pending), _after(session))
 
 
+def _by_steps(session: Session) -> Execution[None]:
+    """The person's secrets first: what may fail by them fails before keys are made."""
+    if _wants_management(session):
+        yield from authenticate(session)
+    yield from set_person_secrets(session)
+    yield from _generate(session)
+    yield from _finish(session)
+
+
+def _by_phases(session: Session) -> Execution[None]:
+    """PUK and PIN go with the signatures, so that no PUK is sent before the card proved its management key."""
+    if _wants_management(session):
+        check = yield from respond(session)
+        yield from _generate(session)
+        yield from session.send()
+        yield from check()
+    yield from set_person_secrets(session)
+    yield from _finish(session)
+
+
+def _finish(session: Session) -> Execution[None]:
+    yield from _prepare_imports(session)
+    yield from _certify(session)
+    yield from _write(session)
+    yield from _read_back(session)
+
+
+def _wants_management(session: Session) -> bool:
+    return not all(isinstance(step, SetPuk | SetPin) for step in session.plan.steps)
+
+
 def _generate(session: Session) -> Execution[None]:
     steps = session.steps(GenerateKey)
     yield from session.note(*(Entry(Kind.GENERATING, slot=step.slot, fingerprint=step.replaces) for step in steps))
-    groups = yield from session.send(
-        Act(
-            step,
-            (Apdu(commands.generate(
-                step.slot, step.algorithm, pin_policy=step.pin_policy, touch_policy=step.touch_policy
-            )),),
-            f"generating the {step.algorithm.label} key of slot {step.slot.label}",
+    for step in steps:
+        command = commands.generate(
+            step.slot, step.algorithm, pin_policy=step.pin_policy, touch_policy=step.touch_policy
         )
-        for step in steps
-    )  # fmt: skip
-    for step, (answer,) in zip(steps, groups, strict=True):
-        session.public[step.slot] = parse_public_key(step.algorithm, answer.data)
+
+        def take(answers: tuple[Answer, ...], step: GenerateKey = step) -> None:
+            session.public[step.slot] = parse_public_key(step.algorithm, answers[0].data)
+
+        doing = f"generating the {step.algorithm.label} key of slot {step.slot.label}"
+        yield from session.hold(Act(step, (Apdu(command),), doing, take=take))
 
 
 def _prepare_imports(session: Session) -> Execution[None]:
@@ -177,7 +199,7 @@ def _certify(session: Session) -> Execution[None]:
 
 
 def _sign(session: Session, to_sign: list[tuple[to.Certify, to.SignFirst]]) -> Execution[list[bytes]]:
-    acts: list[Act] = []
+    found: list[bytes] = []
     verified = False
     for request, first in to_sign:
         policy = _pin_policy(session, request.slot)
@@ -185,9 +207,10 @@ def _sign(session: Session, to_sign: list[tuple[to.Certify, to.SignFirst]]) -> E
         wants = always or (policy is not PinPolicy.NEVER and not verified)
         items: tuple[Item, ...] = (VerifyPin(), first.item) if wants else (first.item,)
         verified = verified or wants
-        acts.append(Act(None, items, f"signing with the key of slot {request.slot.label}"))
-    groups = yield from session.send(acts)
-    return [group[-1].data for group in groups]
+        doing = f"signing with the key of slot {request.slot.label}"
+        yield from session.hold(Act(None, items, doing, take=lambda group: found.append(group[-1].data)))
+    yield from session.send()
+    return found
 
 
 def _pin_policy(session: Session, slot: Slot) -> PinPolicy:
@@ -251,7 +274,7 @@ def _write(session: Session) -> Execution[None]:
                 confirm = (Entry(Kind.MANAGEMENT_KEY_SET, given.name),)
                 acts.append(Act(step, (Apdu(put),), "setting the management key", confirm))
     yield from session.note(*before)
-    yield from session.send(acts)
+    yield from session.hold(*acts)
 
 
 def _put(session: Session, step: Step, tag: int, confirm: tuple[Entry, ...]) -> Act:
@@ -260,17 +283,21 @@ def _put(session: Session, step: Step, tag: int, confirm: tuple[Entry, ...]) -> 
 
 
 def _read_back(session: Session) -> Execution[None]:
-    """Compare by SHA-256 what can be read freely, and take what was written into the inventory."""
-    wrote = [step.tag for step in session.done if isinstance(step, WriteObject | WriteCertificate)]
-    free = [tag for tag in wrote if not containers.CONTAINERS[tag].contact.needs_person]
-    if free:
-        groups = tuple(Group((Apdu(commands.get_data(tag), want=Want.DIGEST),)) for tag in free)
-        answers = yield Batch(groups, session.how.stage)
-        for tag, (answer,) in zip(free, answers, strict=True):
-            found = answer.require(f"reading back {containers.CONTAINERS[tag].name} ({tag:X})")
-            wanted = containers.wrap(tag, session.contents[tag])
-            if found != hashlib.sha256(wanted).digest():
+    """Compare by SHA-256 what can be read freely."""
+    wrote = [step.tag for step in session.plan.steps if isinstance(step, WriteObject | WriteCertificate)]
+    for tag in wrote:
+        if tag not in session.contents or containers.CONTAINERS[tag].contact.needs_person:
+            continue
+        digest = hashlib.sha256(containers.wrap(tag, session.contents[tag])).digest()
+
+        def compare(answers: tuple[Answer, ...], tag: int = tag, digest: bytes = digest) -> None:
+            if answers[0].data != digest:
                 raise ReadBackDiffers(tag)
+
+        item = Apdu(commands.get_data(tag), want=Want.DIGEST)
+        doing = f"reading back {containers.CONTAINERS[tag].name} ({tag:X})"
+        yield from session.hold(Act(None, (item,), doing, take=compare))
+    yield from session.send()
 
 
 def _after(session: Session) -> Inventory:

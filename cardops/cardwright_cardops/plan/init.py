@@ -8,15 +8,16 @@ from datetime import datetime, timedelta
 
 from ..errors import CardwrightError
 from ..piv import containers
+from ..piv.algorithms import ManagementAlgorithm
 from ..piv.references import RETIRED_SLOTS
 from ..program.runner import Executor
 from ..secret import Secret
-from .acts import STAGE, Circumstances, Pace
+from .acts import STAGE, Circumstances, Pace, Witness
 from .conduct import Execution, Progress, Recall, conduct
 from .execute import Report, execute
 from .inventory import Identity
 from .local_authority import VALIDITY, LocalAuthority
-from .observe import Look, observe
+from .observe import Look, observe_with_witness
 from .planner import plan
 from .policy import DevicePolicy
 from .records import Journal, LateJournal, fold
@@ -59,18 +60,28 @@ def personalize(
     puk_given: bool = False,
     expected: str = "",
     pace: Pace = Pace.STEP,
+    management_algorithm: ManagementAlgorithm | None = None,
+    certifies_existing: bool = True,
 ) -> Execution[Report]:
     """Observe, plan and execute in one stage.
 
-    ``expected`` is the digest of the plan that somebody agreed to, "" for any. Raises what observe, plan and execute
-    raise, JournalOfAnotherCard, PlanChanged.
+    ``expected`` is the digest of the plan that somebody agreed to, "" for any. ``management_algorithm`` is that of the
+    card's management key, where it is known beforehand: it saves round trips. ``certifies_existing`` is as for
+    ``plan``. Raises what observe, plan and execute raise, JournalOfAnotherCard, PlanChanged.
     """
-    inventory = yield from observe(look_for(policy, one_batch=pace is Pace.PHASE))
+    look = look_for(policy, one_batch=pace is Pace.PHASE)
+    inventory, sealed = yield from observe_with_witness(look, management_algorithm)
     records = fold((yield Recall(inventory.identity)))
-    steps = plan(policy, inventory, records, now=now)
+    steps = plan(policy, inventory, records, now=now, certifies_existing=certifies_existing)
     if expected and steps.digest != expected:
         raise PlanChanged("The plan for this card is not the one that was shown.")
-    how = Circumstances(records, pace=pace, management_key_given=management_key_given, puk_given=puk_given)
+    how = Circumstances(
+        records,
+        pace=pace,
+        management_key_given=management_key_given,
+        puk_given=puk_given,
+        witness=Witness(management_algorithm, sealed) if management_algorithm is not None and sealed else None,
+    )
     return (yield from execute(steps, inventory, how))
 
 

@@ -17,7 +17,7 @@ from ..iso7816.exchange import BrokenExchange
 from ..iso7816.status import SW, tries_left
 from ..iso7816.tlv import MalformedTlv
 from ..piv import commands, containers, signed
-from ..piv.algorithms import Algorithm, UnsupportedAlgorithm
+from ..piv.algorithms import Algorithm, ManagementAlgorithm, UnsupportedAlgorithm
 from ..piv.objects import Ccc, CertificateObject, Chuid, Discovery, KeyHistory, MalformedObject, SecurityObject, decode
 from ..piv.objects.security_object import HashTable
 from ..piv.references import ACTIVE_SLOTS, MANAGEMENT_KEY, PinReference, Slot
@@ -86,6 +86,17 @@ def observe(look: Look = EVERYTHING) -> Program[Inventory]:
 
     Whatever else is damaged is said in the inventory.
     """
+    inventory, _ = yield from observe_with_witness(look, None)
+    return inventory
+
+
+def observe_with_witness(
+    look: Look, algorithm: ManagementAlgorithm | None
+) -> Program[tuple[Inventory, bytes | None]]:
+    """As ``observe``, and ask last for a witness of the management key, if ``algorithm`` is given.
+
+    The witness is None where the card gives none for that algorithm.
+    """
     references = (PinReference.PIN, PinReference.PUK, MANAGEMENT_KEY, *look.slots)
     objects = dict.fromkeys(_ALWAYS)
     if look.one_batch:
@@ -96,8 +107,10 @@ def observe(look: Look = EVERYTHING) -> Program[Inventory]:
         Group((Apdu(yubico.get_serial()),)),
         Group(tuple(Apdu(yubico.get_metadata(reference), _METADATA_ANSWERS) for reference in references)),
         *(Group((Apdu(commands.get_data(tag)),)) for tag in objects),
+        *(() if algorithm is None else (Group((Apdu(commands.management_witness(algorithm)),)),)),
     )
     (selected,), (version,), (serial,), metadata, *rest = _arrived((yield Batch(groups, look.stage)))
+    witness = rest.pop()[0] if algorithm is not None else None
     reading = _Reading(_properties(selected))
     reading.version(version)
     reading.serial(serial)
@@ -121,7 +134,7 @@ def observe(look: Look = EVERYTHING) -> Program[Inventory]:
         answers = _arrived((yield Batch(tuple(Group((Apdu(commands.get_data(tag)),)) for tag in retired), look.stage)))
         for tag, (answer,) in zip(retired, answers, strict=True):
             reading.object(tag, answer)
-    return reading.inventory()
+    return reading.inventory(), witness.data if witness is not None and witness.ok else None
 
 
 def taken_in(inventory: Inventory, contents: Mapping[int, bytes]) -> Inventory:

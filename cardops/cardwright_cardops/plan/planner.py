@@ -233,15 +233,14 @@ class _Planner:
     def _what_goes(self, row: SlotPolicy, key: KeyState | None) -> str:
         """The fingerprint of the key that is overwritten. Raises KeyInUse where that is not allowed.
 
-        A key that this policy's own unfinished work left behind is nobody's: it may go.
+        A key without certificate that our own unfinished work left behind may go.
         """
         if key is None:
             return ""
         begun = self.records.generating.get(row.slot)
         ours = begun is not None and (begun == "" or key.fingerprint != begun)
-        if ours and not self._is_certified(row.slot, key):
-            return ""
-        if not self.policy.replace and begun != key.fingerprint:
+        ours = ours and not self._is_certified(row.slot, key)
+        if not ours and not self.policy.replace and begun != key.fingerprint:
             raise KeyInUse(row.slot, self._why(row, key))
         return key.fingerprint or "unknown"
 

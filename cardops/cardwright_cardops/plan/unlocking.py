@@ -10,7 +10,7 @@ from ..piv import commands
 from ..piv.algorithms import ManagementAlgorithm
 from ..piv.management_key import ManagementKeyRefused, refused
 from ..piv.vendor import yubico
-from ..program.items import Apdu, Outcome, Unblock, VerifyPin, ask
+from ..program.items import Answer, Apdu, Outcome, Unblock, VerifyPin, ask
 from ..program.items import SetPuk as PutPuk
 from ..secret import Secret
 from .acts import Act, Session, expect
@@ -65,6 +65,45 @@ def authenticate(session: Session) -> Execution[None]:
                 session.done += [step for step in changes if step.algorithm is algorithm and not step.touch]
             return
     raise ManagementKeyRefused("The card accepted no management key that it may have.")
+
+
+def respond(session: Session) -> Execution[Callable[[], Execution[None]]]:
+    """Hold the response to the witness that came with the observation, for the one candidate that there is.
+
+    Returns what has to be run once it was sent: it makes sure that the card proved itself. With no witness, or
+    several candidates, authenticates at once.
+    """
+    witness = session.how.witness
+    names = management_candidates(
+        session.inventory, session.records.management_key, session.backend, given=session.how.management_key_given
+    )
+    told = session.inventory.management_key.algorithm
+    if witness is None or len(names) != 1 or told not in (None, witness.algorithm):
+        yield from authenticate(session)
+        return _nothing
+    name = names[0]
+    proofs: list[bytes] = []
+    if name == DEFAULT and name not in session.records.management_key.names:
+        yield from session.note(Entry(Kind.MANAGEMENT_KEY, name))
+    reply, = yield from asking(AnswerWitness(name, witness.algorithm, witness.data))
+    step = expect(WitnessAnswer, reply, "an answer to the card's witness")
+
+    def judge(answer: Answer) -> None:
+        if answer.outcome is Outcome.ANSWERED and refused(answer):
+            raise ManagementKeyRefused("The card did not accept the management key that it should have.")
+
+    def check() -> Execution[None]:
+        checked, = yield from asking(CheckWitness(name, witness.algorithm, step.challenge, proofs[0]))
+        expect(Granted, checked, "the card's proof of the management key")
+
+    confirm = (Entry(Kind.MANAGEMENT_KEY_SET, name),) if session.steps(SetManagementKey) else ()
+    items = (Apdu(step.command),)
+    yield from session.hold(Act(None, items, _DOING, confirm, judge, lambda group: proofs.append(group[0].data)))
+    return check
+
+
+def _nothing() -> Execution[None]:
+    yield from ()
 
 
 def _try(session: Session, name: str, algorithm: ManagementAlgorithm) -> Execution[bool | None]:
@@ -126,7 +165,7 @@ def _set_pin(session: Session, step: SetPin) -> Execution[None]:
         yield from _with_candidates(session, names, unblock)
     else:
         yield from session.note(Entry(Kind.PIN))
-        yield from session.send([unblock(*session.puk)])
+        yield from session.hold(unblock(*session.puk))
 
 
 def _with_candidates(session: Session, names: tuple[str, ...], make: MakesAct) -> Execution[None]:
@@ -134,11 +173,17 @@ def _with_candidates(session: Session, names: tuple[str, ...], make: MakesAct) -
 
     Where the card does not count, one attempt is made. Every attempt was recorded before.
     """
+    if len(names) == 1:
+        reply, = yield from asking(Puk(names[0]))
+        session.puk = names[0], expect(SecretGiven, reply, "a PUK").value
+        yield from session.hold(make(*session.puk))
+        return
+    yield from session.send()
     for number, name in enumerate(names):
         reply, = yield from asking(Puk(name))
         value = expect(SecretGiven, reply, "a PUK").value
         try:
-            yield from session.send([make(name, value)])
+            yield from session.send(make(name, value))
         except VerificationFailed as error:
             if number + 1 == len(names) or error.tries_left is None or error.tries_left < 2:
                 raise
@@ -158,5 +203,5 @@ def _set_retries(session: Session, step: SetRetries) -> Execution[None]:
         Unblock(puk),
     )
     confirm = (Entry(Kind.PUK_SET, name), Entry(Kind.PIN_SET))
-    yield from session.send([Act(step, items, "setting the numbers of tries", confirm)])
+    yield from session.hold(Act(step, items, "setting the numbers of tries", confirm))
     session.puk = name, puk
