@@ -237,7 +237,7 @@ class VirtualCard:
         """Whether a command block that announces more may be taken (9000), for the channel."""
         if cla == _SM:
             return SW.OK if self.profile.suite else SW.SM_NOT_SUPPORTED
-        if cla & ~_SCP and self._channel_session() is None:
+        if cla & ~(_SCP if self._channel_session() is None else _GP | _SCP):
             return SW.CLA_NOT_SUPPORTED
         return SW.INS_NOT_SUPPORTED if self._selected is None else self._selected.chains(ins)
 
