@@ -131,6 +131,10 @@ class Pcscd:
         self.wait_for_card(name, present=True)
         return name
 
+    def port(self, reader: str) -> int:
+        """Where vpcd waits for the card of an empty ``reader``."""
+        return self._ports[reader]
+
     def remove(self, reader: str) -> None:
         """Pull the card out of ``reader`` and wait until pcscd has noticed."""
         self._cards.pop(reader).stop()
