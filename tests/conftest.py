@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.support.pcscd"]
+pytest_plugins = ["tests.support.pcscd", "tests.support.databases"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

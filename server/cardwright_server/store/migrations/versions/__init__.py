@@ -1,0 +1,1 @@
+"""Revisions, called <domain>_<number>; scripts/migration.py writes the first draft of one."""
