@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,12 @@ from cardwright_cardops.piv.management_key import ManagementKey
 from cardwright_cardops.piv.pins import FixedPins
 from cardwright_cardops.piv.private_key import CardPrivateKey
 from cardwright_cardops.piv.references import PinReference, Slot
+from cardwright_cardops.plan.execute import Report
+from cardwright_cardops.plan.init import Secrets, initialize
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.observe import EVERYTHING, Look, observe
+from cardwright_cardops.plan.policy import DevicePolicy, SecretsPolicy, parse_keys
+from cardwright_cardops.plan.records import MemoryJournal
 from cardwright_cardops.program.items import Program
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
@@ -35,6 +40,8 @@ from cardwright_simulators.card import KeyPool, VirtualCard
 from tests.support.pcscd import Pcscd
 
 PIN, PUK = "123456", "12345678"
+NEW_PIN, NEW_PUK = "739146", "46824682"
+"""What ``initialized`` sets."""
 FACTORY_KEY = "0102030405060708" * 3
 
 
@@ -218,3 +225,13 @@ def ours(reader: str, pin: str | None = PIN, new: str | None = None) -> Iterator
 def management_key(text: str = FACTORY_KEY, algorithm: ManagementAlgorithm = ManagementAlgorithm.TDES) -> ManagementKey:
     """A management key from its hex digits."""
     return ManagementKey(algorithm, Secret(bytes.fromhex(text)))
+
+
+def initialized(seat: Seat, keys: str) -> Report:
+    """``card init`` over PC/SC, with NEW_PIN and NEW_PUK; where the card allows it with a new management key."""
+    profile = seat.card.profile
+    policy = DevicePolicy(slots=parse_keys(keys), secrets=SecretsPolicy(management_key=bool(profile.vendor)))
+    given = None if profile.vendor else Secret(profile.management_key)
+    secrets = Secrets(new_puk=Secret(NEW_PUK.encode()), management_key=given)
+    with ours(seat.reader, NEW_PIN, NEW_PIN) as card:
+        return initialize(card.executor, policy, secrets, MemoryJournal(), now=datetime.now(UTC))
