@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, CursorResult, Executable, Row, Table, func, insert, literal, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..audit.model import AuditEntry
@@ -275,8 +275,10 @@ class Database:
         async with AsyncExitStack() as stack:
             try:
                 connection = await stack.enter_async_context(engine.connect())
-            except OSError as error:
-                # No such socket, no such host, refused, unreachable: all the same to the caller.
+            except (OSError, DBAPIError) as error:
+                if isinstance(error, DBAPIError) and fault_of(error) is not Fault.OURS:
+                    raise
+                # No such socket, no such host, refused, not accepting: all the same to the caller.
                 raise ConnectionError(str(error)) from error
             await connection.begin()
             yield connection
