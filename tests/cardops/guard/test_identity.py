@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -345,6 +346,21 @@ def test_proofs_of_every_kind_of_card_key(algorithm: Algorithm) -> None:
     other = begin(Permit(bytes(32)), Identity(None, None, g.spki(IMPORTED.public_key())))
     assert isinstance(other, State)
     assert isinstance(check_proof(other, answers, NONCE), Deny), "a proof by another key"
+
+
+@pytest.mark.parametrize(
+    ("serial", "card_key", "size"),
+    [(7, IMPORTED.public_key(), 4), (None, IMPORTED.public_key(), 3), (7, None, 3), (None, None, 2)],
+)
+def test_what_a_card_is_asked(serial: int | None, card_key: Any, size: int) -> None:
+    state = begin(Permit(bytes(32)), Identity(None, serial, None if card_key is None else g.spki(card_key)))
+    assert isinstance(state, State)
+    asked = proof_batch(state, "s", NONCE)
+    plain = [one.command.encode(extended=one.command.le > 256) for one in asked.items if isinstance(one, Apdu)]
+    wanted = ["00a4040009a0000003080000100000", "00cb3fff0000055c035fc1020000", "00f8000000"]
+    assert [one.hex() for one in plain] == (wanted if serial is not None else wanted[:2])
+    assert [one for one in asked.items if isinstance(one, Prove)] == ([Prove(0x9E, 0x11, NONCE)] if card_key else [])
+    assert (len(asked.items), asked.stage, [group.essential for group in asked.groups]) == (size, "s", [True])
 
 
 def test_damaged_proofs_prove_nothing() -> None:
