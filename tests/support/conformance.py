@@ -121,7 +121,9 @@ class Stage:
 def stage(profile: Profile | str, content: str = "personal", edit: Edit | None = None) -> Stage:
     """A card of ``profile`` with ``content``; ``edit`` changes the recipe of its objects."""
     made = PROFILES[profile] if isinstance(profile, str) else profile
-    return Stage(made, _snapshot(made.name, content) if edit is None else _prepare(made, content, edit))
+    if edit is None and PROFILES[made.name] is made:
+        return Stage(made, _snapshot(made.name, content))
+    return Stage(made, _prepare(made, content, edit))
 
 
 def run(script: Script | str, at_stage: Stage) -> Result:
