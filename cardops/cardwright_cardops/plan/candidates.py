@@ -85,10 +85,13 @@ def management_candidates(
         names = tuple(name for name in names if name != DEFAULT)
     elif not inventory.is_bound and not given and DEFAULT not in names:
         names += (DEFAULT,)
-    names = tuple(name for name in names if name not in recorded.refused or name == GIVEN)
+    guessed = state.is_default is None and set(recorded.names) <= {DEFAULT} and not recorded.settled
+    if guessed and DEFAULT in recorded.refused:
+        names = tuple(name for name in names if name != DEFAULT)
     if not names:
         raise ManagementKeyUnknown
-    return names[: backend.management_attempts]
+    # What was refused once comes last: an answer can be damaged on its way, and this key has no try counter.
+    return tuple(sorted(names, key=lambda name: name in recorded.refused))[: backend.management_attempts]
 
 
 def puk_candidates(inventory: Inventory, recorded: Candidates, *, given: bool, target: str) -> tuple[str, ...]:
@@ -107,7 +110,6 @@ def puk_candidates(inventory: Inventory, recorded: Candidates, *, given: bool, t
         names = tuple(name for name in names if name != DEFAULT) or (target,)
     elif not inventory.is_bound and not names:
         names = (DEFAULT,)
-    names = tuple(name for name in names if name not in recorded.refused or name == GIVEN)
     if not names:
         raise PukUnknown
     return names

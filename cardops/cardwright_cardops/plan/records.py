@@ -79,7 +79,7 @@ DEFAULT: str = "default"
 class Candidates:
     """A secret's possible values: ``names`` newest first. ``settled``: the card confirmed the newest.
 
-    ``refused`` are names that the card said are wrong.
+    ``refused`` are names that the card said are wrong, of the management key only.
     """
 
     names: tuple[str, ...] = ()
