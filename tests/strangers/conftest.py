@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pcscd import Pcscd
+from tests.support.pcscd import PLAIN, YUBICO, Pcscd
 from tests.support.strangers import Seats, Tools, Ykman
 
 
@@ -15,7 +15,7 @@ from tests.support.strangers import Seats, Tools, Ykman
 def seats(pcscd_process: Pcscd) -> Iterator[Seats]:
     """Readers with cards that stay in for the whole module; ask for a fresh card in each test."""
     if not pcscd_process.running:
-        pcscd_process.restart()
+        pcscd_process.restart(YUBICO, PLAIN)
     yield Seats(pcscd_process)
     pcscd_process.clear()
 

@@ -37,7 +37,11 @@ from tests.support.strangers import (
     ours,
 )
 
-pytestmark = [pytest.mark.pcscd, pytest.mark.xdist_group("pcscd")]
+pytestmark = [
+    pytest.mark.pcscd,
+    pytest.mark.xdist_group("pcscd"),
+    pytest.mark.filterwarnings("ignore:Deprecated. use x509.Name:DeprecationWarning"),
+]
 
 KEY = ("-m", FACTORY_KEY)
 BY_PIN = ("-P", PIN)

@@ -30,7 +30,7 @@ from cardwright_cardops.plan.init import Secrets, initialize
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.observe import EVERYTHING, Look, observe
 from cardwright_cardops.plan.policy import DevicePolicy, SecretsPolicy, parse_keys
-from cardwright_cardops.plan.records import MemoryJournal
+from cardwright_cardops.plan.records import Kind, MemoryJournal
 from cardwright_cardops.program.items import Program
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
@@ -164,9 +164,13 @@ class Ykman:
 
     def __call__(self, *command: str | Path) -> str:
         """``ykman piv COMMAND`` and what it printed. Raises ToolFailed."""
+        return self.run("piv", *command)
+
+    def run(self, *command: str | Path) -> str:
+        """``ykman COMMAND``. Raises ToolFailed."""
         from ykman._cli.__main__ import cli
 
-        words = ("-r", self.reader, "piv", *map(str, command))
+        words = ("-r", self.reader, *map(str, command))
         done = CliRunner().invoke(cli, words, prog_name="ykman")
         if done.exit_code != 0:
             raise ToolFailed(("ykman", *words), done.exit_code, f"{done.output}{done.exception}")
@@ -227,11 +231,22 @@ def management_key(text: str = FACTORY_KEY, algorithm: ManagementAlgorithm = Man
     return ManagementKey(algorithm, Secret(bytes.fromhex(text)))
 
 
-def initialized(seat: Seat, keys: str) -> Report:
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """What ``card init`` did. ``management_key`` is in hex, the one the card has now."""
+
+    report: Report
+    management_key: str
+
+
+def initialized(seat: Seat, keys: str) -> SetUp:
     """``card init`` over PC/SC, with NEW_PIN and NEW_PUK; where the card allows it with a new management key."""
     profile = seat.card.profile
     policy = DevicePolicy(slots=parse_keys(keys), secrets=SecretsPolicy(management_key=bool(profile.vendor)))
     given = None if profile.vendor else Secret(profile.management_key)
     secrets = Secrets(new_puk=Secret(NEW_PUK.encode()), management_key=given)
+    journal = MemoryJournal()
     with ours(seat.reader, NEW_PIN, NEW_PIN) as card:
-        return initialize(card.executor, policy, secrets, MemoryJournal(), now=datetime.now(UTC))
+        report = initialize(card.executor, policy, secrets, journal, now=datetime.now(UTC))
+    written = [row.value.reveal() for row in journal.entries() if row.kind is Kind.MANAGEMENT_KEY and row.value]
+    return SetUp(report, (written[-1] if written else profile.management_key).hex())
