@@ -58,6 +58,9 @@ OBJECTS = (
     containers.CHUID.tag, containers.CCC.tag, containers.PRINTED.tag, containers.KEY_HISTORY.tag,
     containers.SECURITY_OBJECT.tag,
 )  # fmt: skip
+ALGORITHMS = (*[Algorithm.P256] * 4, *[Algorithm.RSA2048] * 4, Algorithm.X25519, Algorithm.RSA4096)
+VERSIONS = ("5.7.4", "5.7.4", "5.4.3", "5.4.3", "")
+"""Mostly what cards can do: examples that are refused prove nothing."""
 REFUSALS = (CapabilityMissing, KeyInUse, SelfSigningImpossible, RetiredSlotsFull, ManagementKeyUnknown)
 RECOVERED = tuple(f"{number:064x}" for number in range(1, 4))
 
@@ -68,7 +71,7 @@ def policies(draw: st.DrawFn) -> DevicePolicy:
     rows = tuple(
         SlotPolicy(
             slot,
-            draw(st.sampled_from((Algorithm.P256, Algorithm.RSA2048, Algorithm.X25519, Algorithm.RSA4096))),
+            draw(st.sampled_from(ALGORITHMS)),
             draw(st.sampled_from(KeySource)),
             draw(st.sampled_from(("self-signed", "issued"))),
             draw(st.sampled_from((PinPolicy.DEFAULT, PinPolicy.NEVER, PinPolicy.ALWAYS))),
@@ -82,7 +85,7 @@ def policies(draw: st.DrawFn) -> DevicePolicy:
         management_key=draw(st.booleans()),
         management_algorithm=draw(st.sampled_from((None, ManagementAlgorithm.AES256))),
         management_touch=draw(st.booleans()),
-        retries=draw(st.sampled_from((None, (5, 4)))),
+        retries=draw(st.sampled_from((None, None, (5, 4)))),
     )
     recovered = draw(st.lists(st.sampled_from(RECOVERED), unique=True, max_size=3))
     return DevicePolicy(
@@ -90,7 +93,7 @@ def policies(draw: st.DrawFn) -> DevicePolicy:
         objects=tuple(draw(st.lists(st.sampled_from(OBJECTS), unique=True))),
         recovered=tuple(RecoveredKey(mark, Algorithm.P256) for mark in recovered),
         secrets=secrets,
-        replace=draw(st.booleans()),
+        replace=draw(st.sampled_from((True, True, False))),
         renew_before=timedelta(days=draw(st.sampled_from((0, 30)))),
     )
 
@@ -104,7 +107,7 @@ def inventories(draw: st.DrawFn) -> Inventory:
     )  # fmt: skip
     inventory = Inventory(
         identity=Identity(serial="1"),
-        features=Features(metadata=told, version=draw(st.sampled_from(("5.7.4", "5.4.3", ""))) if told else "5.2.7"),
+        features=Features(metadata=told, version=draw(st.sampled_from(VERSIONS)) if told else "5.2.7"),
         pin=draw(secret),
         puk=replace(draw(secret), tries_left=3 if told else None),
         management_key=SecretState(
