@@ -37,7 +37,7 @@ typecheck: setup  ## mypy, strict
 	@.venv/bin/mypy
 
 bench: setup  ## measure, side by side with the public tools that are installed
-	@$(PY) bench/run.py
+	@$(PY) -m bench.run
 
 fuzz:  ## each target of tests/fuzz for FUZZ_SECONDS (20) seconds
 	@scripts/setup test fuzz
@@ -51,6 +51,7 @@ proto: setup  ## regenerate the committed modules beside the .proto files
 
 docs: setup  ## regenerate the tables in docs that are made from the code
 	@$(PY) scripts/errors_doc.py
+	@$(PY) scripts/states_doc.py
 
 clean:  ## remove .venv and everything that tools left behind
 	@rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build

@@ -62,7 +62,7 @@ class GuardRefused(CardwrightError):
         self.machine, self.event, self.guards = machine, event, guards
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # with slots, Python 3.11 cannot call the subscripted class: Transition[S, E](...)
 class Transition(Generic[S, E]):
     """One row: in ``source`` (None: it does not exist yet), ``event`` by one of ``actors`` leads to ``target``.
 

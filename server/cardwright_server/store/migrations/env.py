@@ -6,8 +6,16 @@ from alembic import context
 
 from cardwright_server.store.migrate import options
 
-connection = context.config.attributes["connection"]
-drafting = context.config.attributes.get("drafting", {})
-context.configure(connection=connection, **options(connection), **drafting)
-with context.begin_transaction():
-    context.run_migrations()
+
+def run() -> None:
+    """Migrate, or draft, over the connection that the configuration carries."""
+    attributes = context.config.attributes
+    connection = attributes["connection"]
+    context.configure(connection=connection, **options(connection), **attributes.get("drafting", {}))
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+# The name under which Alembic loads this file; importing it as a module of the package does nothing.
+if __name__ == "env_py":
+    run()
