@@ -337,6 +337,7 @@ def test_attempts_of_a_ranked_entry_end_with_the_first_success() -> None:
         (Answer(Outcome.ANSWERED, 0x6D00), True),
         (Answer(Outcome.ANSWERED, 0x6581), False),
         (Answer(Outcome.ANSWERED, 0x6400), False),
+        (Answer(Outcome.ANSWERED, 0x9100), False),
         (Answer(Outcome.IN_DOUBT, 0x6581), False),
         (Answer(Outcome.IN_DOUBT), False),
         (NOT_SENT, True),
