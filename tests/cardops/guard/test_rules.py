@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, get_args
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -147,6 +147,16 @@ def test_discovery_needs_its_own_typed_confirmation() -> None:
     assert rule_of(state_for(operation, confirmed=(Act.DISCOVERY,)), put) is None
     assert rule_of(state_for(operation, confirmed=set(Act) - {Act.DISCOVERY}), put) is Rule.FLOOR
     assert rule_of(state_for(o.PutObject(0x7E, g.sha256(DISCOVERY)), confirmed=Act), put) is Rule.FLOOR
+
+
+def test_permits_hold_no_text_for_prompts() -> None:
+    texts = [
+        (kind.__name__, row.name)
+        for kind in (*get_args(Operation), Entry, Permit, Identity)
+        for row in fields(kind)
+        if "str" in str(row.type)
+    ]
+    assert texts == [("SignIn", "audience")], "a URI that must be equal, not a sentence"
 
 
 def test_acts_of_operations() -> None:
