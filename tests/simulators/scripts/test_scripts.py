@@ -161,7 +161,8 @@ def test_command_forms() -> None:
     )
     steps = """{send = "00200080", sw = "63CX", tries = "n"}, {send = "00CB3FFF00"},
         {send = "00CB3FFF(5C(<tag>))00", data = "53()", each = [{tag = "5FC102"}]},
-        {send = "00200080(3132333435360000)"}, {send = "80CAFE", raw = true, sw = "!9000"}, {send = "00DB3FFF(A5*256)"}, {same = ["<n>", "03"]}"""
+        {send = "00200080(3132333435360000)"},
+        {send = "80CAFE", raw = true, sw = "!9000"}, {send = "00DB3FFF(A5*256)"}, {same = ["<n>", "03"]}"""
     assert run(steps.replace("\n", ""), card).outcome == "passed"
 
 
