@@ -25,9 +25,16 @@ person = table(
     # Of lower case words of login and names: what people are found by.
     Column("search", String(2000), nullable=False),
     UniqueConstraint("org", "folded_login"),
-    Index("ix_person_entry", "org", "source", "entry"),
-    Index("ix_person_path", "org", "path"),
     retention=Retention.ACCOUNT,
+)
+Index(
+    "ix_person_entry",
+    person.c.org,
+    person.c.source,
+    person.c.entry,
+    unique=True,
+    postgresql_where=person.c.entry != "",
+    sqlite_where=person.c.entry != "",
 )
 
 person_group = table(
@@ -36,8 +43,8 @@ person_group = table(
     Column("name", String(200), nullable=False),
     Column("folded_name", String(400), nullable=False),
     Column("source", String(60), nullable=False),
-    # The directory's name of it, folded; "" for our own groups, told apart by name.
-    Column("entry", String(4000), nullable=False),
+    # SHA-256 of its folded place in the directory; "" for our own groups, which are told apart by name.
+    Column("entry", String(64), nullable=False),
     UniqueConstraint("org", "source", "folded_name", "entry"),
     retention=Retention.ACCOUNT,
 )

@@ -1,0 +1,1 @@
+"""Workstations: enrolment by one-use tokens, certificates that are renewed in time, revocation that closes streams."""
