@@ -1,7 +1,7 @@
-"""Databases for tests: a fresh, migrated SQLite file or PostgreSQL database for each, and what they were asked.
+"""Databases for tests: a fresh SQLite file or PostgreSQL database for each, and what they were asked.
 
 One PostgreSQL server is started per test process, in a folder of its own, on a Unix socket, by an unprivileged
-account (it refuses root), and ends with the process however that ends. A new database is a copy of a migrated one.
+account (it refuses root), and ends with the process however that ends. A new database is a copy of one with tables.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ENGINES = ("sqlite", "postgresql")
 ACCOUNTS = ("postgres", "nobody")
 """Whose account runs PostgreSQL when the tests run as root."""
-TEMPLATE = "migrated"
+TEMPLATE = "tables"
 _INITDB = ("-U", "cardwright", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
 _LOGGED = re.compile(r"\bLOG:  (?:statement|execute [^:]*): (.*)")
 
@@ -158,23 +158,30 @@ def postgresql() -> Iterator[PostgreSql]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty SQLite file, to be copied."""
-    from cardwright_server.store.migrate import upgrade
+async def make_tables(url: str) -> None:
+    """Every table of the code. The migrations' tests hold that they make the same ones."""
+    from cardwright_server.store.tables import load
+    from cardwright_server.store.unit import Database
 
-    path = tmp_path_factory.mktemp("store") / "migrated.db"
-    asyncio.run(upgrade(f"sqlite:///{path}"))
+    database = Database(url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(load().create_all)
+    await database.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every table, empty, to be copied."""
+    path = tmp_path_factory.mktemp("store") / "template.db"
+    asyncio.run(make_tables(f"sqlite:///{path}"))
     return path
 
 
 @pytest.fixture(scope="session")
-def migrated_postgresql(postgresql: PostgreSql) -> str:
-    """Name of a migrated, empty database, to be copied."""
-    from cardwright_server.store.migrate import upgrade
-
+def postgresql_template(postgresql: PostgreSql) -> str:
+    """Name of a database with every table, empty, to be copied."""
     postgresql.sql(f"CREATE DATABASE {TEMPLATE} TEMPLATE template0")
-    asyncio.run(upgrade(postgresql.url(TEMPLATE)))
+    asyncio.run(make_tables(postgresql.url(TEMPLATE)))
     return TEMPLATE
 
 
@@ -199,14 +206,14 @@ def empty_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) 
 
 @pytest.fixture
 def database_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Address of a migrated, empty database, on each engine."""
+    """Address of a database with every table, empty, on each engine."""
     if engine_name == "sqlite":
         path = tmp_path / "store.db"
-        shutil.copyfile(request.getfixturevalue("migrated_sqlite"), path)
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite:///{path}"
         return
     server: PostgreSql = request.getfixturevalue("postgresql")
-    name = server.create(request.getfixturevalue("migrated_postgresql"))
+    name = server.create(request.getfixturevalue("postgresql_template"))
     yield server.url(name)
     server.drop(name)
 
@@ -239,7 +246,7 @@ async def open_database(database_url: str, tmp_path: Path) -> AsyncIterator[Call
 
 @pytest.fixture
 def database(open_database: Callable[..., Database]) -> Database:
-    """A migrated, empty database, on each engine."""
+    """A database with every table, empty, on each engine."""
     return open_database()
 
 

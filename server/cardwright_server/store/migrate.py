@@ -18,7 +18,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .columns import Document, UtcTime
 from .engine import make_engine, parse_url
@@ -112,8 +113,7 @@ async def _run(url: str, act: Callable[[Config], None] | None) -> Status:
     # Alembic rebuilds SQLite tables by copying; with foreign keys enforced, dropping the old one would delete rows.
     engine = make_engine(parse_url(url), pool=1, patience=_PATIENCE, foreign_keys=False)
     try:
-        async with engine.begin() as connection:
-            return await connection.run_sync(_within, act)
+        return await _begun_until_alone(engine, act)
     except CommandError as error:
         raise MigrationRefused(str(error)) from error
     except (SQLAlchemyError, OSError) as error:
@@ -123,6 +123,18 @@ async def _run(url: str, act: Callable[[Config], None] | None) -> Status:
         raise ours from error
     finally:
         await engine.dispose()
+
+
+async def _begun_until_alone(engine: AsyncEngine, act: Callable[[Config], None] | None) -> Status:
+    # "IF NOT EXISTS" does not keep PostgreSQL from colliding with another session that makes the same table.
+    for attempt in range(10):
+        try:
+            async with engine.begin() as connection:
+                return await connection.run_sync(_within, act)
+        except DBAPIError as error:
+            if fault_of(error) not in (Fault.TAKEN, Fault.COLLISION) or attempt == 9:
+                raise
+    raise AssertionError("the loop ends by return or raise")
 
 
 def _within(connection: Connection, act: Callable[[Config], None] | None) -> Status:
