@@ -466,10 +466,13 @@ UNCHECKED = {"CE-142", "CE-143", "CE-144", "CE-146", "CE-147"}
 TOLERANT = {"CE-093": 1, "CE-096": 3, "CE-141": 4}
 """How many answers may be either: a refusal before the last block, what only interrupts, objects that may be absent."""
 
+SAMPLED = {"CE-090": 61, "CE-099": 13}
+"""Long scripts of many like steps: every how many answers one is a lie."""
+
 
 @pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in UNCHECKED])
 def test_every_status_word_matters(script: str) -> None:
     passed, count = told(script, 0)
     assert passed
-    turns = range(1, count + 1, 1 if count < 100 else 61)
+    turns = range(1, count + 1, SAMPLED.get(script, 1))
     assert sum(told(script, turn)[0] for turn in turns) == TOLERANT.get(script, 0)
