@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
+
+import msgspec
 
 from cardwright_cardops.globalplatform.diversification import CardContext
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+\Z")]
+"""An id or a name: printable ASCII without blanks. Lengths and patterns hold where a value is read from a message."""
+OptionalId = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[\x21-\x7e]*\Z")]
+Count = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
+Version = Annotated[int, msgspec.Meta(ge=1, le=0xFFFFFFFF)]
+Small = Annotated[bytes, msgspec.Meta(max_length=4096)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Sealed = Annotated[bytes, msgspec.Meta(max_length=72 * 1024)]
+Der = Annotated[bytes, msgspec.Meta(max_length=64 * 1024)]
 
 
 class MasterPurpose(Enum):
@@ -92,17 +104,25 @@ class LockState(Enum):
     UNLOCKED = "unlocked"
 
 
-@dataclass(frozen=True, slots=True)
-class VaultCard:
+class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the values; octets show their number only."""
+
+    def __repr__(self) -> str:
+        fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = [f"{name}=<{len(it)} octets>" if isinstance(it, bytes) else f"{name}={it!r}" for name, it in fields]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class VaultCard(Value, frozen=True):
     """Whose card secret: organization and card ids, generation of its keys, and version of the master key.
 
     The server records generation and ``master`` before it asks; ``VaultStatus.masters`` has the current version.
     """
 
-    organization: str
-    card: str
-    generation: int
-    master: int
+    organization: Id
+    card: Id
+    generation: Count
+    master: Version
 
     @property
     def context(self) -> CardContext:
@@ -110,93 +130,84 @@ class VaultCard:
         return CardContext(self.organization, self.card, self.generation)
 
 
-@dataclass(frozen=True, slots=True)
-class Authorization:
+class Authorization(Value, frozen=True):
     """On whose behalf a secret leaves the vault: for the audit and the quotas, ids only.
 
     ``actor`` is the person or operator whose quota counts, ``request`` the request it serves, ``session`` the
     card session, "" where there is none.
     """
 
-    actor: str
-    request: str
-    session: str = ""
+    actor: Id
+    request: Id
+    session: OptionalId = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessResponse:
+class WitnessResponse(Value, frozen=True):
     """Second step of mutual authentication with 9B: the decrypted witness, and the vault's own challenge."""
 
-    response: bytes = field(repr=False)
+    response: bytes
     challenge: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveContext:
+class ArchiveContext(Value, frozen=True):
     """What an archived key belongs to: bound to the record as additional authenticated data.
 
     ``public_key`` is SubjectPublicKeyInfo DER; ``certificate`` DER, empty until there is one.
     """
 
-    organization: str
-    owner: str
-    public_key: bytes = field(repr=False)
-    certificate: bytes = field(default=b"", repr=False)
+    organization: Id
+    owner: Id
+    public_key: Small
+    certificate: Der = b""
     escrow_class: EscrowClass = EscrowClass.VAULT
 
 
-@dataclass(frozen=True, slots=True)
-class DataContext:
+class DataContext(Value, frozen=True):
     """What a sealed secret belongs to; opening it with another context fails."""
 
-    organization: str
-    owner: str
-    name: str
+    organization: Id
+    owner: Id
+    name: Id
 
 
-@dataclass(frozen=True, slots=True)
-class Wrapped:
+class Wrapped(Value, frozen=True):
     """A sealed item: which master key, in which version, and the sealed octets. Safe to store anywhere."""
 
     key: MasterPurpose
-    version: int
-    data: bytes = field(repr=False)
+    version: Version
+    data: Sealed
 
 
-@dataclass(frozen=True, slots=True)
-class EscrowedKey:
+class EscrowedKey(Value, frozen=True):
     """A new key pair: its public key (SubjectPublicKeyInfo DER), the private key only sealed."""
 
     public_key: bytes
     wrapped: Wrapped
 
 
-@dataclass(frozen=True, slots=True)
-class AuditBlock:
+class AuditBlock(Value, frozen=True):
     """What the server's audit asks to have signed: one block of its chain.
 
     ``sequence`` counts from 1 without gaps; ``previous`` is SHA-256 of the last ``SignedBlock.signed`` of this
     chain and epoch, 32 zero octets for the first; ``root`` is the digest over the block's entries.
     """
 
-    chain: str
-    epoch: int
-    sequence: int
-    previous: bytes
-    root: bytes
-    entries: int
+    chain: Id
+    epoch: Count
+    sequence: Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+    previous: Digest
+    root: Digest
+    entries: Count
 
 
-@dataclass(frozen=True, slots=True)
-class SignedBlock:
+class SignedBlock(Value, frozen=True):
     """The octets that were signed (JSON: the block, the vault's time, and the head of the vault's own audit)."""
 
     signed: bytes
     signature: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKeyInfo:
+class PublicKeyInfo(Value, frozen=True):
     """A signing key of the vault as everyone may know it. ``subject`` is a DER Name, empty for the audit key.
 
     ``profiles`` are the certificate profiles that this CA may sign under.
@@ -210,8 +221,7 @@ class PublicKeyInfo:
     profiles: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class VaultStatus:
+class VaultStatus(Value, frozen=True):
     """What anyone who may talk to the vault may know.
 
     While locked only ``state``, ``backend``, ``vault_id`` and the audit's fields are filled. ``masters`` maps
@@ -224,6 +234,6 @@ class VaultStatus:
     audit_entries: int
     audit_head: bytes
     epoch: int = 0
-    masters: dict[MasterPurpose, int] = field(default_factory=dict)
+    masters: dict[MasterPurpose, int] = msgspec.field(default_factory=dict)
     keys: tuple[str, ...] = ()
-    crl_numbers: dict[str, int] = field(default_factory=dict)
+    crl_numbers: dict[str, int] = msgspec.field(default_factory=dict)

@@ -91,9 +91,7 @@ class Vault(Protocol):
     async def bind_certificate(self, wrapped: Wrapped, context: ArchiveContext, certificate: bytes) -> Wrapped:
         """Seal an archived key anew, under the current master, for ``context`` with ``certificate`` (DER)."""
 
-    async def unwrap_for_card(
-        self, wrapped: Wrapped, context: ArchiveContext, authorization: Authorization
-    ) -> Secret:
+    async def unwrap_for_card(self, wrapped: Wrapped, context: ArchiveContext, authorization: Authorization) -> Secret:
         """The PKCS #8 DER private key, to be imported to a card."""
 
     async def unwrap_for_pfx(

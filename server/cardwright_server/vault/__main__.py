@@ -1,0 +1,299 @@
+"""``python -m cardwright_server.vault``: run a vault, and administer it. No passphrase is ever an argument."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import click
+import msgspec
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.secret import Secret
+
+from . import messages as m
+from .administration import administer, restore
+from .audit_log import verify
+from .client import AdminClient, VaultClient
+from .core import VaultCore
+from .document import AUDIT_FOLDER, Derivation
+from .files import write_whole
+from .hardening import harden
+from .launch import READY
+from .model import KeyRole, MasterPurpose, SigningAlgorithm
+from .names import name_from_text
+from .profiles import CertificateRule
+from .service import VaultService
+from .software import SoftwareBackend
+
+T = TypeVar("T")
+
+_MAX_CREDENTIAL = 1024
+_MAX_BACKUP = 64 * 1024 * 1024
+
+directory_option = click.option(
+    "--directory", required=True, type=click.Path(path_type=Path), help="Where the vault's files are."
+)
+sockets_option = click.option(
+    "--sockets", required=True, type=click.Path(path_type=Path), help="Where the vault's sockets are."
+)
+credential_option = click.option(
+    "--credential-fd", type=int, help="Read the passphrase or PIN from this descriptor instead of asking for it."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run and administer a vault. Passphrases are asked for, or read from a descriptor."""
+    harden()
+
+
+def _credential(descriptor: int | None, prompt: str, *, twice: bool = False) -> Secret:
+    if descriptor is not None:
+        with os.fdopen(descriptor, "rb") as file:
+            value = file.readline(_MAX_CREDENTIAL + 1).rstrip(b"\n")
+    else:
+        value = getpass.getpass(f"{prompt}: ").encode()
+        if twice and value != getpass.getpass(f"{prompt}, again: ").encode():
+            raise click.ClickException("The two are not the same.")
+    if not value:
+        raise click.ClickException("Nothing was given.")
+    return Secret(value)
+
+
+@main.command()
+@directory_option
+@credential_option
+@click.option("--memory", default=256 * 1024, show_default=True, help="Memory of Argon2id in KiB.")
+def init(directory: Path, credential_fd: int | None, memory: int) -> None:
+    """Make a new software vault."""
+    credential = _credential(credential_fd, "New passphrase", twice=True)
+    backend = SoftwareBackend(Derivation(bytes(16), memory=memory))
+    VaultCore.create(directory, backend, credential.reveal()).close()
+    click.echo(f"A new vault is in {directory}. Without its passphrase, or a backup and its passphrase, it is lost.")
+
+
+@main.command()
+@directory_option
+@sockets_option
+@credential_option
+@click.option("--client-uid", type=int, multiple=True, help="Another user id that may use the vault.")
+@click.option("--end-with-stdin", is_flag=True, help="End when standard input does.")
+def run(
+    directory: Path,
+    sockets: Path,
+    credential_fd: int | None,
+    client_uid: tuple[int, ...],
+    end_with_stdin: bool,
+) -> None:
+    """Serve a vault, locked unless a passphrase comes through a descriptor."""
+    core = VaultCore(directory, SoftwareBackend())
+    if credential_fd is not None:
+        administer(core, m.Unlock(_credential(credential_fd, "").reveal()))
+    asyncio.run(_serve(VaultService(core, clients=client_uid), sockets, end_with_stdin))
+
+
+async def _serve(service: VaultService, sockets: Path, end_with_stdin: bool) -> None:
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    if end_with_stdin:
+        loop.add_reader(sys.stdin.fileno(), _drain, ending)
+    await service.start(sockets)
+    sys.stdout.buffer.write(READY)
+    sys.stdout.buffer.flush()
+    waiting = {asyncio.create_task(ending.wait()), asyncio.create_task(service.failed())}
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await service.close()
+    for task in waiting - done:
+        task.cancel()
+    for task in done:
+        task.result()
+
+
+def _drain(ending: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        ending.set()
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+
+
+@main.group()
+def admin() -> None:
+    """What only the holder of the passphrase may do."""
+
+
+def _administer(sockets: Path, descriptor: int | None, act: Callable[[AdminClient], Awaitable[T]]) -> T:
+    async def work() -> T:
+        client = AdminClient(sockets, _credential(descriptor, "Passphrase or PIN"))
+        try:
+            return await act(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(work())
+
+
+@admin.command()
+@sockets_option
+@credential_option
+@click.option("--spend-last-try", is_flag=True, help="Send the PIN even if a wrong one would lock the HSM.")
+def unlock(sockets: Path, credential_fd: int | None, spend_last_try: bool) -> None:
+    """Unlock the vault."""
+    _administer(sockets, credential_fd, lambda client: client.unlock(spend_last_try=spend_last_try))
+
+
+@admin.command()
+@sockets_option
+@credential_option
+def lock(sockets: Path, credential_fd: int | None) -> None:
+    """Lock the vault."""
+    _administer(sockets, credential_fd, lambda client: client.lock())
+
+
+@admin.command()
+@sockets_option
+def status(sockets: Path) -> None:
+    """Say how the vault is, as JSON."""
+
+    async def work() -> bytes:
+        client = VaultClient(sockets)
+        try:
+            return msgspec.json.format(msgspec.json.encode(await client.status()))
+        finally:
+            await client.close()
+
+    click.echo(asyncio.run(work()))
+
+
+@admin.command("create-key")
+@sockets_option
+@credential_option
+@click.argument("name")
+@click.option("--role", required=True, type=click.Choice([one.value for one in KeyRole]))
+@click.option("--algorithm", required=True, type=click.Choice([one.value for one in SigningAlgorithm]))
+@click.option("--subject", default="", help="Distinguished name, for example 'CN=Root,O=Example' (RFC 4514).")
+@click.option("--profile", "profiles", multiple=True, help="A profile that this CA signs under.")
+def create_key(
+    sockets: Path,
+    credential_fd: int | None,
+    name: str,
+    role: str,
+    algorithm: str,
+    subject: str,
+    profiles: tuple[str, ...],
+) -> None:
+    """Make a signing key."""
+    kind, size = KeyRole(role), SigningAlgorithm(algorithm)
+    der = name_from_text(subject)
+    _administer(sockets, credential_fd, lambda client: client.create_key(name, kind, size, der, profiles))
+
+
+@admin.command("rotate-master")
+@sockets_option
+@credential_option
+@click.argument("purpose", type=click.Choice([one.value for one in MasterPurpose]))
+def rotate_master(sockets: Path, credential_fd: int | None, purpose: str) -> None:
+    """Begin a new version of a master key."""
+    version = _administer(sockets, credential_fd, lambda client: client.rotate_master(MasterPurpose(purpose)))
+    click.echo(f"{purpose} has version {version} now.")
+
+
+@admin.command("destroy-master")
+@sockets_option
+@credential_option
+@click.argument("purpose", type=click.Choice([one.value for one in MasterPurpose]))
+@click.argument("version", type=int)
+@click.confirmation_option(prompt="Everything that needs this version is lost. Go on?")
+def destroy_master(sockets: Path, credential_fd: int | None, purpose: str, version: int) -> None:
+    """Destroy an old version of a master key."""
+    _administer(sockets, credential_fd, lambda client: client.destroy_master(MasterPurpose(purpose), version))
+
+
+@admin.command("set-rule")
+@sockets_option
+@credential_option
+@click.argument("name")
+@click.argument("file", type=click.File("rb"))
+def set_rule(sockets: Path, credential_fd: int | None, name: str, file: BinaryIO) -> None:
+    """Add or replace a certificate profile, from a TOML file."""
+    try:
+        rule = msgspec.toml.decode(file.read(), type=CertificateRule)
+    except msgspec.MsgspecError as error:
+        raise click.ClickException(f"No profile: {error}") from None
+    _administer(sockets, credential_fd, lambda client: client.set_rule(name, rule))
+
+
+@admin.command("set-limit")
+@sockets_option
+@credential_option
+@click.argument("name")
+@click.option("--per-hour", type=click.IntRange(min=0))
+@click.option("--per-day", type=click.IntRange(min=0))
+def set_limit(
+    sockets: Path, credential_fd: int | None, name: str, per_hour: int | None, per_day: int | None
+) -> None:
+    """Replace a quota; what is left out is not limited."""
+    _administer(sockets, credential_fd, lambda client: client.set_limit(name, m.Limit(per_hour, per_day)))
+
+
+@admin.command("change-passphrase")
+@sockets_option
+@credential_option
+@click.option("--new-fd", type=int, help="Read the new passphrase from this descriptor.")
+def change_passphrase(sockets: Path, credential_fd: int | None, new_fd: int | None) -> None:
+    """Choose another passphrase."""
+    new = _credential(new_fd, "New passphrase", twice=True)
+    _administer(sockets, credential_fd, lambda client: client.change_credential(new))
+
+
+@admin.command()
+@sockets_option
+@credential_option
+@click.option("--backup-fd", type=int, help="Read the backup's passphrase from this descriptor.")
+@click.argument("file", type=click.Path(path_type=Path))
+def backup(sockets: Path, credential_fd: int | None, backup_fd: int | None, file: Path) -> None:
+    """Write a backup under a passphrase of its own."""
+    passphrase = _credential(backup_fd, "Passphrase of the backup", twice=True)
+    write_whole(file, _administer(sockets, credential_fd, lambda client: client.backup(passphrase)))
+
+
+@admin.command("restore")
+@directory_option
+@credential_option
+@click.argument("file", type=click.File("rb"))
+def restore_backup(directory: Path, credential_fd: int | None, file: BinaryIO) -> None:
+    """Put a backup in place while the vault does not run; it keeps the backup's passphrase."""
+    passphrase = _credential(credential_fd, "Passphrase of the backup")
+    epoch = restore(directory, file.read(_MAX_BACKUP), passphrase.reveal(), time.time)
+    click.echo(f"Restored. The vault is in epoch {epoch}.")
+
+
+@admin.command("new-epoch")
+@sockets_option
+@credential_option
+def new_epoch(sockets: Path, credential_fd: int | None) -> None:
+    """Let audit chains go on after the server's database was restored."""
+    click.echo(_administer(sockets, credential_fd, lambda client: client.new_epoch()))
+
+
+@admin.command("verify-audit")
+@directory_option
+def verify_audit(directory: Path) -> None:
+    """Check the vault's audit from its first entry; compare what it says with an anchor kept elsewhere."""
+    count, head = verify(directory / AUDIT_FOLDER)
+    click.echo(f"{count} entries, head {head}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CardwrightError as error:
+        raise SystemExit(f"{error.code}: {error.explain()}") from None

@@ -1,0 +1,214 @@
+"""The vault's process: two unix sockets in a private directory, one for the server and one for the administrator.
+
+Connections only read and write frames. One thread does all the work: it takes what is waiting, carries it out
+together, writes one durable piece of audit, and answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from . import messages as m
+from .administration import administer
+from .core import VaultCore
+from .errors import VaultError, VaultRefused, VaultUnavailable
+from .wire import ADMIN_SOCKET, SOCKET, fault_of, frame, read_frame
+
+_BATCH: Final = 64
+_WAITING: Final = 1024
+_PER_CONNECTION: Final = 256
+_CONNECTIONS: Final = 128
+_WRITE_SECONDS: Final = 30.0
+_UCRED: Final = struct.Struct("3i")
+
+_decode: Callable[[bytes], m.Envelope] = msgspec.msgpack.Decoder(m.Envelope).decode
+_requests: Callable[[msgspec.Raw], m.Message] = msgspec.msgpack.Decoder(m.AnyRequest).decode
+_admin_requests: Callable[[msgspec.Raw], m.Message] = msgspec.msgpack.Decoder(m.AnyAdminRequest).decode
+
+
+@dataclass(slots=True)
+class _Job:
+    """A request, and where its answer goes."""
+
+    message: m.Message
+    done: asyncio.Future[object]
+
+
+class VaultService:
+    """Serves one open vault until ``close``."""
+
+    def __init__(self, core: VaultCore, *, clients: Collection[int] = (), administrators: Collection[int] = ()) -> None:
+        """``clients`` and ``administrators`` are user ids; this process' own is always one of both, root
+        an administrator."""
+        self._core = core
+        self._clients = {os.geteuid(), *clients}
+        self._administrators = {os.geteuid(), 0, *administrators}
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue(_WAITING)
+        self._pool = ThreadPoolExecutor(1, "vault")
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Task[None]] = set()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def start(self, directory: Path) -> None:
+        """Listen in ``directory``, which only its owner may enter, or where other users are clients, pass through.
+
+        Raises OSError.
+        """
+        foreign = self._clients - {os.geteuid()}
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o711 if foreign else 0o700)
+        self._worker = asyncio.create_task(self._work())
+        sockets = (
+            (SOCKET, self._clients, _requests, 0o666 if foreign else 0o600),
+            (ADMIN_SOCKET, self._administrators, _admin_requests, 0o600),
+        )
+        for name, allowed, decode, mode in sockets:
+            path = directory / name
+            path.unlink(missing_ok=True)
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            listening.bind(os.fspath(path))
+            path.chmod(mode)
+            self._servers.append(await asyncio.start_unix_server(self._accepting(allowed, decode), sock=listening))
+
+    async def failed(self) -> None:
+        """Wait for a defect in the thread that does the work, and raise it: the process must not go on."""
+        assert self._worker is not None
+        await asyncio.shield(self._worker)
+
+    async def close(self) -> None:
+        """End every connection, finish what is being done, close the vault."""
+        for server in self._servers:
+            server.close()
+        for task in (*self._connections, *([self._worker] if self._worker else [])):
+            task.cancel()
+        await asyncio.gather(*self._connections, *([self._worker] if self._worker else []), return_exceptions=True)
+        self._pool.shutdown(wait=True)
+        self._core.close()
+
+    # The one thread.
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            jobs = [await self._jobs.get()]
+            if not isinstance(jobs[0].message, m.AdminMessage):
+                while len(jobs) < _BATCH and not self._jobs.empty():
+                    jobs.append(self._jobs.get_nowait())
+            ordinary = [job for job in jobs if not isinstance(job.message, m.AdminMessage)]
+            administrative = [job for job in jobs if isinstance(job.message, m.AdminMessage)]
+            if ordinary:
+                answers = await loop.run_in_executor(self._pool, self._perform, [job.message for job in ordinary])
+                for job, answer in zip(ordinary, answers, strict=True):
+                    _settle(job, answer)
+            for job in administrative:
+                _settle(job, await loop.run_in_executor(self._pool, self._administer, job.message))
+
+    def _perform(self, messages: list[m.Message]) -> list[object]:
+        return self._core.perform(messages)
+
+    def _administer(self, message: m.Message) -> object:
+        assert isinstance(message, m.AdminMessage)
+        try:
+            return administer(self._core, message)
+        except VaultError as error:
+            return error
+
+    # Connections.
+
+    def _accepting(
+        self, allowed: Collection[int], decode: Callable[[msgspec.Raw], m.Message]
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if _peer(writer) not in allowed or len(self._connections) >= _CONNECTIONS:
+                writer.transport.abort()
+                return
+            task = asyncio.create_task(self._serve(reader, writer, decode))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+        return accept
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, decode: Callable[[msgspec.Raw], m.Message]
+    ) -> None:
+        try:
+            await self._converse(reader, writer, decode)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, decode: Callable[[msgspec.Raw], m.Message]
+    ) -> None:
+        room = asyncio.Semaphore(_PER_CONNECTION)
+        writing = asyncio.Lock()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await room.acquire()
+                try:
+                    envelope = _decode(await read_frame(reader))
+                except (EOFError, OSError, ValueError, msgspec.MsgspecError):
+                    # A peer that goes away or breaks the protocol loses its connection, and nobody else's.
+                    return
+                group.create_task(self._answer(envelope, writer, writing, decode, room))
+
+    async def _answer(
+        self,
+        envelope: m.Envelope,
+        writer: asyncio.StreamWriter,
+        writing: asyncio.Lock,
+        decode: Callable[[msgspec.Raw], m.Message],
+        room: asyncio.Semaphore,
+    ) -> None:
+        try:
+            answer = await self._carry_out(envelope.body, decode)
+            if isinstance(answer, VaultError):
+                reply = m.Reply(envelope.id, fault=fault_of(answer))
+            else:
+                reply = m.Reply(envelope.id, msgspec.Raw(msgspec.msgpack.encode(answer)))
+            async with writing:
+                try:
+                    writer.write(frame(msgspec.msgpack.encode(reply)))
+                    await asyncio.wait_for(writer.drain(), _WRITE_SECONDS)
+                except OSError:
+                    # Also a peer that does not read: TimeoutError is one of these.
+                    writer.transport.abort()
+        finally:
+            room.release()
+
+    async def _carry_out(self, body: msgspec.Raw, decode: Callable[[msgspec.Raw], m.Message]) -> object:
+        try:
+            message = decode(body)
+        except (msgspec.MsgspecError, ValueError):
+            # The text of msgspec's error could quote what was sent.
+            return VaultRefused("request", "The vault does not know this request, or a field of it is out of bounds.")
+        job = _Job(message, asyncio.get_running_loop().create_future())
+        try:
+            self._jobs.put_nowait(job)
+        except asyncio.QueueFull:
+            return VaultUnavailable("The vault has too much to do.")
+        return await job.done
+
+
+def _settle(job: _Job, answer: object) -> None:
+    if not job.done.done():
+        job.done.set_result(answer)
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The user id at the other end, as the kernel knows it."""
+    connection = writer.get_extra_info("socket")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(credentials)[1])
