@@ -38,7 +38,7 @@ from cardwright_cardops.transport.connection import Connection
 from cardwright_cardops.transport.direct import DirectConnection
 from cardwright_simulators.card import VirtualCard
 from tests.oracle.card import Expected, judge
-from tests.support import card_init, jobs
+from tests.support import bare_jobs, card_init, card_states
 from tests.support.card_init import CASES, Case
 from tests.support.pcscd import PLAIN, Pcscd
 from tests.support.relay import CountedCard, CountingRelay, Traffic
@@ -48,11 +48,11 @@ READER = f"{PLAIN} 00 00"
 
 
 def fresh(algorithm: Algorithm) -> VirtualCard:
-    return jobs.fresh_card()
+    return card_states.fresh_card()
 
 
 def blocked(algorithm: Algorithm) -> VirtualCard:
-    return jobs.blocked_card()
+    return card_states.blocked_card()
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,23 @@ class Job:
     cost: Traffic
 
 
-PERSONALIZE_P256, PERSONALIZE_RSA = lambda: jobs.personalization(P256), lambda: jobs.personalization(RSA2048)
+PERSONALIZE_P256, PERSONALIZE_RSA = (
+    lambda: bare_jobs.personalization(P256, card_states.certified(P256)),
+    lambda: bare_jobs.personalization(RSA2048, card_states.certified(RSA2048)),
+)
 
 JOBS = {
     "personalize P-256 short": Job(fresh, PERSONALIZE_P256, P256, True, Traffic(20, 2251, 293)),
     "personalize RSA-2048 short": Job(fresh, PERSONALIZE_RSA, RSA2048, True, Traffic(33, 4521, 919)),
     "personalize P-256 extended": Job(fresh, PERSONALIZE_P256, P256, False, Traffic(16, 2257, 285)),
     "personalize RSA-2048 extended": Job(fresh, PERSONALIZE_RSA, RSA2048, False, Traffic(16, 4464, 885)),
-    "read P-256 short": Job(jobs.filled_card, jobs.reading, P256, True, Traffic(11, 101, 2011)),
-    "read RSA-2048 short": Job(jobs.filled_card, jobs.reading, RSA2048, True, Traffic(19, 141, 3611)),
-    "read P-256 extended": Job(jobs.filled_card, jobs.reading, P256, False, Traffic(7, 102, 2003)),
-    "read RSA-2048 extended": Job(jobs.filled_card, jobs.reading, RSA2048, False, Traffic(7, 102, 3587)),
-    "verify PIN": Job(jobs.filled_card, jobs.verifying, P256, True, Traffic(2, 28, 23)),
-    "change PIN": Job(jobs.filled_card, jobs.changing, P256, True, Traffic(2, 36, 23)),
-    "unblock PIN": Job(blocked, jobs.unblocking, P256, True, Traffic(2, 36, 23)),
+    "read P-256 short": Job(card_states.filled_card, bare_jobs.reading, P256, True, Traffic(11, 101, 2011)),
+    "read RSA-2048 short": Job(card_states.filled_card, bare_jobs.reading, RSA2048, True, Traffic(19, 141, 3611)),
+    "read P-256 extended": Job(card_states.filled_card, bare_jobs.reading, P256, False, Traffic(7, 102, 2003)),
+    "read RSA-2048 extended": Job(card_states.filled_card, bare_jobs.reading, RSA2048, False, Traffic(7, 102, 3587)),
+    "verify PIN": Job(card_states.filled_card, bare_jobs.verifying, P256, True, Traffic(2, 28, 23)),
+    "change PIN": Job(card_states.filled_card, bare_jobs.changing, P256, True, Traffic(2, 36, 23)),
+    "unblock PIN": Job(blocked, bare_jobs.unblocking, P256, True, Traffic(2, 36, 23)),
 }
 INIT = {
     "P-256 short": (P256, True, 20 + 27),
@@ -128,7 +131,7 @@ def init_case(algorithm: Algorithm, short: bool) -> Case:
     name = algorithm.label
     keys = f"9a={name},9c={name},9d={name}:import,9e={name}"
     wanted = {int(slot): (int(algorithm), slot is not Slot.KEY_MANAGEMENT) for slot in ACTIVE_SLOTS}
-    return Case(jobs.PROFILE, keys, wanted, short=short)
+    return Case(card_states.PROFILE, keys, wanted, short=short)
 
 
 @pytest.mark.parametrize("through_vpcd", BOTH_WAYS)
@@ -136,7 +139,7 @@ def init_case(algorithm: Algorithm, short: bool) -> Case:
 def test_bare_jobs_cost_the_floor(name: str, through_vpcd: bool, request: pytest.FixtureRequest) -> None:
     job = JOBS[name]
     with wired(job.card(job.algorithm), request, through_vpcd) as wire:
-        run(job.program(), jobs.bare_executor(wire.connection, short=job.short))
+        run(job.program(), bare_jobs.bare_executor(wire.connection, short=job.short))
         assert wire.counts.traffic == job.cost
 
 
@@ -161,7 +164,7 @@ def test_card_init_costs_its_safety_and_no_more(
 
 def assert_as_many_blocks_as_measured(card: VirtualCard, algorithm: Algorithm) -> None:
     """Our certificates cost as many APDUs as those of the sizes that the public tools were measured with."""
-    measured = len(jobs.certified(algorithm).content)
+    measured = len(card_states.certified(algorithm).content)
     objects = json.loads(card.snapshot())["objects"]
     for slot in ACTIVE_SLOTS:
         answer = len(objects[f"{slot.certificate_tag:X}"]) // 2
@@ -220,12 +223,12 @@ def test_the_command_line_costs_what_its_library_does(pcscd: Pcscd, tmp_path: Pa
 
 @pytest.mark.pcscd
 def test_the_relay_counts_what_the_card_was_sent(pcscd: Pcscd) -> None:
-    card = CountedCard(jobs.filled_card(RSA2048))
+    card = CountedCard(card_states.filled_card(RSA2048))
     with CountingRelay(card, pcscd.port(READER)) as relay:
         pcscd.wait_for_card(READER, present=True)
         with pcsc.connect(READER) as connection:
-            executor = jobs.bare_executor(connection, short=True)
-            run(jobs.reading(), executor)
+            executor = bare_jobs.bare_executor(connection, short=True)
+            run(bare_jobs.reading(), executor)
             refused = run(bare.read(0x5FC10F), executor)
         assert refused == {}
         assert relay.traffic == card.traffic == Traffic(21, 141 + 15 + 11, 3611 + 21 + 2, 1)
