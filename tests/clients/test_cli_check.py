@@ -115,6 +115,36 @@ def test_a_card_by_the_letter_of_the_standard_is_set_up_with_a_given_key(tmp_pat
     assert desk.run("card", "check", "--with-pin", secrets="271828\n").code == 0
 
 
+def unnumbered(keys: str = "9a=p256") -> tuple[Desk, list[str], str]:
+    """A card without a serial number, the arguments that set it up, and what it is told on --secrets-fd."""
+    desk = Desk(only=VirtualCard("sp800-73-5", key_pool=POOL))
+    arguments = ["card", "init", "--keys", keys, "--management-key", "--keep-management-key", "--json"]
+    return desk, arguments, f"{SECRETS}{desk.cards['only'].profile.management_key.hex()}\n"
+
+
+def test_cards_without_a_number_never_share_a_secrets_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    kept = []
+    for _ in range(2):
+        desk, arguments, secrets = unnumbered()
+        ran = desk.run(*arguments, secrets=secrets)
+        assert ran.code == 0, ran.err
+        kept.append(Path(ran.json["secrets"]).name)
+        assert kept[-1] == f"{desk.run('card', 'show', '--json').json['identity']['guid']}.secrets"
+    assert len(set(kept)) == 2
+
+
+def test_an_interrupted_card_without_a_number_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    desk, arguments, secrets = unnumbered()
+    numbered = Path(desk.run(*arguments, secrets=secrets).json["secrets"])
+    numbered.rename(numbered.with_name("unnumbered.secrets"))
+    arguments[3] = "9a=p256,9e=p256"
+    ran = desk.run(*arguments, secrets=secrets)
+    assert ran.code == 0, ran.err
+    assert Path(ran.json["secrets"]) == numbered and numbered.exists()
+
+
 @pytest.mark.parametrize(
     ("keys", "code"),
     [

@@ -22,7 +22,7 @@ from .cards import Choice, OpenCard, card_options, the_cards
 from .files import read_bounded
 from .output import Progress, json_option, show_json
 from .secrets import AskedPins, SecretSource, secret_options
-from .secrets_file import default_path, open_journal
+from .secrets_file import default_path, open_journal, settle
 from .words import describe_step
 
 DEFAULT_KEYS = "9a=p256,9c=p256,9d=p256:import,9e=p256"
@@ -75,11 +75,12 @@ def command(
             progress=_Steps(shown),
         )
         shown.end()
+        kept = settle(journal.path, report.inventory.identity) if journal.path is not None else None
     if as_json:
         done = [describe_step(step) for step in report.done]
-        show_json({"done": done, "secrets": str(journal.path), **report.inventory.document()})
+        show_json({"done": done, "secrets": str(kept), **report.inventory.document()})
     elif report.done:
-        click.echo(f"The card is set up: {len(report.done)} steps. Its secrets are in {journal.path}: keep that file.")
+        click.echo(f"The card is set up: {len(report.done)} steps. Its secrets are in {kept}: keep that file.")
     else:
         click.echo("The card is set up already; nothing was changed.")
 

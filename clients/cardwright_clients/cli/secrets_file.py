@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm
@@ -25,11 +26,49 @@ class SecretsFileExposed(CardwrightError):
     default_advice = "Make it a plain file that only you can read (chmod 600), or give another."
 
 
+UNNUMBERED = "unnumbered"
+"""Name for a card that has no number yet: ``settle`` renames the file once the card has its GUID."""
+
+
 def default_path(identity: Identity) -> Path:
-    """Where the secrets of a card are kept unless told otherwise: below XDG_STATE_HOME."""
+    """Where the secrets of a card are kept unless told otherwise: below XDG_STATE_HOME, by serial number or GUID.
+
+    A card that got its GUID in a session that was interrupted is found under the name of the unnumbered one.
+    """
+    if identity.serial:
+        return _named(identity.serial)
+    if identity.guid is None:
+        return _named(UNNUMBERED)
+    path, begun = _named(str(identity.guid)), _named(UNNUMBERED)
+    if not path.exists() and begun.exists() and _recorded_guid(open_journal(begun).entries()) == identity.guid:
+        return begun
+    return path
+
+
+def settle(path: Path, identity: Identity) -> Path:
+    """Give the finished journal of an unnumbered card the card's GUID for a name. Raises JournalFailed."""
+    if path != _named(UNNUMBERED) or identity.guid is None:
+        return path
+    settled = _named(str(identity.guid))
+    try:
+        os.link(path, settled)  # never over another card's file
+        path.unlink()
+    except OSError as error:
+        raise JournalFailed(
+            f"The secrets file {path} could not be renamed to {settled.name}: {error.strerror}.",
+            effect="The card is set up; the file holds its secrets under the old name.",
+            advice="Rename the file by hand before another card is set up.",
+        ) from error
+    return settled
+
+
+def _named(name: str) -> Path:
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    name = identity.serial or (str(identity.guid) if identity.guid else "unnumbered")
     return Path(home) / "cardwright" / "cards" / f"{name}.secrets"
+
+
+def _recorded_guid(entries: tuple[Entry, ...]) -> UUID | None:
+    return next((entry.guid for entry in entries if entry.kind is Kind.CARD and entry.guid is not None), None)
 
 
 def open_journal(path: Path) -> FileJournal:
