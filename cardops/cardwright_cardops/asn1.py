@@ -34,7 +34,9 @@ def load(kind: type[T], der: bytes) -> T:
     try:
         value = kind.load(der, strict=True)
         _settle(value)
-    except (ValueError, TypeError, KeyError, OverflowError) as cause:
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as cause:
+        # asn1crypto: AttributeError on an EXTERNAL or EMBEDDED PDV where another type belongs, IndexError on an empty
+        # BIT STRING inside an OCTET STRING.
         raise MalformedAsn1(f"no {kind.__name__}: {str(cause).partition(chr(10))[0]}") from cause
     result: T = value
     return result

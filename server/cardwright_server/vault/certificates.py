@@ -51,6 +51,7 @@ _UNREADABLE = (
     UnsupportedAlgorithm,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
 )
 _CURVES = {"secp256r1": "p256", "secp384r1": "p384"}
 _USAGES = (
@@ -113,6 +114,8 @@ def _read(tbs: bytes, issuer: PublicKeyInfo) -> tuple[x509.Certificate, bytes]:
         raise VaultRefused("size", f"A TBSCertificate of {len(tbs)} octets is too large.")
     try:
         structure = asn1.load(asn1_x509.TbsCertificate, tbs)
+        if not 1 << 63 <= structure["serial_number"].native < 1 << 159:
+            raise VaultRefused("serial", "A serial number is positive and has 64 to 159 bits.")
         whole = signed_structure(tbs, signature_algorithm(issuer.algorithm))
         certificate = x509.load_der_x509_certificate(whole)
         extensions = certificate.extensions
@@ -141,8 +144,6 @@ def _check_frame(reading: _Reading, tbs: bytes) -> None:
         raise VaultRefused("issuer", "The issuer is not this CA's name.")
     if structure["issuer_unique_id"].native is not None or structure["subject_unique_id"].native is not None:
         raise VaultRefused("structure", "Unique identifiers are not signed.")
-    if not 64 <= certificate.serial_number.bit_length() < 160:
-        raise VaultRefused("serial", "A serial number has 64 to 159 bits.")
 
 
 def _check_validity(reading: _Reading, now: datetime, latest: datetime | None) -> None:

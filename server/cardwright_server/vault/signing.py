@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from .model import ContentKind
@@ -76,7 +78,7 @@ def _never_leaves() -> NoReturn:
 
 
 class VaultRSAKey(rsa.RSAPrivateKey):
-    """Signs PKCS #1 v1.5 with SHA-256, whatever padding and hash are asked for: the vault does nothing else."""
+    """Signs PKCS #1 v1.5 with SHA-256 and nothing else, as the vault does."""
 
     def __init__(self, public: rsa.RSAPublicKey, sign: Sign) -> None:
         self._public = public
@@ -90,6 +92,8 @@ class VaultRSAKey(rsa.RSAPrivateKey):
         return self._public
 
     def sign(self, data: Any, padding: Any, algorithm: Any) -> bytes:
+        if not isinstance(padding, PKCS1v15) or not isinstance(algorithm, hashes.SHA256):
+            raise UnsupportedAlgorithm("an RSA key of the vault signs PKCS #1 v1.5 with SHA-256")
         return self._sign(bytes(data))
 
     def decrypt(self, ciphertext: Any, padding: Any) -> bytes:
@@ -109,7 +113,7 @@ class VaultRSAKey(rsa.RSAPrivateKey):
 
 
 class VaultECKey(ec.EllipticCurvePrivateKey):
-    """Signs ECDSA with the hash of its curve, whatever hash is asked for."""
+    """Signs ECDSA with the hash of its curve: SHA-384 for P-384, else SHA-256."""
 
     def __init__(self, public: ec.EllipticCurvePublicKey, sign: Sign) -> None:
         self._public = public
@@ -127,6 +131,9 @@ class VaultECKey(ec.EllipticCurvePrivateKey):
         return self._public
 
     def sign(self, data: Any, signature_algorithm: Any) -> bytes:
+        wanted = hashes.SHA384 if self.curve.key_size == 384 else hashes.SHA256
+        if not isinstance(signature_algorithm, ec.ECDSA) or not isinstance(signature_algorithm.algorithm, wanted):
+            raise UnsupportedAlgorithm(f"this key of the vault signs ECDSA with {wanted.name}")
         return self._sign(bytes(data))
 
     def exchange(self, algorithm: Any, peer_public_key: Any) -> bytes:
