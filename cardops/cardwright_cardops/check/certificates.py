@@ -8,6 +8,7 @@ from uuid import UUID
 
 from asn1crypto import core
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -249,10 +250,14 @@ def _addresses(context: Context, container: Container, certificate: x509.Certifi
         context.report("CERT_CRLDP", container, "no http address for the CRL")
     if any(each.oid.dotted_string == NACI for each in extensions):
         context.report("CERT_NACI", container, "the extension is there")
-    algorithm = certificate.signature_hash_algorithm
-    weak = algorithm is None or algorithm.name not in SIGNATURE_HASHES
-    if weak and certificate.signature_algorithm_oid not in (SignatureAlgorithmOID.ED25519, SignatureAlgorithmOID.ED448):
-        context.report("CERT_SIGNATURE_WEAK", container, f"signed with {algorithm.name if algorithm else 'no hash'}")
+    try:
+        algorithm = certificate.signature_hash_algorithm
+        used = algorithm.name if algorithm else "no hash"
+    except UnsupportedAlgorithm:
+        used = "an unknown algorithm"
+    eddsa = certificate.signature_algorithm_oid in (SignatureAlgorithmOID.ED25519, SignatureAlgorithmOID.ED448)
+    if used not in SIGNATURE_HASHES and not eddsa:
+        context.report("CERT_SIGNATURE_WEAK", container, f"signed with {used}")
 
 
 def _is_http(name: x509.GeneralName) -> bool:

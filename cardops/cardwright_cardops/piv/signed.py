@@ -221,12 +221,23 @@ def verify(
     return seen, signer
 
 
+_UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+
+
 def find_signer(seen: SignedObject, certificates: Iterable[x509.Certificate] = ()) -> x509.Certificate | None:
-    """The certificate that the signer identifier means, from inside the object or from ``certificates``."""
+    """The certificate that the signer identifier means, from inside the object or from ``certificates``.
+
+    A certificate inside that cannot be read whole is no signer's.
+    """
     for der in seen.certificates:
         try:
             inside = x509.load_der_x509_certificate(der)
-        except ValueError:
+            inside.public_key()
+            _ = (inside.extensions, inside.subject, inside.issuer, inside.not_valid_after_utc)
+        except _UNREADABLE:
             continue
         if seen.names_signer(inside):
             return inside

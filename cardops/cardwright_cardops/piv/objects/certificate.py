@@ -20,7 +20,8 @@ _CERTIFICATE, _INFO, _MSCUID = 0x70, 0x71, 0x72
 _COMPRESSED = 0x01
 _GZIP, _ZLIB = 31, 15
 _UNREADABLE = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
 )  # fmt: skip
 
 
