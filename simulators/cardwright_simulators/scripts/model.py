@@ -266,7 +266,7 @@ def _texts(step: Step) -> Iterator[tuple[str, bool]]:
         elif name == "data" and isinstance(value, str):
             template(value)
             yield value, False
-        elif name == "same":
+        elif name in ("same", "objects"):
             yield from ((text, True) for text in value)
         elif name == "given":
             yield from ((text, True) for text in value.values())

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -81,7 +81,7 @@ def certified_key(tag: int, answer: bytes) -> PublicKey:
     try:
         row = containers.CONTAINERS[tag]
         key = CertificateObject.decode(containers.unwrap(tag, answer), row).x509(row).public_key()
-    except (CardwrightError, KeyError, ValueError) as error:
+    except (CardwrightError, UnsupportedAlgorithm, KeyError, ValueError) as error:
         raise Unfit(f"no certificate in {tag:X}") from error
     if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         raise Unfit(f"another kind of key in {tag:X}")

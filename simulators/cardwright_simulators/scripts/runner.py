@@ -10,7 +10,7 @@ from typing import Final
 
 from cardwright_cardops.check import CardData, Level, Severity, check
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.iso7816.apdu import MAX_EXTENDED_LE, MAX_SHORT_LE, CommandAPDU, ResponseAPDU
+from cardwright_cardops.iso7816.apdu import MAX_EXTENDED_LE, MAX_SHORT_DATA, MAX_SHORT_LE, CommandAPDU, ResponseAPDU
 from cardwright_cardops.iso7816.exchange import BrokenExchange, Exchange, Limits
 from cardwright_cardops.iso7816.status import SW
 from cardwright_cardops.piv import commands, containers
@@ -205,6 +205,8 @@ class _Run:
             case Question():
                 self._question(step)
             case Proof():
+                if step.of not in self._questions:
+                    raise ScriptMalformed(f"{self._script.name}: there is no question {step.of!r}")
                 proved = self._questions[step.of].proves(self._build(step.proof))
                 return "proved" if proved else "not proved", proved is not step.fails
             case Establish():
@@ -220,7 +222,7 @@ class _Run:
         return "done", True
 
     def _sent(self, step: Send) -> tuple[str, bool]:
-        command, raw = self._command(step.send)
+        command, raw = self._command(step.send, raw=step.raw)
         if step.raw:
             response = ResponseAPDU.parse(self._connection.transmit(raw))
         elif step.protected:
@@ -280,16 +282,18 @@ class _Run:
     def _build(self, text: str) -> bytes:
         return _parse(text).build(self._values)
 
-    def _command(self, text: str) -> tuple[CommandAPDU, bytes]:
+    def _command(self, text: str, *, raw: bool = False) -> tuple[CommandAPDU, bytes]:
         """The logical command of a text, and its octets as one APDU.
 
-        A text without ``( )`` behind the first four octets is the APDU as it stands.
+        A raw text without ``( )`` behind the first four octets is the APDU as it stands.
         """
         template = _parse(text)
         places = [number for number, item in enumerate(template.items) if isinstance(item, Group)]
         if not places:
             octets = template.build(self._values)
             le = octets[4] or MAX_SHORT_LE if len(octets) == 5 else 0
+            if not raw and len(octets) not in (4, 5):
+                raise ScriptMalformed(f"{self._script.name}: {text!r} is no header and Le")
             cla, ins, p1, p2 = octets[:4] if len(octets) in (4, 5) else bytes(4)
             return CommandAPDU(cla, ins, p1, p2, b"", le), octets
         at = places[0]
@@ -298,8 +302,8 @@ class _Run:
         assert isinstance(group, Group)
         data = Template(group.items).build(self._values)
         tail = Template(template.items[at + 1 :]).build(self._values)
-        if len(head) != 4 or len(tail) > 1:
-            raise ScriptMalformed(f"{self._script.name}: {text!r} is no header, ( data ) and Le")
+        if len(head) != 4 or len(tail) > 1 or (raw and len(data) > MAX_SHORT_DATA):
+            raise ScriptMalformed(f"{self._script.name}: {text!r} is no header, ( data ) and Le that fit one command")
         le = tail[0] or MAX_SHORT_LE if tail else 0
         cla, ins, p1, p2 = head
         command = CommandAPDU(cla, ins, p1, p2, data, le)
@@ -309,21 +313,40 @@ class _Run:
 
     def _let(self, step: Let) -> bytes:
         if step.encipher is not None:
-            return self._management_key().encrypt(self._build(step.encipher))
+            return self._management_key().encrypt(self._block(step.encipher))
         if step.decipher is not None:
-            return self._management_key().decrypt(self._build(step.decipher))
+            return self._management_key().decrypt(self._block(step.decipher))
         if step.altered is not None:
             value = self._build(step.altered)
+            if not value:
+                raise Unfit("nothing to alter")
             return value[:-1] + bytes((value[-1] ^ 1,))
         if step.point is not None:
-            return point(self._build(step.point)[0])
+            return point(self._octet(step.point))
         if step.be is None:
             raise ScriptMalformed(f"{self._script.name}: nothing is said about the value {step.let}")
         return self._build(step.be)
 
     def _management_key(self) -> ManagementKey:
-        algorithm = ManagementAlgorithm(self._build("<MANAGEMENT_ALGORITHM>")[0])
-        return ManagementKey(algorithm, Secret(self._build("<MANAGEMENT_KEY>")))
+        try:
+            algorithm = ManagementAlgorithm(self._octet("<MANAGEMENT_ALGORITHM>"))
+            return ManagementKey(algorithm, Secret(self._build("<MANAGEMENT_KEY>")))
+        except ValueError as error:
+            raise ScriptMalformed(f"{self._script.name}: the management key given is none: {error}") from error
+
+    def _block(self, text: str) -> bytes:
+        """One block of the management key's cipher."""
+        block = self._build(text)
+        if len(block) != self._management_key().algorithm.block_octets:
+            raise Unfit(f"{len(block)} octets are no block")
+        return block
+
+    def _octet(self, text: str) -> int:
+        """The one octet that ``text`` builds."""
+        octets = self._build(text)
+        if len(octets) != 1:
+            raise ScriptMalformed(f"{self._script.name}: {text!r} is not one octet")
+        return octets[0]
 
     def _go_over(self, step: Over) -> None:
         if self._connect is None:
@@ -332,9 +355,9 @@ class _Run:
         self._use(self._connect(Interface(step.over)))
 
     def _question(self, step: Question) -> None:
-        slot = self._build(step.slot)[0]
+        slot = self._octet(step.slot)
         if step.generated is not None and step.algorithm is not None:
-            key = generated_key(self._build(step.algorithm)[0], self._build(step.generated))
+            key = generated_key(self._octet(step.algorithm), self._build(step.generated))
         elif step.certificate is not None:
             key = certified_key(self._slot_tag(slot), self._build(step.certificate))
         else:
@@ -350,7 +373,10 @@ class _Run:
 
     def _establish(self, step: Establish) -> None:
         signer = None if step.signer is None else self._build(step.signer)
-        suite = SmSuite(self._build("<SM_SUITE>")[0])
+        try:
+            suite = SmSuite(self._octet("<SM_SUITE>"))
+        except ValueError as error:
+            raise ScriptMalformed(f"{self._script.name}: the cipher suite given is none: {error}") from error
         self._messaging = Messaging(suite, self._exchange, signer)
         self._values[step.establish] = self._messaging.session.card.guid
 
@@ -365,7 +391,7 @@ class _Run:
             response = self._follow(commands.get_data(row.tag))
             if response.sw == SW.OK:
                 objects[row.tag] = response.data
-        missing = [tag for tag in step.objects if int(tag, 16) not in objects]
+        missing = [tag for tag in step.objects if int.from_bytes(self._build(tag), "big") not in objects]
         if missing:
             return f"no object {missing[0]}", False
         report = check(CardData(objects), level=Level(step.judge), at=self._at)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cardwright_cardops.iso7816.exchange import BrokenExchange
 from cardwright_cardops.secret import Secret
-from cardwright_cardops.transport.connection import CardRemoved
+from cardwright_cardops.transport.connection import CardRemoved, Connection, Interface
 from cardwright_simulators.scripts import (
     Result,
     ScriptChangesCard,
@@ -18,8 +23,9 @@ from cardwright_simulators.scripts import (
     run_script,
 )
 from cardwright_simulators.scripts.template import parse as template
-from tests.support.conformance import SCRIPTS, secrets, stage
+from tests.support.conformance import SCRIPTS, features, secrets, stage
 from tests.support.conformance import run as run_there
+from tests.support.piv_card import AT
 from tests.support.scripted import ScriptedCard
 
 HEAD = '[[script]]\nname = "X"\ntitle = "a script"\n'
@@ -264,3 +270,70 @@ def test_results_show_no_value() -> None:
     for name, each in SCRIPTS.items():
         shown = repr(run_there(name, stage("secure-messaging", each.card))).lower()
         assert not [value for value in values if value in shown], name
+
+
+@pytest.mark.parametrize(
+    ("steps", "values"),
+    [
+        ('{proof = "00", of = "nothing"}', {}),
+        ('{let = "x", point = "1111"}', {}),
+        ('{let = "x"}', {}),
+        ('{question = "q", slot = "9A"}', {}),
+        ('{question = "q", slot = "07", certificate = "5300"}', {}),
+        ('{establish = "guid"}', {"SM_SUITE": b"\x11"}),
+        ('{let = "x", encipher = "00"}', {"MANAGEMENT_ALGORITHM": b"\x08", "MANAGEMENT_KEY": bytes(15)}),
+        ('{let = "x", encipher = "00"}', {"MANAGEMENT_ALGORITHM": b"\x09", "MANAGEMENT_KEY": bytes(16)}),
+        ('{protect = "00CB3FFF00", into = "w"}', {}),
+        ('{send = "00CB3F(5C00)00"}', {}),
+        ('{send = "00CB3FFF(5C00)0000"}', {}),
+        ('{send = "00CB3FFF035C010200"}', {}),
+        ('{send = "00DB3FFF(00*256)", raw = true}', {}),
+    ],
+)
+def test_what_only_shows_when_it_runs_is_malformed_too(steps: str, values: dict[str, Secret | bytes]) -> None:
+    with pytest.raises(ScriptMalformed):
+        run(steps, ScriptedCard([]), values)
+
+
+class Noisy:
+    """A connection that damages one answer: cut short, lengthened, emptied, or with an octet replaced."""
+
+    def __init__(self, connection: Connection, damage: Callable[[bytes], bytes], turn: int) -> None:
+        self._connection = connection
+        self._damage = damage
+        self._left = turn
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def transmit(self, command: bytes) -> bytes:
+        answer = self._connection.transmit(command)
+        self._left -= 1
+        return answer if self._left else self._damage(answer)
+
+
+@given(
+    st.sampled_from([name for name in SCRIPTS if name not in ("CE-090", "CE-099")]),
+    st.integers(1, 30),
+    st.integers(0, 300),
+    st.binary(max_size=3),
+    st.booleans(),
+)
+def test_damaged_answers_end_in_a_result_or_a_documented_error(
+    name: str, turn: int, at: int, new: bytes, keep_status: bool
+) -> None:
+    def damage(answer: bytes) -> bytes:
+        body, status = (answer[:-2], answer[-2:]) if keep_status else (answer, b"")
+        place = at % (len(body) + 1)
+        return body[:place] + new + body[place + 1 :] + status
+
+    place = stage("secure-messaging", SCRIPTS[name].card)
+
+    def reach(interface: Interface) -> Any:
+        return Noisy(place.connect(interface), damage, turn)
+
+    with contextlib.suppress(BrokenExchange):
+        run_script(
+            SCRIPTS[name], reach(Interface(SCRIPTS[name].interface)), secrets(place.profile), connect=reach,
+            features=features(place.profile), may_change=True, at=AT,
+        )  # fmt: skip
