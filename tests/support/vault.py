@@ -116,10 +116,11 @@ async def make_pki(
     clock: Clock,
     algorithm: SigningAlgorithm = SigningAlgorithm.P256,
     root: SigningAlgorithm = SigningAlgorithm.P384,
+    credential: Secret = PASSPHRASE,
 ) -> Pki:
     """Root and issuing CA, each certified; an OCSP key, a content signer and an audit key."""
     vault = LocalVault(core)
-    pki = Pki(core, vault, vault.admin(PASSPHRASE), clock)
+    pki = Pki(core, vault, vault.admin(credential), clock)
     await pki.key("root", KeyRole.ROOT, root, CERTIFICATES)
     await pki.key("cards", KeyRole.ISSUING, algorithm, ISSUING)
     await pki.key("ocsp", KeyRole.OCSP)

@@ -21,11 +21,13 @@ from cardwright_cardops.secret import Secret
 from . import messages as m
 from .administration import administer, restore
 from .audit_log import verify
+from .backend import Backend
 from .client import AdminClient, VaultClient
 from .core import VaultCore
 from .document import AUDIT_FOLDER, Derivation
 from .files import write_whole
 from .hardening import harden
+from .hsm import HsmBackend, HsmToken
 from .launch import READY
 from .model import KeyRole, MasterPurpose, SigningAlgorithm
 from .names import name_from_text
@@ -47,6 +49,25 @@ sockets_option = click.option(
 credential_option = click.option(
     "--credential-fd", type=int, help="Read the passphrase or PIN from this descriptor instead of asking for it."
 )
+hsm_options = (
+    click.option("--hsm-module", type=click.Path(path_type=Path), help="PKCS#11 module of the HSM."),
+    click.option("--hsm-token", help="Label of the HSM's token."),
+)
+
+
+def with_hsm(command: Callable[..., None]) -> Callable[..., None]:
+    """The two options that choose an HSM instead of the software vault."""
+    for option in hsm_options:
+        command = option(command)
+    return command
+
+
+def _backend(module: Path | None, token: str | None, memory: int | None = None) -> Backend:
+    if (module is None) is not (token is None):
+        raise click.UsageError("--hsm-module and --hsm-token go together.")
+    if module is not None and token is not None:
+        return HsmBackend(HsmToken(module, token))
+    return SoftwareBackend() if memory is None else SoftwareBackend(Derivation(bytes(16), memory=memory))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,13 +92,18 @@ def _credential(descriptor: int | None, prompt: str, *, twice: bool = False) -> 
 @main.command()
 @directory_option
 @credential_option
+@with_hsm
 @click.option("--memory", default=256 * 1024, show_default=True, help="Memory of Argon2id in KiB.")
-def init(directory: Path, credential_fd: int | None, memory: int) -> None:
-    """Make a new software vault."""
-    credential = _credential(credential_fd, "New passphrase", twice=True)
-    backend = SoftwareBackend(Derivation(bytes(16), memory=memory))
-    VaultCore.create(directory, backend, credential.reveal()).close()
-    click.echo(f"A new vault is in {directory}. Without its passphrase, or a backup and its passphrase, it is lost.")
+def init(
+    directory: Path, credential_fd: int | None, memory: int, hsm_module: Path | None, hsm_token: str | None
+) -> None:
+    """Make a new vault: in a file, or in an HSM whose token and user PIN are there already."""
+    prompt = "New passphrase" if hsm_module is None else "User PIN of the HSM"
+    credential = _credential(credential_fd, prompt, twice=hsm_module is None)
+    VaultCore.create(directory, _backend(hsm_module, hsm_token, memory), credential.reveal()).close()
+    click.echo(f"A new vault is in {directory}.")
+    if hsm_module is None:
+        click.echo("Without its passphrase, or a backup and the backup's passphrase, it is lost.")
 
 
 @main.command()
@@ -86,15 +112,18 @@ def init(directory: Path, credential_fd: int | None, memory: int) -> None:
 @credential_option
 @click.option("--client-uid", type=int, multiple=True, help="Another user id that may use the vault.")
 @click.option("--end-with-stdin", is_flag=True, help="End when standard input does.")
+@with_hsm
 def run(
     directory: Path,
     sockets: Path,
     credential_fd: int | None,
     client_uid: tuple[int, ...],
     end_with_stdin: bool,
+    hsm_module: Path | None,
+    hsm_token: str | None,
 ) -> None:
     """Serve a vault, locked unless a passphrase comes through a descriptor."""
-    core = VaultCore(directory, SoftwareBackend())
+    core = VaultCore(directory, _backend(hsm_module, hsm_token))
     if credential_fd is not None:
         administer(core, m.Unlock(_credential(credential_fd, "").reveal()))
     asyncio.run(_serve(VaultService(core, clients=client_uid), sockets, end_with_stdin))

@@ -58,6 +58,7 @@ class VaultCore:
         self.backend = backend
         self.document: Document | None = None
         self.challenges = Challenges()
+        self._closed = False
         self._held = Held(directory)
         try:
             self.file = KeyFile.read(read_bounded(directory / KEY_FILE, MAX_KEY_FILE))
@@ -103,7 +104,10 @@ class VaultCore:
         return core
 
     def close(self) -> None:
-        """Lock, and give the directory free."""
+        """Lock, and give the directory free; again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         self.lock()
         self.log.close()
         self._held.close()
@@ -151,6 +155,9 @@ class VaultCore:
         except (VaultRefused, VaultQuota) as refusal:
             return self._refused(act, refusal)
         except CardwrightError as error:
+            if isinstance(error, VaultLocked):
+                # An HSM that does not take its PIN any more.
+                self.lock()
             if isinstance(error, VaultError):
                 return error, b""
             return self._refused(act, VaultRefused("request", error.message))
