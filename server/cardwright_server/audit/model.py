@@ -63,6 +63,8 @@ class AuditEntry:
     outcome: Outcome = Outcome.DONE
     facts: Mapping[str, Fact] = field(default_factory=dict)
     personal: Mapping[str, str] = field(default_factory=dict, repr=False)
+    about: UUID | None = None
+    """The person whom ``personal`` is about, if not the target itself: whose erasure takes it along."""
     correlation: UUID | None = None
     session: UUID | None = None
 

@@ -34,6 +34,7 @@ def rows_of(entry: AuditEntry, now: datetime) -> tuple[dict[str, Any], dict[str,
             "org": entry.org,
             "created_at": now,
             "person": entry.who.person,
+            "about": entry.about or (entry.target.id if entry.target.kind == "person" else None),
             "key": key,
             "detail": text,
         }

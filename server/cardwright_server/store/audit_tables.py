@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Text, UniqueConstraint, Uuid
 
-from .columns import Document, UtcTime
+from .columns import Document
 from .retention import Retention
 from .tables import bare_table, moment, table
 
@@ -45,9 +45,11 @@ audit_detail = table(
     "audit_detail",
     # The row's id is the entry's. Without key and detail the commitment says nothing any more.
     Column("person", Uuid),
+    Column("about", Uuid),
     Column("key", LargeBinary(32), nullable=False),
     Column("detail", Text, nullable=False),
     Index("ix_audit_detail_person", "person"),
+    Index("ix_audit_detail_about", "about"),
     Index("ix_audit_detail_created_at", "created_at"),
     retention=Retention.PERSONAL_DETAIL,
     counts_from="created_at",
@@ -58,13 +60,13 @@ audit_block = bare_table(
     "audit",
     "audit_block",
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("sealed_at", UtcTime, nullable=False),
+    Column("epoch", Integer, nullable=False),
     Column("previous", LargeBinary(32), nullable=False),
+    Column("root", LargeBinary(32), nullable=False),
     Column("entries", Integer, nullable=False),
-    Column("entries_hash", LargeBinary(32), nullable=False),
-    Column("hash", LargeBinary(32), nullable=False),
-    Column("signer", String(100), nullable=False),
-    Column("signature", LargeBinary, nullable=False),
-    moment("anchored_at"),
+    moment("prepared_at", nullable=False),
+    # NULL between the commit that fixes what is in the block and the one that keeps its signature.
+    Column("signed", LargeBinary),
+    Column("signature", LargeBinary),
     retention=Retention.PERMANENT,
 )

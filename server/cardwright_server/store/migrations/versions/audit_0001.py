@@ -16,14 +16,13 @@ def upgrade() -> None:
     op.create_table(
         "audit_block",
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("sealed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("previous", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("root", sa.LargeBinary(length=32), nullable=False),
         sa.Column("entries", sa.Integer(), nullable=False),
-        sa.Column("entries_hash", sa.LargeBinary(length=32), nullable=False),
-        sa.Column("hash", sa.LargeBinary(length=32), nullable=False),
-        sa.Column("signer", sa.String(length=100), nullable=False),
-        sa.Column("signature", sa.LargeBinary(), nullable=False),
-        sa.Column("anchored_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("prepared_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("signed", sa.LargeBinary(), nullable=True),
+        sa.Column("signature", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_audit_block")),
     )
     op.create_table(
@@ -32,11 +31,13 @@ def upgrade() -> None:
         sa.Column("org", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("person", sa.Uuid(), nullable=True),
+        sa.Column("about", sa.Uuid(), nullable=True),
         sa.Column("key", sa.LargeBinary(length=32), nullable=False),
         sa.Column("detail", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_detail")),
     )
     with op.batch_alter_table("audit_detail", schema=None) as batch_op:
+        batch_op.create_index("ix_audit_detail_about", ["about"], unique=False)
         batch_op.create_index("ix_audit_detail_created_at", ["created_at"], unique=False)
         batch_op.create_index("ix_audit_detail_person", ["person"], unique=False)
 
@@ -88,6 +89,7 @@ def downgrade() -> None:
     with op.batch_alter_table("audit_detail", schema=None) as batch_op:
         batch_op.drop_index("ix_audit_detail_person")
         batch_op.drop_index("ix_audit_detail_created_at")
+        batch_op.drop_index("ix_audit_detail_about")
 
     op.drop_table("audit_detail")
     op.drop_table("audit_block")
