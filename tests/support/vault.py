@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -50,13 +51,13 @@ ISSUING = (
 class Clock:
     """A clock that stands still until it is told."""
 
-    now: float = field(default_factory=lambda: datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp())
+    now: float = field(default_factory=lambda: float(int(time.time())))
 
     def __call__(self) -> float:
         return self.now
 
     @property
-    def time(self) -> datetime:
+    def moment(self) -> datetime:
         """The same as an aware time."""
         return datetime.fromtimestamp(self.now, UTC)
 
@@ -187,8 +188,8 @@ async def ca_tbs(pki: Pki, name: str, *, path_length: int | None, days: int = 36
         .subject_name(subject(name))
         .issuer_name(subject("root"))
         .serial_number((1 << 100) + len(name))
-        .not_valid_before(pki.clock.time)
-        .not_valid_after(pki.clock.time + timedelta(days=days))
+        .not_valid_before(pki.clock.moment)
+        .not_valid_after(pki.clock.moment + timedelta(days=days))
         .public_key(public_of(info))
         .add_extension(usage("key_cert_sign", "crl_sign"), critical=True)
         .add_extension(x509.BasicConstraints(True, path_length), critical=True)
@@ -247,7 +248,7 @@ def leaf(pki: Pki, key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey, **changes:
     ca = pki.certificates["cards"].public_key()
     assert isinstance(ca, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
     values: dict[str, Any] = {
-        "begin": pki.clock.time,
+        "begin": pki.clock.moment,
         "authority": x509.AuthorityKeyIdentifier.from_issuer_public_key(ca),
         "subject_key": x509.SubjectKeyIdentifier.from_public_key(key),
         "extensions": (

@@ -124,8 +124,8 @@ def _read(tbs: bytes, issuer: PublicKeyInfo) -> tuple[x509.Certificate, bytes]:
         key = certificate.public_key()
         if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki:
             raise VaultRefused("public-key", "The public key is not in its DER form.")
-        for name in (certificate.subject, certificate.issuer):
-            _ = list(name)
+        # Read now what is read lazily: a damaged value must not come up later.
+        _ = (certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
     except _UNREADABLE as cause:
         raise VaultRefused("structure", "This is no DER TBSCertificate for this CA.") from cause
     if certificate.tbs_certificate_bytes != tbs:

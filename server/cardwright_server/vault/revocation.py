@@ -34,6 +34,17 @@ _ENTRY_EXTENSIONS = {"2.5.29.21", "2.5.29.24"}
 _NONCE = "1.3.6.1.5.5.7.48.1.2"
 _MAX_NONCE = 128
 _HASHES = ("sha1", "sha256", "sha384")
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+)
 _BACK = 3600.0
 _AHEAD = 300.0
 
@@ -53,16 +64,16 @@ def check_crl(tbs: bytes, issuer: PublicKeyInfo, now: datetime) -> int:
             raise VaultRefused("structure", "This is no DER TBSCertList for this CA.")
         number = extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         authority = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        begin, end, name = crl.last_update_utc, crl.next_update_utc, crl.issuer.public_bytes()
     except x509.ExtensionNotFound as cause:
         raise VaultRefused("extension", "CRL number and authority key identifier are needed.") from cause
-    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm, x509.DuplicateExtension) as cause:
+    except _UNREADABLE as cause:
         raise VaultRefused("structure", "This is no DER TBSCertList for this CA.") from cause
-    if crl.issuer.public_bytes() != issuer.subject:
+    if name != issuer.subject:
         raise VaultRefused("issuer", "The issuer is not this CA's name.")
     if authority.key_identifier != key_id(issuer.public_key) or authority.authority_cert_issuer is not None:
         raise VaultRefused("key-id", "The authority key identifier is not this CA's.")
     _check_crl_extensions(extensions, entries)
-    begin, end = crl.last_update_utc, crl.next_update_utc
     require_window("thisUpdate", begin, now, back_seconds=_BACK, ahead_seconds=_AHEAD)
     if end is None or not begin < end <= begin + timedelta(days=MAX_CRL_DAYS):
         raise VaultRefused("validity", f"A CRL is good for {MAX_CRL_DAYS} days at most.")
@@ -98,7 +109,7 @@ def check_response(tbs: bytes, responder: PublicKeyInfo, cas: Iterable[PublicKey
             _check_answer(answer, authorities, now)
         extensions = list(data["response_extensions"]) if data["response_extensions"].native is not None else []
         _check_response_extensions(extensions)
-    except (asn1.MalformedAsn1, ValueError, TypeError, KeyError, OverflowError) as cause:
+    except (asn1.MalformedAsn1, ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError) as cause:
         raise VaultRefused("structure", "This is no DER ResponseData.") from cause
     require_window("producedAt", produced, now, back_seconds=_BACK, ahead_seconds=_AHEAD)
     if not 1 <= len(answers) <= MAX_RESPONSES:
@@ -111,7 +122,7 @@ def _check_responder(data: asn1_ocsp.ResponseData, responder: PublicKeyInfo) -> 
     if identifier.name == "by_key":
         fits = identifier.chosen.native == key_id(responder.public_key)
     else:
-        fits = identifier.chosen.dump() == responder.subject
+        fits = identifier.chosen.untag().dump() == responder.subject
     if not fits or data["version"].native != "v1":
         raise VaultRefused("responder", "The responder is not this key.")
 

@@ -99,8 +99,8 @@ WRONG: dict[str, tuple[str, Callable[[Pki], dict[str, Any]]]] = {
     "subject of the content signer": ("holder", lambda pki: {"subject": subject("content")}),
     "no name at all": ("alternative-name", lambda pki: {"subject": x509.Name([]), "extensions": ()}),
     "short serial": ("serial", lambda pki: {"serial": (1 << 63) - 1}),
-    "begins long ago": ("time", lambda pki: {"begin": pki.clock.time - 2 * DAY}),
-    "begins later": ("time", lambda pki: {"begin": pki.clock.time + DAY}),
+    "begins long ago": ("time", lambda pki: {"begin": pki.clock.moment - 2 * DAY}),
+    "begins later": ("time", lambda pki: {"begin": pki.clock.moment + DAY}),
     "too long": ("validity", lambda pki: {"days": 1097}),
     "RSA-1024": ("public-key", lambda pki: {"key": rsa.generate_private_key(65537, 1024).public_key()}),
     "exponent 3": ("public-key", lambda pki: {"key": rsa.generate_private_key(3, 2048).public_key()}),
@@ -312,7 +312,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[bytes, Cal
 
     def signs(content: bytes) -> bool:
         try:
-            check_certificate(content, keys["cards"], rule, keys, clock.time, None)
+            check_certificate(content, keys["cards"], rule, keys, clock.moment, None)
         except VaultRefused:
             return False
         return True
