@@ -19,6 +19,7 @@ import msgspec
 
 from .errors import VaultDamaged
 from .files import read_bounded, sync_directory, write_all, write_whole
+from .messages import UNREADABLE
 from .quotas import Counters
 
 SEGMENT_SIZE: Final = 8 * 1024 * 1024
@@ -63,7 +64,7 @@ def entries_of(content: bytes, previous: str | None = None) -> Iterator[tuple[En
     for line in content.splitlines():
         try:
             entry = msgspec.json.decode(line, type=Entry)
-        except msgspec.MsgspecError as cause:
+        except UNREADABLE as cause:
             raise VaultDamaged(f"The vault's audit is damaged after entry {number}.") from cause
         if (number and entry.number != number + 1) or previous not in (None, entry.previous):
             raise VaultDamaged(f"The vault's audit was changed at entry {entry.number}.")

@@ -68,7 +68,7 @@ class Line:
             raise error_of(reply.fault)
         try:
             return msgspec.msgpack.decode(reply.body, type=message.answer)
-        except msgspec.MsgspecError:
+        except m.UNREADABLE:
             raise VaultUnavailable("The vault answered with something that cannot be read.") from None
 
     async def close(self) -> None:
@@ -106,7 +106,7 @@ class Line:
                 future = self._waiting.get(reply.id)
                 if future is not None and not future.done():
                     future.set_result(reply)
-        except (EOFError, OSError, ValueError, msgspec.MsgspecError):
+        except (EOFError, OSError, *m.UNREADABLE):
             pass
         finally:
             self._writer = None

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from .errors import VaultDamaged
-from .messages import Limit
+from .messages import UNREADABLE, Limit
 from .model import KeyRole, MasterPurpose, PublicKeyInfo
 from .profiles import DEFAULT_RULES, CertificateRule
 from .quotas import DEFAULT_LIMITS
@@ -98,7 +98,7 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """Raises VaultDamaged."""
         try:
             return msgspec.msgpack.decode(content, type=cls)
-        except msgspec.MsgspecError as cause:
+        except UNREADABLE as cause:
             raise VaultDamaged("The key file is damaged, or is none.") from cause
 
     def encode(self) -> bytes:
@@ -110,7 +110,7 @@ def read_document(content: bytes) -> Document:
     """Raises VaultDamaged."""
     try:
         return msgspec.msgpack.decode(content, type=Document)
-    except msgspec.MsgspecError as cause:
+    except UNREADABLE as cause:
         raise VaultDamaged("The key file holds something that this version cannot read.") from cause
 
 

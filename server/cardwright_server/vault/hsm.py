@@ -37,6 +37,7 @@ from .hsm_messages import (
     Open,
     Sign,
 )
+from .messages import UNREADABLE
 from .model import SigningAlgorithm
 
 _ID: Final = 16
@@ -220,7 +221,7 @@ class HsmBackend:
             self._pipe.send_bytes(msgspec.msgpack.encode(request))
             if self._pipe.poll(seconds):
                 return msgspec.msgpack.decode(self._pipe.recv_bytes(MAX_REPLY), type=HsmReply)
-        except (EOFError, OSError, msgspec.MsgspecError):
+        except (EOFError, OSError, *UNREADABLE):
             # As for a module that does not answer in time: its process is of no use any more.
             pass
         self._stop()

@@ -39,6 +39,9 @@ from .model import (
 )
 from .profiles import CertificateRule
 
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What msgspec raises for octets that are no message: also UnicodeDecodeError, and for deep nesting RecursionError."""
+
 MAX_FRAME = 9 * 1024 * 1024
 MAX_COMMITS = 1000
 

@@ -159,7 +159,7 @@ class VaultService:
                 await room.acquire()
                 try:
                     envelope = _decode(await read_frame(reader))
-                except (EOFError, OSError, ValueError, msgspec.MsgspecError):
+                except (EOFError, OSError, *m.UNREADABLE):
                     # A peer that goes away or breaks the protocol loses its connection, and nobody else's.
                     return
                 group.create_task(self._answer(envelope, writer, writing, decode, room))
@@ -191,7 +191,7 @@ class VaultService:
     async def _carry_out(self, body: msgspec.Raw, decode: Callable[[msgspec.Raw], m.Message]) -> object:
         try:
             message = decode(body)
-        except (msgspec.MsgspecError, ValueError):
+        except m.UNREADABLE:
             # The text of msgspec's error could quote what was sent.
             return VaultRefused("request", "The vault does not know this request, or a field of it is out of bounds.")
         job = _Job(message, asyncio.get_running_loop().create_future())
