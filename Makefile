@@ -27,7 +27,7 @@ test: setup  ## lint, types, then the whole test suite
 	@status=0; \
 	.venv/bin/ruff check . || status=1; \
 	.venv/bin/mypy || status=1; \
-	$(PY) -m pytest -n auto --dist loadgroup --durations=10 $(PYTEST_ARGS) || status=1; \
+	$(PY) -m pytest -n auto --dist worksteal --durations=10 $(PYTEST_ARGS) || status=1; \
 	exit $$status
 
 lint: setup typecheck  ## ruff, then mypy

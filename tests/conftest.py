@@ -21,14 +21,6 @@ settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests marked ``pcscd`` into one xdist group: the socket's path is fixed, so one worker has it."""
-    for item in items:
-        if item.get_closest_marker("pcscd") is not None:
-            item.add_marker(pytest.mark.xdist_group("pcscd"))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the published vectors, card images and tables, which are not part of this repository.

@@ -28,7 +28,6 @@ from tests.support.strangers import (
 
 pytestmark = [
     pytest.mark.pcscd,
-    pytest.mark.xdist_group("pcscd"),
     pytest.mark.filterwarnings("ignore:Deprecated. use x509.Name:DeprecationWarning"),
 ]
 

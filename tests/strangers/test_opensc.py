@@ -29,7 +29,7 @@ from tests.support.strangers import (
     ours,
 )
 
-pytestmark = [pytest.mark.pcscd, pytest.mark.xdist_group("pcscd")]
+pytestmark = [pytest.mark.pcscd]
 
 PROFILES = ["yubikey-5.4", "sp800-73-5", "secure-messaging", "pivapplet"]
 SLOTS = {"01": Slot.AUTHENTICATION, "02": Slot.SIGNATURE, "03": Slot.KEY_MANAGEMENT, "04": Slot.CARD_AUTHENTICATION}

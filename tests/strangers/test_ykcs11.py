@@ -32,7 +32,6 @@ from tests.support.strangers import (
 
 pytestmark = [
     pytest.mark.pcscd,
-    pytest.mark.xdist_group("pcscd"),
     # The module gives its placeholder certificates the serial number 0.
     pytest.mark.filterwarnings("ignore:Parsed a serial number"),
 ]

@@ -14,7 +14,6 @@ from tests.support.strangers import FACTORY_KEY, PIN, Seat, Seats, ToolFailed, T
 
 pytestmark = [
     pytest.mark.pcscd,
-    pytest.mark.xdist_group("pcscd"),
     pytest.mark.filterwarnings("ignore:Deprecated. use x509.Name:DeprecationWarning"),
 ]
 

@@ -24,7 +24,7 @@ from cardwright_simulators.card import KeyUse, Verify, VirtualCard, Write
 from cardwright_simulators.card.attestation import root_pem
 from tests.support.strangers import PIN, PUK, Seat, Seats, ToolFailed, Tools, management_key, ours
 
-pytestmark = [pytest.mark.pcscd, pytest.mark.xdist_group("pcscd")]
+pytestmark = [pytest.mark.pcscd]
 
 NEW_KEY = "A1A2A3A4A5A6A7A8B1B2B3B4B5B6B7B8C1C2C3C4C5C6C7C8"
 ALGORITHMS = {

@@ -44,7 +44,6 @@ from tests.support.virtual import NEW_PIN, NEW_PUK, PIN, POOL, PUK
 
 pytestmark = [
     pytest.mark.pcscd,
-    pytest.mark.xdist_group("pcscd"),
     # ykcs11 gives its placeholder certificates the serial number 0.
     pytest.mark.filterwarnings("ignore:Parsed a serial number"),
 ]

@@ -32,7 +32,7 @@ from cardwright_cardops.transport.pcsc_errors import (
 from tests.support.cards import ATR_T0, ATR_T1, HangingCard, SmallCard
 from tests.support.pcscd import Pcscd
 
-pytestmark = [pytest.mark.pcscd, pytest.mark.xdist_group("pcscd")]
+pytestmark = [pytest.mark.pcscd]
 
 SELECT = bytes.fromhex("00A4040005A000000308")
 GET_DATA = bytes.fromhex("00CB3FFF055C035FC10200")

@@ -18,7 +18,7 @@ from cardwright_cardops.transport.watcher import (
 from tests.support.cards import ATR_T0, ATR_T1, SmallCard
 from tests.support.pcscd import Pcscd
 
-pytestmark = [pytest.mark.pcscd, pytest.mark.xdist_group("pcscd")]
+pytestmark = [pytest.mark.pcscd]
 
 
 def take(watcher: Watcher, count: int) -> list[Event]:

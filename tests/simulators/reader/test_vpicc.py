@@ -161,7 +161,6 @@ def test_quick_acknowledgement_is_asked_for_before_every_receive() -> None:
 
 
 @pytest.mark.pcscd
-@pytest.mark.xdist_group("pcscd")
 def test_four_cards_at_once_in_a_real_pcscd(pcscd: Pcscd) -> None:
     cards = [SmallCard({0xCB: bytes((number,)) * 9 + b"\x90\x00"}) for number in range(4)]
     names = [pcscd.insert(card) for card in cards]
@@ -184,7 +183,6 @@ def test_four_cards_at_once_in_a_real_pcscd(pcscd: Pcscd) -> None:
 
 
 @pytest.mark.pcscd
-@pytest.mark.xdist_group("pcscd")
 def test_faults_through_a_real_pcscd(pcscd: Pcscd) -> None:
     card = SmallCard()
     reader = pcscd.insert(FaultyCard(card, "apdu=2:lost,apdu=3:corrupt"))
@@ -199,7 +197,6 @@ def test_faults_through_a_real_pcscd(pcscd: Pcscd) -> None:
 
 
 @pytest.mark.pcscd
-@pytest.mark.xdist_group("pcscd")
 def test_a_fault_that_pulls_the_card_out_of_a_real_pcscd(pcscd: Pcscd) -> None:
     card = SmallCard()
     reader = pcscd.insert(FaultyCard(card, "apdu=2:remove"))

@@ -11,7 +11,7 @@ from tests.support.conformance import SCRIPTS, Stage, features, secrets, stage
 from tests.support.pcscd import Pcscd
 from tests.support.piv_card import AT
 
-pytestmark = [pytest.mark.pcscd, pytest.mark.xdist_group("pcscd")]
+pytestmark = [pytest.mark.pcscd]
 
 
 def run_through(pcscd: Pcscd, place: Stage, script: str, reach: Connect | None = None) -> Result:
