@@ -191,6 +191,10 @@ class PeopleService:
             raise NoSuchPerson("there is no such person")
         return found
 
+    async def add_first(self, unit: Unit, principal: Principal, *, login: str, display_name: str, mail: str) -> UUID:
+        """Add a person for the first credential, which has authorized that itself. Raises as ``create_person``."""
+        return (await self._insert(unit, principal, login, display_name, mail, {}, EMBEDDED, "", "")).id
+
     async def by_login(self, unit: Unit, org: UUID, login: str) -> Person | None:
         """A person by login, in whatever case and width it was typed. Raises BadName."""
         return await store.person_by_login(unit, org, folded_login(login))

@@ -1,0 +1,222 @@
+"""What persons prove themselves with later: questions and answers, passwords that operators hand over, locks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.secret import Secret
+
+from ..audit.model import AuditEntry, Fact, Target
+from ..machine import Actor
+from ..notify.model import DomainEvent
+from ..people.service import PeopleService
+from ..store.unit import Unit
+from . import answers, counters, store
+from .authorize import Authorize, CallTarget
+from .errors import MethodNotOffered
+from .hashing import Hasher
+from .machine import MethodEvent
+from .matrix import Call
+from .methods import folded_password, new_password
+from .model import Method
+from .principal import Principal
+
+INITIAL = timedelta(days=30)
+EMERGENCY = timedelta(minutes=10)
+MOST_QUESTIONS = 10
+LONGEST_QUESTION = 300
+
+
+class BadQuestion(CardwrightError):
+    """A list of questions that cannot be asked."""
+
+    code = "BAD_QUESTION"
+    default_effect = "The questions are as they were."
+    default_advice = "Correct the questions."
+
+
+class QuestionsChanged(CardwrightError):
+    """The answers are not to the questions that are asked now."""
+
+    code = "QUESTIONS_CHANGED"
+    default_effect = "No answer was changed."
+    default_advice = "Read the questions again, and answer all of them."
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that everyone of an organization answers."""
+
+    id: UUID
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A password to be handed over, made before the transaction that keeps its hash. Shown once, kept nowhere."""
+
+    text: str = field(repr=False)
+    hash: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedAnswers:
+    """Answers with their hashes, made before the transaction that keeps these."""
+
+    texts: Mapping[UUID, str] = field(repr=False)
+    hashes: Mapping[UUID, str] = field(repr=False)
+
+
+class EnrolmentService:
+    """Sets and resets what methods compare with. Hashing is slow: ``prepare_*`` first, then the unit."""
+
+    def __init__(self, authorize: Authorize, people: PeopleService, hasher: Hasher) -> None:
+        self._authorize = authorize
+        self._people = people
+        self._hasher = hasher
+
+    async def set_questions(self, unit: Unit, principal: Principal, texts: Sequence[str]) -> list[Question]:
+        """Ask exactly these, in this order; a question that stays keeps its answers.
+
+        Who has not answered all of them must answer again before the method counts. Raises AuthorizationError,
+        BadQuestion.
+        """
+        await self._authorize(unit, principal, Call("AuthenticationService.SetQuestions"), CallTarget(principal.org))
+        forms = [answers.normalized(text) for text in texts]
+        if len(texts) > MOST_QUESTIONS or len(set(forms)) != len(forms):
+            raise BadQuestion(f"at most {MOST_QUESTIONS} questions, each once")
+        if any(len(form) < answers.SHORTEST for form in forms) or any(len(text) > LONGEST_QUESTION for text in texts):
+            raise BadQuestion(f"a question has {answers.SHORTEST} to {LONGEST_QUESTION} characters")
+        known = {row.text: row.id for row in await store.questions(unit, principal.org)}
+        await store.retire_questions(unit, principal.org, [known[text] for text in texts if text in known])
+        for place, text in enumerate(texts):
+            if text in known:
+                await store.place_question(unit, known[text], place)
+            else:
+                await store.insert_question(unit, principal.org, text, place)
+        target = Target("organization", principal.org)
+        facts: dict[str, Fact] = {"questions": len(texts)}
+        unit.audit(AuditEntry(principal.org, principal.who, "authentication.questions-set", target, facts=facts))
+        return await self._questions(unit, principal.org)
+
+    async def questions(self, unit: Unit, principal: Principal) -> list[Question]:
+        """What is asked, in order. Everyone's are the same, so a caller who proved nothing may know them."""
+        await self._authorize(unit, principal, Call("AuthenticationService.Methods"), CallTarget(principal.org))
+        return await self._questions(unit, principal.org)
+
+    async def prepare_answers(self, texts: Mapping[UUID, str]) -> PreparedAnswers:
+        """Hash answers. Raises MethodNotOffered for more than anyone is asked."""
+        if len(texts) > MOST_QUESTIONS:
+            raise MethodNotOffered("nobody is asked so many questions")
+        hashes = {question: await self._hasher.hash(answers.secret_of(text)) for question, text in texts.items()}
+        return PreparedAnswers(texts, hashes)
+
+    async def set_answers(self, unit: Unit, principal: Principal, person: UUID, prepared: PreparedAnswers) -> None:
+        """Replace all answers of the caller. Where there are none yet, methods other than the card will do as well.
+
+        Raises AuthorizationError, QuestionsChanged, BadAnswer.
+        """
+        target = CallTarget(principal.org, person)
+        asked = await self._questions(unit, principal.org)
+        held = await store.answers(unit, principal.org, person)
+        complete = bool(asked) and all(question.id in held for question in asked)
+        call = Call("AuthenticationService.SetAnswers" if complete else "AuthenticationService.SetAnswers/first")
+        await self._authorize(unit, principal, call, target)
+        if prepared.texts.keys() != {question.id for question in asked} or not asked:
+            raise QuestionsChanged("these are not the questions that are asked")
+        holder = await self._people.person(unit, principal.org, person)
+        ordered = [prepared.texts[question.id] for question in asked]
+        answers.check([question.text for question in asked], ordered, (holder.login, holder.display_name, holder.mail))
+        await store.put_answers(unit, principal.org, person, prepared.hashes)
+        await counters.apply(unit, principal.org, person, Method.SECURITY_ANSWERS, MethodEvent.SET, Actor.USER)
+        self._record(unit, principal, "authentication.answers-set", person, {"questions": len(asked)})
+
+    async def reset_answers(self, unit: Unit, principal: Principal, person: UUID) -> None:
+        """Remove a person's answers, locked or not; new ones must be set. Raises AuthorizationError, NoSuchPerson."""
+        target = CallTarget(principal.org, person)
+        await self._authorize(unit, principal, Call("AuthenticationService.ResetAnswers"), target)
+        await self._people.person(unit, principal.org, person)
+        await store.put_answers(unit, principal.org, person, {})
+        await counters.apply(unit, principal.org, person, Method.SECURITY_ANSWERS, MethodEvent.RESET, Actor.HELP_DESK)
+        self._record(unit, principal, "authentication.answers-reset", person, {})
+
+    async def unlock_method(self, unit: Unit, principal: Principal, person: UUID, method: Method) -> None:
+        """End a lock whose secret stays. Raises AuthorizationError, NoSuchPerson, MethodNotOffered, IllegalTransition.
+
+        Only the directory's password: answers are reset, given passwords replaced.
+        """
+        target = CallTarget(principal.org, person)
+        await self._authorize(unit, principal, Call("AuthenticationService.UnlockMethod"), target)
+        await self._people.person(unit, principal.org, person)
+        if method is not Method.LDAP_PASSWORD:
+            raise MethodNotOffered(f"a locked {method} is replaced, not unlocked")
+        await counters.apply(unit, principal.org, person, method, MethodEvent.UNLOCK, Actor.HELP_DESK)
+        self._record(unit, principal, "authentication.unlocked", person, {"method": method})
+
+    async def prepare_password(self, *, groups: int = 3) -> Handed:
+        """A new password and its hash."""
+        text = new_password(groups)
+        return Handed(text, await self._hasher.hash(folded_password(Secret(text.encode("ascii")))))
+
+    async def set_initial_password(self, unit: Unit, principal: Principal, person: UUID, handed: Handed) -> datetime:
+        """Give a person an initial password, in place of an older one; gives its end.
+
+        Raises AuthorizationError, NoSuchPerson.
+        """
+        target = CallTarget(principal.org, person)
+        await self._authorize(unit, principal, Call("AuthenticationService.SetInitialPassword"), target)
+        return await self._give(unit, principal, person, Method.INITIAL_PASSWORD, handed, INITIAL, None)
+
+    async def set_emergency_password(
+        self, unit: Unit, principal: Principal, person: UUID, request: UUID, handed: Handed
+    ) -> datetime:
+        """Give a person a password for one unlock request: ten minutes, one use; gives its end.
+
+        The caller has made the request, or seen that it is open. Raises AuthorizationError, NoSuchPerson.
+        """
+        target = CallTarget(principal.org, person)
+        await self._authorize(unit, principal, Call("AuthenticationService.SetEmergencyPassword"), target)
+        return await self._give(unit, principal, person, Method.EMERGENCY_PASSWORD, handed, EMERGENCY, request)
+
+    async def forget_password(self, unit: Unit, principal: Principal, person: UUID, method: Method) -> None:
+        """Make a given password void: the request was closed, the card was issued. The caller has authorized that."""
+        if await store.forget_password(unit, principal.org, person, method):
+            self._record(unit, principal, "authentication.password-voided", person, {"method": method})
+
+    async def _give(
+        self,
+        unit: Unit,
+        principal: Principal,
+        person: UUID,
+        method: Method,
+        handed: Handed,
+        lifetime: timedelta,
+        request: UUID | None,
+    ) -> datetime:
+        await self._people.person(unit, principal.org, person)
+        ends = unit.now + lifetime
+        values = {
+            "org": principal.org,
+            "person": person,
+            "method": method,
+            "hash": handed.hash,
+            "expires_at": ends,
+            "request": request,
+            "single_use": request is not None,
+        }
+        await store.put_password(unit, values)
+        actor = Actor.ISSUANCE if method is Method.INITIAL_PASSWORD else Actor.HELP_DESK
+        await counters.apply(unit, principal.org, person, method, MethodEvent.GIVE, actor)
+        self._record(unit, principal, "authentication.password-given", person, {"method": method})
+        return ends
+
+    async def _questions(self, unit: Unit, org: UUID) -> list[Question]:
+        return [Question(row.id, row.text) for row in await store.questions(unit, org)]
+
+    def _record(self, unit: Unit, principal: Principal, action: str, person: UUID, facts: Mapping[str, Fact]) -> None:
+        unit.audit(AuditEntry(principal.org, principal.who, action, Target("person", person), facts=facts))
+        unit.emit(DomainEvent(principal.org, action, "person", person, person, dict(facts)))
