@@ -16,7 +16,7 @@ from typing import Any
 from alembic import command
 from alembic.autogenerate.api import AutogenContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import URL, Connection, create_engine
 
 from cardwright_server.store.columns import Document, UtcTime
 from cardwright_server.store.migrate import SCRIPTS, config, upgrade
@@ -32,8 +32,9 @@ def draft(domain: str, message: str) -> Path:
     name = f"{domain}_{number:04d}"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fresh.db"
-        asyncio.run(upgrade(f"sqlite:///{path}"))
-        engine = create_engine(f"sqlite:///{path}")
+        url = URL.create("sqlite", database=str(path))
+        asyncio.run(upgrade(url.render_as_string()))
+        engine = create_engine(url)
         with engine.connect() as connection:
             _revision(connection, domain, message, name, first=number == 1)
         engine.dispose()

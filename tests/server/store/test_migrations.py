@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,55 +65,62 @@ async def test_migrated_tables_are_those_of_the_code(migrated: Database) -> None
 
 
 async def test_a_difference_is_seen(migrated: Database) -> None:
-    def alter(connection: Connection) -> list[Any]:
-        connection.execute(text("ALTER TABLE mail_template ADD COLUMN extra integer"))
-        return migrate.differences(connection)
+    def removed(connection: Connection) -> list[str]:
+        found = migrate.differences(connection)
+        return [one[3].name for one in found if isinstance(one, tuple) and one[0] == "remove_column"]
 
     async with migrated.engine.begin() as connection:
-        (found,) = await connection.run_sync(alter)
-        assert found[0] == "remove_column"
+        assert "extra" not in await connection.run_sync(removed)
+        await connection.execute(text("ALTER TABLE mail_template ADD COLUMN extra integer"))
+        assert "extra" in await connection.run_sync(removed)
 
 
 async def test_up_down_and_up_again(empty_url: str) -> None:
     assert await names_of_tables(empty_url) == set()
     status = await migrate.upgrade(empty_url)
     assert status.current
-    assert await names_of_tables(empty_url) == set(load().tables)
+    made = await names_of_tables(empty_url)
+    assert made >= {"audit_entry", "mail", "lease"}
     status = await migrate.downgrade(empty_url, "base")
     assert status.database == ()
     assert await names_of_tables(empty_url) == set()
     assert (await migrate.upgrade(empty_url)).current
+    assert await names_of_tables(empty_url) == made
 
 
-def revisions() -> Iterator[str]:
-    for script in ScriptDirectory.from_config(migrate.config()).walk_revisions():
-        yield script.revision
+def revisions() -> list[str]:
+    scripts = ScriptDirectory.from_config(migrate.config()).walk_revisions()
+    return sorted(script.revision for script in scripts)
 
 
-@pytest.mark.parametrize("revision", sorted(revisions()))
-async def test_each_revision_goes_down_and_up_with_data_and_leaves_the_others(
-    migrated: Database, empty_url: str, revision: str
-) -> None:
-    """Rows of every table without references; what the revision does not own is there afterwards, unchanged."""
-    plain = [table for table in load().sorted_tables if not table.foreign_keys and _accepts_samples(table)]
+async def test_each_revision_goes_down_and_up_and_leaves_the_data_of_others(migrated: Database, empty_url: str) -> None:
+    """With a row in every table that needs no other: what the revision does not own is unchanged afterwards."""
+    present = await names_of_tables(empty_url)
+    plain = [
+        table
+        for table in load().sorted_tables
+        if table.name in present and not table.foreign_keys and _accepts_samples(table)
+    ]
     rows = {table.name: sample(table) for table in plain}
 
     async def fill(unit: Any) -> None:
         for table in plain:
+            await unit.execute(table.delete())
             await unit.execute(table.insert().values(rows[table.name]))
 
-    await migrated.transact(fill)
-    domain = revision.rpartition("_")[0]
-    await migrate.downgrade(empty_url, f"{domain}@{revision}-1" if not revision.endswith("_0001") else f"{domain}@base")
-    assert (await migrate.upgrade(empty_url)).current
-    others = [table for table in plain if table.info["domain"] != domain]
-
     async def look(unit: Any) -> dict[str, Any]:
-        return {table.name: dict((await unit.row(select(table)))._mapping) for table in others}
+        return {table.name: [dict(row._mapping) for row in await unit.rows(select(table))] for table in plain}
 
-    found = await migrated.read(look)
-    assert found == {table.name: rows[table.name] for table in others}
-    assert len(others) >= 5
+    for revision in revisions():
+        await migrated.transact(fill)
+        domain, _, number = revision.rpartition("_")
+        await migrate.downgrade(empty_url, f"{domain}@base" if number == "0001" else f"{revision}@-1")
+        assert (await migrate.upgrade(empty_url)).current
+        await migrated.close()  # prepared statements know the tables that were
+        found = await migrated.read(look)
+        others = [table.name for table in plain if table.info["domain"] != domain]
+        assert {name: found[name] for name in others} == {name: [rows[name]] for name in others}
+        assert len(others) >= 5
 
 
 def _accepts_samples(table: Table) -> bool:
@@ -124,7 +131,7 @@ def _accepts_samples(table: Table) -> bool:
 async def test_several_that_start_at_once_migrate_once(empty_url: str) -> None:
     results = await asyncio.gather(*(migrate.upgrade(empty_url) for _ in range(4)))
     assert all(status.current for status in results)
-    assert await names_of_tables(empty_url) == set(load().tables)
+    assert await names_of_tables(empty_url) >= {"audit_entry", "mail", "lease"}
 
 
 async def test_work_goes_on_while_a_migration_finds_nothing_to_do(migrated: Database, empty_url: str) -> None:
