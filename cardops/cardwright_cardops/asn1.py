@@ -61,6 +61,9 @@ def _settle(value: core.Asn1Value) -> None:
     elif isinstance(value, core.SequenceOf | core.SetOf):
         for child in value:
             _settle(child)
+    elif isinstance(value, core.ParsableOctetString) and value._parsed is not None:
+        # Its own native value would parse ANY below it too, for which there is no structure: Kerberos names.
+        _settle(value.parsed)
     elif not isinstance(value, core.Any):
         _ = value.native
 

@@ -1,0 +1,1 @@
+"""Certificates: authorities, profiles, issuing, status, revocation lists, OCSP, content signing."""
