@@ -237,9 +237,7 @@ class Leaf:
         return builder
 
 
-UPN = x509.OtherName(
-    x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), asn1_core.UTF8String("ada@example.test").dump()
-)
+UPN = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), asn1_core.UTF8String("ada@example.test").dump())
 CLIENT_AUTH = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.2")
 
 

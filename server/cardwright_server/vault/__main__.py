@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import getpass
 import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -46,6 +48,7 @@ directory_option = click.option(
 sockets_option = click.option(
     "--sockets", required=True, type=click.Path(path_type=Path), help="Where the vault's sockets are."
 )
+uid_option = click.option("--vault-uid", type=int, help="User id of the vault's process, if it is not this one.")
 credential_option = click.option(
     "--credential-fd", type=int, help="Read the passphrase or PIN from this descriptor instead of asking for it."
 )
@@ -159,41 +162,60 @@ def admin() -> None:
     """What only the holder of the passphrase may do."""
 
 
-def _administer(sockets: Path, descriptor: int | None, act: Callable[[AdminClient], Awaitable[T]]) -> T:
-    async def work() -> T:
-        client = AdminClient(sockets, _credential(descriptor, "Passphrase or PIN"))
-        try:
-            return await act(client)
-        finally:
-            await client.close()
+@dataclass(frozen=True, slots=True)
+class _Administrator:
+    """Where the vault listens, and where the passphrase comes from."""
 
-    return asyncio.run(work())
+    sockets: Path
+    uid: int | None
+    descriptor: int | None
+
+    def do(self, act: Callable[[AdminClient], Awaitable[T]]) -> T:
+        """Ask for the passphrase, and act."""
+
+        async def work() -> T:
+            client = AdminClient(self.sockets, _credential(self.descriptor, "Passphrase or PIN"), uid=self.uid)
+            try:
+                return await act(client)
+            finally:
+                await client.close()
+
+        return asyncio.run(work())
+
+
+def administrative(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every act of the administrator; the command gets an ``_Administrator`` first."""
+
+    @functools.wraps(command)
+    def wrapped(sockets: Path, vault_uid: int | None, credential_fd: int | None, **arguments: object) -> None:
+        command(_Administrator(sockets, vault_uid, credential_fd), **arguments)
+
+    return sockets_option(uid_option(credential_option(wrapped)))
 
 
 @admin.command()
-@sockets_option
-@credential_option
+@administrative
 @click.option("--spend-last-try", is_flag=True, help="Send the PIN even if a wrong one would lock the HSM.")
-def unlock(sockets: Path, credential_fd: int | None, spend_last_try: bool) -> None:
+def unlock(by: _Administrator, spend_last_try: bool) -> None:
     """Unlock the vault."""
-    _administer(sockets, credential_fd, lambda client: client.unlock(spend_last_try=spend_last_try))
+    by.do(lambda client: client.unlock(spend_last_try=spend_last_try))
 
 
 @admin.command()
-@sockets_option
-@credential_option
-def lock(sockets: Path, credential_fd: int | None) -> None:
+@administrative
+def lock(by: _Administrator) -> None:
     """Lock the vault."""
-    _administer(sockets, credential_fd, lambda client: client.lock())
+    by.do(lambda client: client.lock())
 
 
 @admin.command()
 @sockets_option
-def status(sockets: Path) -> None:
+@uid_option
+def status(sockets: Path, vault_uid: int | None) -> None:
     """Say how the vault is, as JSON."""
 
     async def work() -> bytes:
-        client = VaultClient(sockets)
+        client = VaultClient(sockets, uid=vault_uid)
         try:
             return msgspec.json.format(msgspec.json.encode(await client.status()))
         finally:
@@ -203,16 +225,14 @@ def status(sockets: Path) -> None:
 
 
 @admin.command("create-key")
-@sockets_option
-@credential_option
+@administrative
 @click.argument("name")
 @click.option("--role", required=True, type=click.Choice([one.value for one in KeyRole]))
 @click.option("--algorithm", required=True, type=click.Choice([one.value for one in SigningAlgorithm]))
 @click.option("--subject", default="", help="Distinguished name, for example 'CN=Root,O=Example' (RFC 4514).")
 @click.option("--profile", "profiles", multiple=True, help="A profile that this CA signs under.")
 def create_key(
-    sockets: Path,
-    credential_fd: int | None,
+    by: _Administrator,
     name: str,
     role: str,
     algorithm: str,
@@ -222,76 +242,68 @@ def create_key(
     """Make a signing key."""
     kind, size = KeyRole(role), SigningAlgorithm(algorithm)
     der = name_from_text(subject)
-    _administer(sockets, credential_fd, lambda client: client.create_key(name, kind, size, der, profiles))
+    by.do(lambda client: client.create_key(name, kind, size, der, profiles))
 
 
 @admin.command("rotate-master")
-@sockets_option
-@credential_option
+@administrative
 @click.argument("purpose", type=click.Choice([one.value for one in MasterPurpose]))
-def rotate_master(sockets: Path, credential_fd: int | None, purpose: str) -> None:
+def rotate_master(by: _Administrator, purpose: str) -> None:
     """Begin a new version of a master key."""
-    version = _administer(sockets, credential_fd, lambda client: client.rotate_master(MasterPurpose(purpose)))
+    version = by.do(lambda client: client.rotate_master(MasterPurpose(purpose)))
     click.echo(f"{purpose} has version {version} now.")
 
 
 @admin.command("destroy-master")
-@sockets_option
-@credential_option
+@administrative
 @click.argument("purpose", type=click.Choice([one.value for one in MasterPurpose]))
 @click.argument("version", type=int)
 @click.confirmation_option(prompt="Everything that needs this version is lost. Go on?")
-def destroy_master(sockets: Path, credential_fd: int | None, purpose: str, version: int) -> None:
+def destroy_master(by: _Administrator, purpose: str, version: int) -> None:
     """Destroy an old version of a master key."""
-    _administer(sockets, credential_fd, lambda client: client.destroy_master(MasterPurpose(purpose), version))
+    by.do(lambda client: client.destroy_master(MasterPurpose(purpose), version))
 
 
 @admin.command("set-rule")
-@sockets_option
-@credential_option
+@administrative
 @click.argument("name")
 @click.argument("file", type=click.File("rb"))
-def set_rule(sockets: Path, credential_fd: int | None, name: str, file: BinaryIO) -> None:
+def set_rule(by: _Administrator, name: str, file: BinaryIO) -> None:
     """Add or replace a certificate profile, from a TOML file."""
     try:
         rule = msgspec.toml.decode(file.read(), type=CertificateRule)
     except msgspec.MsgspecError as error:
         raise click.ClickException(f"No profile: {error}") from None
-    _administer(sockets, credential_fd, lambda client: client.set_rule(name, rule))
+    by.do(lambda client: client.set_rule(name, rule))
 
 
 @admin.command("set-limit")
-@sockets_option
-@credential_option
+@administrative
 @click.argument("name")
 @click.option("--per-hour", type=click.IntRange(min=0))
 @click.option("--per-day", type=click.IntRange(min=0))
-def set_limit(
-    sockets: Path, credential_fd: int | None, name: str, per_hour: int | None, per_day: int | None
-) -> None:
+def set_limit(by: _Administrator, name: str, per_hour: int | None, per_day: int | None) -> None:
     """Replace a quota; what is left out is not limited."""
-    _administer(sockets, credential_fd, lambda client: client.set_limit(name, m.Limit(per_hour, per_day)))
+    by.do(lambda client: client.set_limit(name, m.Limit(per_hour, per_day)))
 
 
 @admin.command("change-passphrase")
-@sockets_option
-@credential_option
+@administrative
 @click.option("--new-fd", type=int, help="Read the new passphrase from this descriptor.")
-def change_passphrase(sockets: Path, credential_fd: int | None, new_fd: int | None) -> None:
+def change_passphrase(by: _Administrator, new_fd: int | None) -> None:
     """Choose another passphrase."""
     new = _credential(new_fd, "New passphrase", twice=True)
-    _administer(sockets, credential_fd, lambda client: client.change_credential(new))
+    by.do(lambda client: client.change_credential(new))
 
 
 @admin.command()
-@sockets_option
-@credential_option
+@administrative
 @click.option("--backup-fd", type=int, help="Read the backup's passphrase from this descriptor.")
 @click.argument("file", type=click.Path(path_type=Path))
-def backup(sockets: Path, credential_fd: int | None, backup_fd: int | None, file: Path) -> None:
+def backup(by: _Administrator, backup_fd: int | None, file: Path) -> None:
     """Write a backup under a passphrase of its own."""
     passphrase = _credential(backup_fd, "Passphrase of the backup", twice=True)
-    write_whole(file, _administer(sockets, credential_fd, lambda client: client.backup(passphrase)))
+    write_whole(file, by.do(lambda client: client.backup(passphrase)))
 
 
 @admin.command("restore")
@@ -306,11 +318,10 @@ def restore_backup(directory: Path, credential_fd: int | None, file: BinaryIO) -
 
 
 @admin.command("new-epoch")
-@sockets_option
-@credential_option
-def new_epoch(sockets: Path, credential_fd: int | None) -> None:
+@administrative
+def new_epoch(by: _Administrator) -> None:
     """Let audit chains go on after the server's database was restored."""
-    click.echo(_administer(sockets, credential_fd, lambda client: client.new_epoch()))
+    click.echo(by.do(lambda client: client.new_epoch()))
 
 
 @admin.command("verify-audit")

@@ -168,9 +168,7 @@ def _new_epoch(core: VaultCore, document: Document, request: m.NewEpoch) -> int:
     return epoch
 
 
-def _save(
-    core: VaultCore, document: Document, request: m.AdminMessage, about: dict[str, str | int]
-) -> None:
+def _save(core: VaultCore, document: Document, request: m.AdminMessage, about: dict[str, str | int]) -> None:
     draft = Draft(f"admin.{type(request).__name__}", about=about)
     core.write_document(replace(document, revision=document.revision + 1), draft)
 
@@ -225,4 +223,3 @@ def _merged(backup: dict[str, str], here: dict[str, str]) -> dict[str, str]:
             both = [found[key] for found in (backup, here) if key in found]
             marks[key] = max(both, key=lambda value: int(value.partition(":")[0]))
     return marks
-

@@ -123,9 +123,7 @@ class VaultCalls:
         answer: Wrapped = await self._ask(m.BindCertificate(wrapped, context, certificate))
         return answer
 
-    async def unwrap_for_card(
-        self, wrapped: Wrapped, context: ArchiveContext, authorization: Authorization
-    ) -> Secret:
+    async def unwrap_for_card(self, wrapped: Wrapped, context: ArchiveContext, authorization: Authorization) -> Secret:
         """See ``Vault``."""
         return Secret(await self._ask(m.UnwrapForCard(wrapped, context, authorization)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from cardwright_cardops.secret import Secret
 from . import messages as m
 from .calls import VaultAdmin, VaultCalls
 from .errors import VaultUnavailable
-from .wire import ADMIN_SOCKET, SOCKET, error_of, frame, read_frame
+from .wire import ADMIN_SOCKET, SOCKET, error_of, frame, peer_uid, read_frame
 
 _DEFAULT_SECONDS: Final = 20.0
 _SECONDS: Final[dict[type[m.Message], float]] = {
@@ -36,9 +37,10 @@ _SECONDS: Final[dict[type[m.Message], float]] = {
 class Line:
     """One connection to one socket: opened when it is needed, opened again when it broke."""
 
-    def __init__(self, path: Path, seconds: float | None = None) -> None:
-        """``seconds`` replaces the deadline of every operation."""
+    def __init__(self, path: Path, seconds: float | None = None, uid: int | None = None) -> None:
+        """``seconds`` replaces the deadline of every operation. ``uid`` is the vault's user, this process' if None."""
         self._path = path
+        self._uid = os.geteuid() if uid is None else uid
         self._seconds = seconds
         self._numbers = itertools.count()
         self._opening = asyncio.Lock()
@@ -62,6 +64,8 @@ class Line:
                     reply = await self._exchange(content)
         except TimeoutError:
             raise VaultUnavailable(f"The vault did not answer within {seconds:g} s.") from None
+        except PermissionError as cause:
+            raise VaultUnavailable("The vault's socket belongs to another user.") from cause
         except OSError as cause:
             raise VaultUnavailable("The vault's process is not there.") from cause
         if reply.fault is not None:
@@ -96,8 +100,12 @@ class Line:
     async def _open(self) -> None:
         async with self._opening:
             if self._writer is None:
-                reader, self._writer = await asyncio.open_unix_connection(self._path)
-                self._reading = asyncio.create_task(self._read(reader, self._writer))
+                reader, writer = await asyncio.open_unix_connection(self._path)
+                if peer_uid(writer) != self._uid:
+                    writer.transport.abort()
+                    raise PermissionError("another user listens on the vault's socket")
+                self._writer = writer
+                self._reading = asyncio.create_task(self._read(reader, writer))
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -121,9 +129,9 @@ class Line:
 class VaultClient(VaultCalls):
     """A ``Vault`` behind the socket in ``directory``. Any number of tasks may share it."""
 
-    def __init__(self, directory: Path, seconds: float | None = None) -> None:
-        """Nothing is opened yet. ``seconds`` replaces the deadline of every operation."""
-        self._line = Line(directory / SOCKET, seconds)
+    def __init__(self, directory: Path, seconds: float | None = None, uid: int | None = None) -> None:
+        """Nothing is opened yet. ``seconds`` and ``uid`` as in ``Line``."""
+        self._line = Line(directory / SOCKET, seconds, uid)
         super().__init__(self._line.ask)
 
     async def close(self) -> None:
@@ -134,8 +142,10 @@ class VaultClient(VaultCalls):
 class AdminClient(VaultAdmin):
     """The administrator's operations behind the socket in ``directory``."""
 
-    def __init__(self, directory: Path, credential: Secret, seconds: float | None = None) -> None:
-        self._line = Line(directory / ADMIN_SOCKET, seconds)
+    def __init__(
+        self, directory: Path, credential: Secret, seconds: float | None = None, uid: int | None = None
+    ) -> None:
+        self._line = Line(directory / ADMIN_SOCKET, seconds, uid)
         super().__init__(self._line.ask, credential)
 
     async def close(self) -> None:

@@ -112,5 +112,3 @@ def read_document(content: bytes) -> Document:
         return msgspec.msgpack.decode(content, type=Document)
     except UNREADABLE as cause:
         raise VaultDamaged("The key file holds something that this version cannot read.") from cause
-
-

@@ -330,16 +330,7 @@ class NewEpoch(AdminMessage, frozen=True):
 
 
 AnyAdminRequest = (
-    Unlock
-    | Lock
-    | CreateKey
-    | RotateMaster
-    | DestroyMaster
-    | SetRule
-    | SetLimit
-    | ChangeCredential
-    | Backup
-    | NewEpoch
+    Unlock | Lock | CreateKey | RotateMaster | DestroyMaster | SetRule | SetLimit | ChangeCredential | Backup | NewEpoch
 )
 
 # ----------------------------------------------------------------------------------------------------- both

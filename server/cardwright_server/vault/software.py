@@ -41,7 +41,7 @@ class SoftwareBackend:
     name = "software"
 
     def __init__(self, derivation: Derivation | None = None) -> None:
-        """``derivation`` has the costs for new passphrases; its salt is not used."""
+        """``derivation`` has the costs for a new vault, which keeps them; its salt is not used."""
         self._costs = derivation or Derivation(bytes(16))
         self._file: KeyFile | None = None
         self._kek: Secret | None = None
@@ -132,7 +132,8 @@ class SoftwareBackend:
         return _sealed(*self._begin(document.vault_id, passphrase), document)
 
     def _begin(self, vault_id: str, passphrase: bytes) -> tuple[KeyFile, Secret]:
-        derivation = msgspec.structs.replace(self._costs, salt=os.urandom(16))
+        costs = self._file.derivation if self._file is not None and self._file.derivation else self._costs
+        derivation = msgspec.structs.replace(costs, salt=os.urandom(16))
         file = KeyFile(backend=self.name, vault_id=vault_id, derivation=derivation, sealed=b"")
         return file, _derive(derivation, passphrase)
 

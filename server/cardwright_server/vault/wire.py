@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Final
 
 from .errors import (
@@ -20,9 +22,17 @@ from .messages import MAX_FRAME, Fault
 SOCKET: Final = "vault.sock"
 ADMIN_SOCKET: Final = "admin.sock"
 
+_UCRED: Final = struct.Struct("3i")
 _PLAIN: Final = {
     one.code: one for one in (VaultLocked, VaultUnavailable, VaultUnlockRefused, VaultDamaged, VaultExists)
 }
+
+
+def peer_uid(writer: asyncio.StreamWriter) -> int:
+    """The user id at the other end of a unix socket, as the kernel knows it."""
+    connection = writer.get_extra_info("socket")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(credentials)[1])
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes:

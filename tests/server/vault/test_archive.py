@@ -84,9 +84,7 @@ def test_openssl_opens_the_pfx_and_decrypts_with_it(either: VaultCore, tmp_path:
     certificate = certificate_for(made.public_key)
     bound = run(vault.bind_certificate(made.wrapped, context_of(made), certificate))
     context = replace(context_of(made), certificate=certificate)
-    (tmp_path / "certificate.pem").write_bytes(
-        x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM)
-    )
+    (tmp_path / "certificate.pem").write_bytes(x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM))
     message = openssl(
         *("cms", "-encrypt", "-aes256", "-outform", "DER", str(tmp_path / "certificate.pem")), data=b"to the old key"
     )

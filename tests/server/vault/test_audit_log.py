@@ -179,9 +179,7 @@ def test_time_never_goes_back(tmp_path: Path, clock: Clock) -> None:
     st.integers(1, 8),
     st.integers(1, 12),
 )
-def test_no_window_ever_holds_more_than_its_limit(
-    steps: list[tuple[int, int]], per_hour: int, per_day: int
-) -> None:
+def test_no_window_ever_holds_more_than_its_limit(steps: list[tuple[int, int]], per_hour: int, per_day: int) -> None:
     counters, limits = Counters(), {"x": Limit(per_hour, per_day)}
     now, done = 1_800_000_000, []
     for wait, amount in steps:

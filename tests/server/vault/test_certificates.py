@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cardwright_server.vault.certificates import check_certificate
+from cardwright_server.vault.der import key_id
 from cardwright_server.vault.errors import VaultRefused
 from cardwright_server.vault.model import KeyRole, SigningAlgorithm
 from tests.support.vault import (
@@ -123,7 +124,7 @@ WRONG: dict[str, tuple[str, Callable[[Pki], dict[str, Any]]]] = {
         "key-id",
         lambda pki: {
             "authority": x509.AuthorityKeyIdentifier(
-                leaf(pki, KEY).authority.key_identifier, [x509.DirectoryName(OTHER)], 5  # type: ignore[union-attr]
+                key_id(run(pki.vault.public_key("cards")).public_key), [x509.DirectoryName(OTHER)], 5
             )
         },
     ),

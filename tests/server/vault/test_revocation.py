@@ -109,9 +109,7 @@ BAD_CRLS: dict[str, tuple[str, Callable[[Pki], dict[str, Any]]]] = {
     "indirect": (
         "extension",
         lambda pki: {
-            "extensions": (
-                (x509.IssuingDistributionPoint(None, None, False, False, None, True, False), True),
-            )
+            "extensions": ((x509.IssuingDistributionPoint(None, None, False, False, None, True, False), True),)
         },
     ),
     "entry of another issuer": (
@@ -167,9 +165,7 @@ def test_every_flipped_bit_of_a_crl_is_refused_or_leaves_what_counts(pki: Pki) -
 
 def issued(pki: Pki) -> x509.Certificate:
     return run(
-        pki.certify(
-            "cards", "piv-authentication", tbs_of(leaf(pki, KEY).builder(), run(pki.vault.public_key("cards")))
-        )
+        pki.certify("cards", "piv-authentication", tbs_of(leaf(pki, KEY).builder(), run(pki.vault.public_key("cards"))))
     )
 
 
@@ -248,9 +244,7 @@ BAD_RESPONSES: dict[str, tuple[str, Callable[[Pki], dict[str, Any]]]] = {
     "critical nonce": ("extension", lambda pki: {"extensions": ((x509.OCSPNonce(bytes(16)), True),)}),
     "another extension": (
         "extension",
-        lambda pki: {
-            "extensions": ((x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999.1"), b"\5\0"), False),)
-        },
+        lambda pki: {"extensions": ((x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999.1"), b"\5\0"), False),)},
     ),
 }
 

@@ -203,9 +203,7 @@ def hostile() -> st.SearchStrategy[bytes]:
         "kind": st.sampled_from(["chuid", "biometric", "initial-secret"]),
         "data": st.one_of(st.lists(st.binary(max_size=20), max_size=3), st.binary(max_size=80)),
         "tbs": st.one_of(st.lists(st.binary(max_size=20), max_size=3), st.binary(max_size=80)),
-        "wrapped": st.fixed_dictionaries(
-            {"key": texts, "version": st.integers(0, 3), "data": st.binary(max_size=100)}
-        ),
+        "wrapped": st.fixed_dictionaries({"key": texts, "version": st.integers(0, 3), "data": st.binary(max_size=100)}),
     }
     kinds = [one.__name__ for one in REQUESTS] + ["Derive", "Sign", "Unlock", "Backup"]
     fields = st.fixed_dictionaries(

@@ -67,9 +67,7 @@ def test_objects_of_a_card_signed_by_the_vault_verify(pki: Pki, algorithm: Signi
 
 
 def attributes(*pairs: tuple[str, core.Asn1Value]) -> bytes:
-    return bytes(
-        cms.CMSAttributes([cms.CMSAttribute({"type": oid, "values": [value]}) for oid, value in pairs]).dump()
-    )
+    return bytes(cms.CMSAttributes([cms.CMSAttribute({"type": oid, "values": [value]}) for oid, value in pairs]).dump())
 
 
 def good_attributes() -> list[tuple[str, core.Asn1Value]]:

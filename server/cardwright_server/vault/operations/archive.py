@@ -135,9 +135,7 @@ def hmac_commit(act: Act, request: m.HmacCommit) -> tuple[bytes, ...]:
 def _release(act: Act, limit: str, context: ArchiveContext, authorization: Authorization) -> None:
     act.about(owner=context.owner)
     act.about_authorization(authorization)
-    act.charge(
-        Charge(limit), Charge(f"{limit}.actor", authorization.actor), Charge(f"{limit}.owner", context.owner)
-    )
+    act.charge(Charge(limit), Charge(f"{limit}.actor", authorization.actor), Charge(f"{limit}.owner", context.owner))
 
 
 def _wrap(act: Act, plain: bytes, context: ArchiveContext) -> Wrapped:

@@ -23,9 +23,7 @@ def answer_management_key(act: Act, request: m.AnswerManagementKey) -> WitnessRe
     """Decrypt one block; the challenge that goes with it is the vault's own."""
     act.about_card(request.card)
     _require_block(request.algorithm, request.witness)
-    act.charge(
-        Charge("management-key.answer"), Charge("management-key.answer.card", act.card_scope(request.card))
-    )
+    act.charge(Charge("management-key.answer"), Charge("management-key.answer.card", act.card_scope(request.card)))
     key = _management_key(act, request.card, request.algorithm)
     challenge = os.urandom(request.algorithm.block_octets)
     act.challenges.add(request.card, request.algorithm, challenge)
