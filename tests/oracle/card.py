@@ -33,6 +33,7 @@ class Expected:
     """What a good card has. ``keys`` maps a slot to (algorithm octet, made on the card).
 
     ``management_keys`` are the values one of which must be set; empty for a card whose key was left alone.
+    ``issuer`` is the public key that signed the certificates, None where each key signed its own.
     """
 
     keys: Mapping[int, tuple[int, bool]]
@@ -41,6 +42,7 @@ class Expected:
     management_keys: frozenset[bytes] = frozenset()
     tries: tuple[int, int] | None = None
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    issuer: Any = None
 
 
 def judge(snapshot: bytes, expected: Expected) -> list[str]:
@@ -109,11 +111,12 @@ def _keys(memory: dict[str, Any], expected: Expected) -> list[str]:
         if key["algorithm"] != algorithm or key["generated"] is not generated:
             wrong.append(f"key {slot:02X} is of another algorithm or origin")
         raw = bytes.fromhex(memory["objects"].get(f"{CERTIFICATES[slot]:X}", ""))
-        wrong += _certificate(slot, raw, _public(key["algorithm"], key["private"]), UUID(bytes=guid), expected.now)
+        public = _public(key["algorithm"], key["private"])
+        wrong += _certificate(slot, raw, public, UUID(bytes=guid), expected)
     return wrong
 
 
-def _certificate(slot: int, raw: bytes, public: Any, guid: UUID, now: datetime) -> list[str]:
+def _certificate(slot: int, raw: bytes, public: Any, guid: UUID, expected: Expected) -> list[str]:
     content = _content(raw)
     if [tag for tag, _ in content] != [0x70, 0x71, 0xFE] or content[1][1] != b"\0" or content[2][1]:
         return [f"certificate {slot:02X} is missing or badly wrapped"]
@@ -121,15 +124,15 @@ def _certificate(slot: int, raw: bytes, public: Any, guid: UUID, now: datetime) 
     wrong = []
     if certificate.public_key() != public:
         wrong.append(f"certificate {slot:02X} is for another key")
-    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+    if not certificate.not_valid_before_utc <= expected.now < certificate.not_valid_after_utc:
         wrong.append(f"certificate {slot:02X} is not valid now")
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if names.get_values_for_type(x509.UniformResourceIdentifier) != [f"urn:uuid:{guid}"]:
         wrong.append(f"certificate {slot:02X} does not name the card")
     try:
-        _verify(certificate, public)
+        _verify(certificate, expected.issuer or public)
     except InvalidSignature:
-        wrong.append(f"certificate {slot:02X} is not signed by its own key")
+        wrong.append(f"certificate {slot:02X} is not signed by the key that should have signed it")
     return wrong
 
 

@@ -1,0 +1,1 @@
+"""Contracts of the card management server, version 1: card sessions."""

@@ -1,0 +1,66 @@
+"""The one mapping of errors to gRPC: a status code, and google.rpc.ErrorInfo whose reason is the stable code."""
+
+from __future__ import annotations
+
+from typing import Any as Untyped
+from typing import Final, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.wire import WireMalformed, WireUnsupported
+
+from ..authentication.errors import AuthorizationError, ProofExpired, ProofRequired
+from ..machine import GuardRefused, IllegalTransition
+from ..sessions.errors import (
+    CardInSession,
+    LineLost,
+    PeerTooOld,
+    SessionCancelled,
+    SessionLost,
+    SessionProtocolBroken,
+)
+from ..store.errors import StaleVersion, StoreError
+
+DOMAIN: Final = "cardwright"
+DETAILS: Final = "grpc-status-details-bin"
+"""Where gRPC carries a google.rpc.Status."""
+_CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
+    (ProofRequired, grpc.StatusCode.UNAUTHENTICATED),
+    (ProofExpired, grpc.StatusCode.UNAUTHENTICATED),
+    (AuthorizationError, grpc.StatusCode.PERMISSION_DENIED),
+    (CardInSession, grpc.StatusCode.ABORTED),
+    (SessionLost, grpc.StatusCode.ABORTED),
+    (StaleVersion, grpc.StatusCode.ABORTED),
+    (SessionCancelled, grpc.StatusCode.CANCELLED),
+    (LineLost, grpc.StatusCode.UNAVAILABLE),
+    (StoreError, grpc.StatusCode.UNAVAILABLE),
+    (SessionProtocolBroken, grpc.StatusCode.INVALID_ARGUMENT),
+    (WireMalformed, grpc.StatusCode.INVALID_ARGUMENT),
+    (WireUnsupported, grpc.StatusCode.UNIMPLEMENTED),
+    (PeerTooOld, grpc.StatusCode.UNIMPLEMENTED),
+    (IllegalTransition, grpc.StatusCode.FAILED_PRECONDITION),
+    (GuardRefused, grpc.StatusCode.FAILED_PRECONDITION),
+)
+"""From special to general; whatever is not here is FAILED_PRECONDITION: asked for well, not possible now."""
+
+
+def details_of(error: CardwrightError) -> tuple[grpc.StatusCode, bytes]:
+    """The code, and the google.rpc.Status whose ErrorInfo says it all: effect and advice are its metadata."""
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
+    info = ErrorInfo(reason=error.code, domain=DOMAIN)
+    info.metadata.update({name: text for name, text in (("effect", error.effect), ("advice", error.advice)) if text})
+    packed = Any()
+    packed.Pack(info)
+    status = Status(code=code.value[0], message=error.message, details=[packed])
+    return code, status.SerializeToString()
+
+
+async def abort(context: Untyped, error: CardwrightError) -> NoReturn:
+    """End the call of ``context`` (grpc.aio.ServicerContext) with the status of ``error``."""
+    code, details = details_of(error)
+    await context.abort(code, error.message, ((DETAILS, details),))
+    raise AssertionError("abort returned")

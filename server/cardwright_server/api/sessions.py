@@ -1,0 +1,193 @@
+"""``SessionService``: the stream of a card session, and nothing of what it means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import grpc
+from google.protobuf.message import Message
+
+from cardwright_cardops import wire
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.program.items import Answers, AnyBatch
+from cardwright_cardops.wire_reading import MAX_CODE, MAX_MESSAGE, refuse_unknown
+from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
+
+from ..authentication.principal import Principal
+from ..sessions.errors import LineLost, PeerTooOld, SessionCancelled, SessionProtocolBroken
+from ..sessions.model import PROTOCOL, Greeting, Outcome, Purpose, Showing
+from ..sessions.service import SessionService
+from .errors import abort
+
+ANSWER_WAIT = timedelta(minutes=5)
+"""For a batch: an RSA-4096 key takes a slow card minutes, and the person may have to find their PIN."""
+CONSENT_WAIT = timedelta(minutes=10)
+HELLO_WAIT = timedelta(seconds=20)
+MAX_KINDS = 64
+MAX_LABEL = 200
+
+Context = Any
+"""grpc.aio.ServicerContext of this call; its two type parameters are not worth their length here."""
+
+_PURPOSES = {
+    sessions_pb2.PURPOSE_ISSUE: Purpose.ISSUE,
+    sessions_pb2.PURPOSE_UPDATE: Purpose.UPDATE,
+    sessions_pb2.PURPOSE_UNLOCK: Purpose.UNLOCK,
+}
+_OUTCOMES = {
+    Outcome.DONE: sessions_pb2.OUTCOME_DONE,
+    Outcome.NOTHING_DUE: sessions_pb2.OUTCOME_NOTHING_DUE,
+    Outcome.PENDING: sessions_pb2.OUTCOME_PENDING,
+}
+
+
+class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
+    """``identify`` gives the principal of a call, from its transport and metadata. It raises CardwrightError."""
+
+    def __init__(self, service: SessionService, identify: Callable[[Context], Awaitable[Principal]]) -> None:
+        self._service = service
+        self._identify = identify
+
+    async def Run(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
+        """One session on one card."""
+        line = StreamLine(context)
+        try:
+            principal = await self._identify(context)
+            greeting = _greeting(await line.hello())
+            outcome = await self._service.run(principal, greeting, line)
+        except CardwrightError as error:
+            if not line.greeted:
+                await abort(context, error)
+            await line.fail(error)
+        else:
+            await line.finish(outcome)
+
+
+class StreamLine:
+    """``Line`` over one stream."""
+
+    def __init__(self, context: Context) -> None:
+        self.greeted = False
+        self._context = context
+        self._number = 0
+        self._progress: sessions_pb2.Progress | None = None
+
+    async def hello(self) -> sessions_pb2.ClientHello:
+        """The first message. Raises LineLost, SessionProtocolBroken, SessionCancelled."""
+        return (await self._next("hello", HELLO_WAIT)).hello
+
+    async def greet(self, session: UUID) -> None:
+        """See ``Line``."""
+        await self._send(hello=sessions_pb2.ServerHello(protocol=PROTOCOL, session=str(session)))
+        self.greeted = True
+
+    async def show(self, showing: Showing) -> bool:
+        """See ``Line``."""
+        message = sessions_pb2.Preview(plan=wire.plan_to_wire(showing.plan))
+        for tag, digest in showing.digests.items():
+            message.contents.add(tag=f"{tag:X}", digest=digest)
+        await self._send(preview=message)
+        consent = (await self._next("consent", CONSENT_WAIT)).consent
+        return not consent.refused and consent.plan == bytes.fromhex(showing.plan.digest)
+
+    async def execute(self, batch: AnyBatch) -> Answers:
+        """See ``Line``."""
+        self._number += 1
+        await self._send(batch=sessions_pb2.Batch(number=self._number, batch=wire.batch_to_wire(batch)))
+        message = (await self._next("answers", ANSWER_WAIT)).answers
+        if message.number != self._number:
+            raise SessionProtocolBroken("Answers came to another batch than the last one.")
+        if message.HasField("refused"):
+            raise wire.error_from_wire(message.refused)
+        return wire.answers_from_wire(message.answers, batch)
+
+    async def end_stage(self) -> None:
+        """See ``Line``."""
+        try:
+            await self._send(end_stage=sessions_pb2.EndStage())
+        except LineLost:
+            return  # the workstation ends its stage by itself when the line is gone
+
+    def progress(self, step: str, percentage: int) -> None:
+        """See ``Line``."""
+        self._progress = sessions_pb2.Progress(step=step, percentage=percentage)
+
+    async def finish(self, outcome: Outcome) -> None:
+        """The last message of a session that ended well."""
+        try:
+            await self._send(finished=sessions_pb2.Finished(outcome=_OUTCOMES[outcome]))
+        except LineLost:
+            return  # it is recorded; the workstation sees it at the next contact
+
+    async def fail(self, error: CardwrightError) -> None:
+        """The last message of a session that failed."""
+        try:
+            await self._send(error=wire.error_to_wire(error))
+        except LineLost:
+            return  # it is recorded; the workstation sees it at the next contact
+
+    async def _send(self, **kind: Any) -> None:
+        progress, self._progress = self._progress, None
+        try:
+            if progress is not None:
+                await self._context.write(sessions_pb2.RunResponse(progress=progress))
+            await self._context.write(sessions_pb2.RunResponse(**kind))
+        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+            raise LineLost("The line to the workstation is gone.") from error
+
+    async def _next(self, wanted: str, patience: timedelta) -> sessions_pb2.RunRequest:
+        try:
+            message = await asyncio.wait_for(self._context.read(), patience.total_seconds())
+        except TimeoutError as error:
+            raise LineLost("The workstation did not answer in time.") from error
+        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+            raise LineLost("The line to the workstation is gone.") from error
+        if message is grpc.aio.EOF:
+            raise LineLost("The workstation ended the line.")
+        _bounded(message)
+        kind = message.WhichOneof("kind")
+        if kind == "cancel":
+            raise SessionCancelled("The workstation ended the session.")
+        if kind != wanted:
+            raise SessionProtocolBroken(f"The workstation sent {kind or 'nothing'} where {wanted} was due.")
+        return message  # type: ignore[no-any-return]
+
+
+def _bounded(message: Message) -> None:
+    """Raises WireMalformed, WireUnsupported."""
+    if message.ByteSize() > MAX_MESSAGE:
+        raise wire.WireMalformed(f"A message is longer than {MAX_MESSAGE} octets.")
+    refuse_unknown(message)
+
+
+def _greeting(hello: sessions_pb2.ClientHello) -> Greeting:
+    """Raises PeerTooOld, SessionProtocolBroken, WireMalformed, WireUnsupported."""
+    if hello.protocol != PROTOCOL:
+        raise PeerTooOld(f"The workstation speaks version {hello.protocol} of this contract, the server {PROTOCOL}.")
+    if max(len(hello.steps), len(hello.items)) > MAX_KINDS:
+        raise SessionProtocolBroken("The workstation names too many kinds of steps or items.")
+    if any(len(kind) > MAX_CODE for kind in (*hello.steps, *hello.items)):
+        raise SessionProtocolBroken("The workstation names a kind of step or item that is too long.")
+    if len(hello.software) > MAX_LABEL or len(hello.reader) > MAX_LABEL:
+        raise SessionProtocolBroken("The name of the program or of the reader is too long.")
+    purpose = _PURPOSES.get(hello.purpose)
+    if purpose is None:
+        raise SessionProtocolBroken("The workstation does not say what the session is for.")
+    try:
+        request = UUID(hello.request) if hello.request else None
+    except ValueError:
+        raise SessionProtocolBroken("The request is not named by its id.") from None
+    return Greeting(
+        frozenset(hello.steps),
+        frozenset(hello.items),
+        hello.max_batch,
+        purpose,
+        wire.inventory_from_wire(hello.card),
+        request,
+        hello.software,
+        hello.reader,
+    )

@@ -1,0 +1,1 @@
+"""Card sessions: the server drives one card through one workstation."""

@@ -1,0 +1,194 @@
+"""The server's answers to what a plan needs: from vault, issuance and escrow, within what the policy allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from cardwright_cardops.piv import containers
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan import authority as ask
+from cardwright_cardops.plan.inventory import fingerprint
+from cardwright_cardops.plan.records import Kind
+from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetManagementKey, SetPuk, SetRetries
+from cardwright_cardops.program.items import SignRequest
+
+from ..policies.model import Origin
+from .errors import ClearSecretsRefused, OriginTooWeak
+from .ledger import Ledger
+from .ports import CertificateOrder, Certificates, Escrow, Task
+from .secrets import CardSecrets
+
+_CLEAR = (SetPuk, SetRetries, SetManagementKey, ImportKey)
+
+
+def require_allowed(plan: Plan, task: Task) -> None:
+    """Refuse before the first write what this session may never finish (S1, S2).
+
+    Raises ClearSecretsRefused, OriginTooWeak.
+    """
+    policy = task.policy
+    if any(isinstance(step, _CLEAR) for step in plan.steps) and not policy.clear_secrets.allows(trusted=task.trusted):
+        raise ClearSecretsRefused(
+            f"The policy {policy.name} does not let this workstation see secrets of a card ({policy.clear_secrets})."
+        )
+    for step in plan.steps:
+        if isinstance(step, GenerateKey | ImportKey):
+            require_origin(task, step.slot)
+
+
+def origin_of(task: Task) -> Origin:
+    """What an open session proves of a key: the workstation's word, if it is a trusted station."""
+    return Origin.TRUSTED_STATION if task.trusted else Origin.UNPROVEN
+
+
+def require_origin(task: Task, slot: Slot) -> Origin:
+    """The origin of a key of this session. Raises OriginTooWeak where the policy wants better proof."""
+    origin, least = origin_of(task), task.policy.least_origin.get(slot, Origin.UNPROVEN)
+    if not origin.proves(least):
+        raise OriginTooWeak(f"The key of slot {slot.label} would be {origin}, the policy wants {least}.")
+    return origin
+
+
+class SessionAuthority:
+    """``RemoteAuthority`` of one session. ``contents`` are those that were shown."""
+
+    def __init__(
+        self,
+        task: Task,
+        ledger: Ledger,
+        secrets: CardSecrets,
+        certificates: Certificates,
+        escrow: Escrow,
+        contents: Mapping[int, bytes],
+        now: datetime,
+    ) -> None:
+        self._task = task
+        self._ledger = ledger
+        self._secrets = secrets
+        self._certificates = certificates
+        self._escrow = escrow
+        self._contents = contents
+        self._now = now
+
+    async def answer(self, questions: tuple[ask.Question, ...]) -> tuple[ask.Reply, ...]:
+        """One reply for each question. Raises OriginTooWeak, VaultError, and what issuance and escrow raise."""
+        match questions[0]:
+            case ask.Certify():
+                return await self._certify([one for one in questions if isinstance(one, ask.Certify)])
+            case ask.Signed():
+                return await self._signed([one for one in questions if isinstance(one, ask.Signed)])
+        return tuple([await self._one(question) for question in questions])
+
+    async def _one(self, question: ask.Question) -> ask.Reply:
+        match question:
+            case ask.Preflight():
+                require_allowed(question.plan, self._task)
+                return ask.Granted(self._task.guid)
+            case ask.KeyAlgorithms():
+                return self._secrets.algorithms(question)
+            case ask.AnswerWitness():
+                return await self._secrets.answer(question)
+            case ask.CheckWitness():
+                return await self._secrets.check(question)
+            case ask.NewManagementKey():
+                return await self._secrets.new_management_key(question.algorithm)
+            case ask.Puk():
+                return await self._secrets.puk(question.name)
+            case ask.KeyToImport():
+                return await self._key(question)
+            case ask.ObjectContent():
+                content = self._contents.get(question.tag)
+                if content is None:
+                    return ask.Refused(f"the preview did not show {containers.CONTAINERS[question.tag].name}.")
+                return ask.Issued(content)
+        return ask.Refused("it does not know this question.")
+
+    async def _key(self, question: ask.KeyToImport) -> ask.Reply:
+        """The archived key; one that an unfinished session began is imported again."""
+        wanted = question.fingerprint or self._begun(question)
+        key = await self._escrow.key(
+            self._task, self._ledger.session.id, question.slot, question.algorithm, wanted
+        )
+        return ask.KeyGiven(key)
+
+    def _begun(self, question: ask.KeyToImport) -> str:
+        mark = ""
+        for row in self._ledger.entries:
+            if row.slot is not question.slot:
+                continue
+            if row.kind is Kind.KEY and row.algorithm == question.algorithm:
+                mark = row.fingerprint
+            elif row.kind is Kind.WRITTEN:
+                mark = ""
+        return mark
+
+    # -------------------------------------------------------------------------------------------- certificates
+
+    async def _certify(self, questions: Sequence[ask.Certify]) -> tuple[ask.Reply, ...]:
+        replies: list[ask.Reply | None] = []
+        orders: list[CertificateOrder] = []
+        for one in questions:
+            kept = self._issued(one)
+            if kept is not None:
+                replies.append(ask.Issued(kept))
+            elif one.private_key is None and not self._is_archived(one):
+                subject = await self._certificates.subject(self._task, one.slot, one.profile)
+                replies.append(ask.SignFirst(SignRequest(one.slot, subject)))
+            else:
+                orders.append(self._order(one, b""))
+                replies.append(None)
+        issued = iter(await self._certificates.certify(orders) if orders else ())
+        return tuple([next(issued) if reply is None else reply for reply in replies])
+
+    async def _signed(self, questions: Sequence[ask.Signed]) -> tuple[ask.Reply, ...]:
+        wrong = [not _asks_for(one) for one in questions]
+        orders = [self._order(one.request, one.answer) for one, bad in zip(questions, wrong, strict=True) if not bad]
+        issued = iter(await self._certificates.certify(orders) if orders else ())
+        refusal = ask.Refused("the request is not signed by the key that the card showed.")
+        return tuple([refusal if bad else next(issued) for bad in wrong])
+
+    def _order(self, one: ask.Certify, request: bytes) -> CertificateOrder:
+        origin = require_origin(self._task, one.slot)
+        mark = fingerprint(one.public_key)
+        der = one.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self._ledger.key(one.slot, mark, der, origin)
+        return CertificateOrder(
+            self._task,
+            self._ledger.session.id,
+            one.slot,
+            one.algorithm,
+            one.profile,
+            one.public_key,
+            origin,
+            request,
+        )
+
+    def _issued(self, one: ask.Certify) -> bytes | None:
+        """The certificate that an earlier session recorded for this key, while it is valid."""
+        mark = fingerprint(one.public_key)
+        for row in reversed(self._ledger.entries):
+            if row.kind is Kind.CERTIFICATE and row.slot is one.slot and row.fingerprint == mark and row.value:
+                der = row.value.reveal()
+                return der if x509.load_der_x509_certificate(der).not_valid_after_utc > self._now else None
+        return None
+
+    def _is_archived(self, one: ask.Certify) -> bool:
+        mark = fingerprint(one.public_key)
+        return any(row.kind is Kind.KEY and row.fingerprint == mark for row in self._ledger.entries)
+
+
+def _asks_for(signed: ask.Signed) -> bool:
+    """Whether what the workstation brought is a request of the key, in the name that was asked for."""
+    if not isinstance(signed.item, SignRequest):
+        return False
+    try:
+        request = x509.load_der_x509_csr(signed.answer)
+        same = request.public_key() == signed.request.public_key
+        return same and request.is_signature_valid and request.subject.public_bytes() == signed.item.subject
+    except (ValueError, InvalidSignature):
+        return False

@@ -1,0 +1,82 @@
+"""The course of a session on a card, as executions without I/O: look, plan again, carry out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import datetime
+
+from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PublicKey
+from cardwright_cardops.piv.proofs import PROOF_AUDIENCE, ProofInvalid, verify
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.acts import STAGE, Circumstances, Pace, Witness
+from cardwright_cardops.plan.conduct import Execution, Recall
+from cardwright_cardops.plan.execute import Report, execute
+from cardwright_cardops.plan.init import PlanChanged, look_for
+from cardwright_cardops.plan.inventory import Inventory
+from cardwright_cardops.plan.observe import Look, observe_with_witness
+from cardwright_cardops.plan.planner import plan
+from cardwright_cardops.plan.policy import DevicePolicy
+from cardwright_cardops.plan.records import Records, fold
+from cardwright_cardops.plan.steps import Plan, SetPin, SetPuk
+from cardwright_cardops.program.items import Batch, Group, Outcome, Prove
+
+from .errors import CardNotProven
+from .model import Purpose
+
+
+def look(policy: DevicePolicy, stage: str = STAGE) -> Look:
+    """What is read: what the policy needs, and the key that says which card it is."""
+    wanted = look_for(policy, stage=stage, one_batch=True)
+    if Slot.CARD_AUTHENTICATION in wanted.slots:
+        return wanted
+    return replace(wanted, slots=(*wanted.slots, Slot.CARD_AUTHENTICATION))
+
+
+def steps_for(purpose: Purpose, policy: DevicePolicy, card: Inventory, records: Records, now: datetime) -> Plan:
+    """The plan of a session. Raises what ``plan`` raises.
+
+    Unlocking sets a new PUK first, so the one that opens the card is known to nobody afterwards but the vault. Keys
+    of earlier sessions are made again: a request is signed only for a key of the same session.
+    """
+    if purpose is Purpose.UNLOCK:
+        return Plan(policy.name, card.identity, (SetPuk(), SetPin()))
+    return plan(policy, card, records, now=now, certifies_existing=False)
+
+
+def course(
+    purpose: Purpose,
+    policy: DevicePolicy,
+    *,
+    now: datetime,
+    expected: str,
+    management_algorithm: ManagementAlgorithm | None,
+    prover: PublicKey | None = None,
+) -> Execution[Report]:
+    """Observe, plan again, and carry out the plan with digest ``expected``.
+
+    ``prover``: the key by which the card has to prove itself first. Raises CardNotProven, PlanChanged when the card is
+    not as it was shown, and what observe, plan and execute raise.
+    """
+    asked = None if purpose is Purpose.UNLOCK else management_algorithm
+    card, sealed = yield from observe_with_witness(look(policy), asked)
+    records = fold((yield Recall(card.identity)))
+    steps = steps_for(purpose, policy, card, records, now)
+    if steps.digest != expected:
+        raise PlanChanged("The plan for this card is not the one that was shown.")
+    if prover is not None:
+        yield from proving(prover, os.urandom(32))
+    witness = Witness(asked, sealed) if asked is not None and sealed else None
+    return (yield from execute(steps, card, Circumstances(records, pace=Pace.PHASE, witness=witness)))
+
+
+def proving(key: PublicKey, nonce: bytes) -> Execution[None]:
+    """Have the card prove now that it holds ``key`` in 9E. Raises CardNotProven."""
+    item = Prove(Slot.CARD_AUTHENTICATION, Algorithm.of(key), nonce)
+    ((answer,),) = yield Batch((Group((item,), essential=True),), STAGE)
+    try:
+        if answer.outcome is not Outcome.ANSWERED or not answer.ok:
+            raise ProofInvalid("no answer")
+        verify(answer.data, audience=PROOF_AUDIENCE, nonce=nonce, key=key)
+    except ProofInvalid as error:
+        raise CardNotProven("The card did not prove that it holds the key it was issued with.") from error

@@ -1,0 +1,151 @@
+"""The journal of a session: kept in memory until the next batch, committed before it is sent.
+
+Everything that a batch makes true is so in one transaction before it, with the lease renewed and the rights of the
+caller asked again. What a card confirmed goes with the next one; lost confirmations are found out by the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.inventory import Identity
+from cardwright_cardops.plan.records import Entry, Kind, require_same_card
+
+from ..audit.model import AuditEntry
+from ..machine import Actor
+from ..store.lease import Lease, acquire, release
+from ..store.unit import Database, Unit
+from . import store
+from .errors import SessionLost
+from .model import LIVE, CardSession, SessionEvent
+
+LEASE = timedelta(seconds=30)
+"""How long a session that is cut off keeps others from its card."""
+
+
+class Ledger:
+    """``RemoteJournal`` of one session. ``again`` asks once more for the caller's rights; it raises if they ended."""
+
+    def __init__(
+        self,
+        database: Database,
+        session: CardSession,
+        lease: Lease,
+        entries: tuple[Entry, ...],
+        again: Callable[[Unit], Awaitable[object]],
+    ) -> None:
+        self.session = session
+        self.done = 0
+        self._database = database
+        self._lease = lease
+        self._entries = list(entries)
+        self._kept = len(entries)
+        self._keys: list[tuple[Slot, str, bytes, str]] = []
+        self._again = again
+        self._lost = False
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything known of the card, oldest first."""
+        return tuple(self._entries)
+
+    async def recall(self, identity: Identity) -> tuple[Entry, ...]:
+        """The card's journal. Raises JournalOfAnotherCard."""
+        require_same_card(self._entries, identity)
+        return self.entries
+
+    async def note(self, entries: tuple[Entry, ...]) -> None:
+        """Keep ``entries`` for the next commit, without the values of secrets."""
+        self._entries += (
+            entry if entry.kind is Kind.CERTIFICATE or entry.value is None else _without_value(entry)
+            for entry in entries
+        )
+
+    def key(self, slot: Slot, fingerprint: str, public: bytes, origin: str) -> None:
+        """Keep where a key came from for the next commit."""
+        self._keys.append((slot, fingerprint, public, origin))
+
+    async def commit(self) -> None:
+        """Commit what was noted, if anything was. Raises SessionLost, AuthorizationError, StoreError."""
+        if self._lost:
+            raise SessionLost("The session's hold on the card ran out.")
+        if len(self._entries) > self._kept or self._keys:
+            await self.write()
+
+    async def write(self, *events: SessionEvent, values: Mapping[str, object] | None = None) -> None:
+        """Commit what was noted, with steps of the machine; ``values`` are columns that go with the last.
+
+        Raises as ``commit``, and IllegalTransition.
+        """
+
+        async def work(unit: Unit) -> CardSession:
+            await self._again(unit)
+            return await self.within(unit, *events, values=values)
+
+        self.written(await self._database.transact(work))
+
+    async def within(
+        self, unit: Unit, *events: SessionEvent, values: Mapping[str, object] | None = None
+    ) -> CardSession:
+        """As ``write``, in the caller's transaction; call ``written`` with its result after the commit."""
+        if await acquire(unit, self._lease.name, self.session.id, LEASE) is None:
+            raise SessionLost("Another session took the card over.")
+        session = await store.get(unit, self.session.org, self.session.id)
+        if session.state not in LIVE:
+            raise SessionLost("The session was ended from outside.")
+        await store.add_records(unit, session, self._kept, self._entries[self._kept :])
+        for key in self._keys:
+            await store.add_key(unit, session, *key)
+        for place, event in enumerate(events):
+            last = place + 1 == len(events)
+            session = await store.move(unit, session, event, Actor.SERVER, (values or {}) if last else {})
+        if self.done > session.done:
+            session = await store.count(unit, session, self.done)
+        return session
+
+    def written(self, session: CardSession) -> None:
+        """What ``within`` wrote is committed."""
+        self.session = session
+        self._kept = len(self._entries)
+        self._keys.clear()
+
+    async def renew(self) -> None:
+        """Hold the card for longer; after a failure ``commit`` raises SessionLost."""
+        held = await self._database.transact(lambda unit: acquire(unit, self._lease.name, self.session.id, LEASE))
+        self._lost = held is None
+
+    async def let_go(self, unit: Unit) -> None:
+        """Leave the card to others."""
+        await release(unit, self._lease)
+
+    async def end(self, event: SessionEvent, outcome: str, entry: AuditEntry) -> None:
+        """Record a bad end with what the card has confirmed, and let go of the card. Nothing if it ended already."""
+
+        async def work(unit: Unit) -> None:
+            session = await store.get(unit, self.session.org, self.session.id)
+            if session.state in LIVE:
+                await self.within(unit, event, values={"outcome": outcome})
+                unit.audit(entry)
+            await self.let_go(unit)
+
+        await self._database.transact(work)
+
+
+def lease_name(device: object) -> str:
+    """The name of the lease on a card."""
+    return f"card:{device}"
+
+
+def _without_value(entry: Entry) -> Entry:
+    return Entry(
+        entry.kind,
+        entry.reference,
+        entry.slot,
+        entry.fingerprint,
+        entry.algorithm,
+        None,
+        entry.serial,
+        entry.guid,
+    )

@@ -1,0 +1,132 @@
+"""Values of card sessions, and their machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from cardwright_cardops.plan.inventory import Inventory
+from cardwright_cardops.plan.steps import Plan
+
+from ..machine import Actor, Machine, Transition
+
+PROTOCOL = 1
+
+
+class Purpose(StrEnum):
+    """What a session is for."""
+
+    ISSUE = "issue"
+    UPDATE = "update"
+    UNLOCK = "unlock"
+
+
+class Outcome(StrEnum):
+    """How a session ended that ended well."""
+
+    DONE = "done"
+    NOTHING_DUE = "nothing-due"
+    PENDING = "pending"
+
+
+class SessionState(StrEnum):
+    """Life of a session."""
+
+    OPENED = "opened"
+    OBSERVING = "observing"
+    PREVIEWED = "previewed"
+    CONSENTED = "consented"
+    EXECUTING = "executing"
+    VERIFYING = "verifying"
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class SessionEvent(StrEnum):
+    """What happens to a session."""
+
+    OPEN = "open"
+    OBSERVE = "observe"
+    PREVIEW = "preview"
+    CONSENT = "consent"
+    EXECUTE = "execute"
+    VERIFY = "verify"
+    FINISH = "finish"
+    FAIL = "fail"
+    LOSE = "lose"
+
+
+_S, _E = SessionState, SessionEvent
+_SERVER = frozenset({Actor.SERVER})
+_LIVE = (_S.OPENED, _S.OBSERVING, _S.PREVIEWED, _S.CONSENTED, _S.EXECUTING, _S.VERIFYING)
+
+SESSION: Machine[SessionState, SessionEvent] = Machine(
+    "card session",
+    SessionState,
+    SessionEvent,
+    [
+        Transition(None, _E.OPEN, _S.OPENED, _SERVER, note="the card's lease is held from here on"),
+        Transition(_S.OPENED, _E.OBSERVE, _S.OBSERVING, _SERVER),
+        Transition(_S.OBSERVING, _E.PREVIEW, _S.PREVIEWED, _SERVER, note="plan and contents are fixed"),
+        Transition(_S.OBSERVING, _E.FINISH, _S.DONE, _SERVER, note="nothing is due"),
+        Transition(_S.PREVIEWED, _E.CONSENT, _S.CONSENTED, frozenset({Actor.SERVER, Actor.USER})),
+        Transition(_S.CONSENTED, _E.EXECUTE, _S.EXECUTING, _SERVER, note="what a batch changes is recorded before it"),
+        Transition(_S.EXECUTING, _E.VERIFY, _S.VERIFYING, _SERVER, note="the card was read back"),
+        Transition(_S.VERIFYING, _E.FINISH, _S.DONE, _SERVER, note="certificates are released with it"),
+        *(Transition(state, _E.FAIL, _S.FAILED, _SERVER) for state in _LIVE),
+        *(
+            Transition(state, _E.LOSE, _S.LOST, frozenset({Actor.SERVER, Actor.TIMER}), note="line or lease")
+            for state in _LIVE
+        ),
+    ],
+)
+LIVE = frozenset(_LIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a workstation says first. ``steps`` and ``items`` are the kinds that it knows; ``max_batch`` in octets."""
+
+    steps: frozenset[str]
+    items: frozenset[str]
+    max_batch: int
+    purpose: Purpose
+    card: Inventory
+    request: UUID | None = None
+    software: str = ""
+    reader: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """What the person is to agree to: the plan, and the content of every object that it writes, by tag."""
+
+    plan: Plan
+    contents: Mapping[int, bytes] = field(repr=False)
+
+    @property
+    def digests(self) -> dict[int, bytes]:
+        """SHA-256 of each content, by tag."""
+        return {tag: hashlib.sha256(content).digest() for tag, content in self.contents.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class CardSession:
+    """One session, as recorded."""
+
+    id: UUID
+    org: UUID
+    device: UUID
+    purpose: Purpose
+    request: UUID | None
+    workstation: UUID | None
+    state: SessionState
+    outcome: str
+    plan: str
+    done: int
+    steps: int
+    version: int

@@ -1,0 +1,135 @@
+"""What card sessions ask of other domains, and of the line to the workstation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Protocol
+from uuid import UUID
+
+from cardwright_cardops.piv.algorithms import Algorithm, PrivateKey, PublicKey
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.authority import Issued, Pending, Refused
+from cardwright_cardops.plan.inventory import Inventory
+from cardwright_cardops.program.items import Answers, AnyBatch
+from cardwright_cardops.secret import Secret
+
+from ..authentication.authorize import CallTarget
+from ..authentication.principal import Principal
+from ..policies.model import Origin, Policy
+from ..store.unit import Unit
+from .model import Greeting, Outcome, Purpose, Showing
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One device and what is to become of it.
+
+    ``guid`` is the card UUID that it has or is to get. ``management_key`` and ``puk`` are the values that cards of its
+    lot come with, None for the vendor's published ones. ``trusted``: the workstation is a trusted station.
+    ``unlockable``: issued, without hold or incident. ``expires``: last day of the card.
+    """
+
+    org: UUID
+    device: UUID
+    purpose: Purpose
+    policy: Policy
+    guid: UUID
+    expires: date
+    person: UUID | None = None
+    request: UUID | None = None
+    serial: str = ""
+    trusted: bool = False
+    unlockable: bool = False
+    requested_by: UUID | None = None
+    management_key: Secret | None = field(default=None, repr=False)
+    puk: Secret | None = field(default=None, repr=False)
+
+    @property
+    def target(self) -> CallTarget:
+        """What authorization looks at."""
+        return CallTarget(
+            self.org,
+            person=self.person,
+            requested_by=self.requested_by,
+            request=self.request,
+            strict=self.policy.strict,
+        )
+
+
+class Devices(Protocol):
+    """Devices, their requests and policies."""
+
+    async def task(self, unit: Unit, principal: Principal, greeting: Greeting) -> Task:
+        """The task of the card that a workstation shows, or of the request that it names.
+
+        Raises the domain's error when there is no such device or request, or none that is open.
+        """
+
+    async def finished(
+        self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
+    ) -> None:
+        """The session reached its goal: the device is ISSUED (or goes on as it was), the request is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateOrder:
+    """A certificate that a slot needs. ``request`` is its PKCS #10, b"" for a key that the server made."""
+
+    task: Task
+    session: UUID
+    slot: Slot
+    algorithm: Algorithm
+    profile: str
+    public_key: PublicKey
+    origin: Origin
+    request: bytes = field(default=b"", repr=False)
+
+
+class Certificates(Protocol):
+    """Issuance."""
+
+    async def subject(self, task: Task, slot: Slot, profile: str) -> bytes:
+        """DER Name that the request for a slot's certificate shall have."""
+
+    async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[Issued | Pending | Refused, ...]:
+        """One answer for each; what is issued is on hold. The same order again gives the same certificate."""
+
+    async def settle(
+        self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str]
+    ) -> None:
+        """``keys`` (fingerprints by slot) are on the card: release their certificates, revoke the device's others."""
+
+
+class Contents(Protocol):
+    """Contents of data objects."""
+
+    async def content(self, task: Task, tag: int, card: Inventory, written: Mapping[int, bytes]) -> Issued | Refused:
+        """The content of one object. ``written``: those that the plan writes before it, certificates as b""."""
+
+
+class Escrow(Protocol):
+    """Keys that the server makes and keeps."""
+
+    async def key(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, fingerprint: str) -> PrivateKey:
+        """The archived key with this fingerprint; for "" a new one, archived and committed before this returns."""
+
+
+class Line(Protocol):
+    """A workstation at the other end. Every wait raises LineLost, SessionCancelled, SessionProtocolBroken."""
+
+    async def greet(self, session: UUID) -> None:
+        """Answer the workstation's hello."""
+
+    async def show(self, showing: Showing) -> bool:
+        """Show a plan and wait for the person. Whether they agreed to exactly this one."""
+
+    async def execute(self, batch: AnyBatch) -> Answers:
+        """Send a batch and wait for its answers. Also raises what the workstation says was wrong with the batch."""
+
+    async def end_stage(self) -> None:
+        """The stage is over. Never raises."""
+
+    def progress(self, step: str, percentage: int) -> None:
+        """Say how far it is, with the next message."""

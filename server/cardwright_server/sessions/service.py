@@ -1,0 +1,384 @@
+"""Card sessions: open, show, carry out, release. There is one way to recover: the next session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from cardwright_cardops import wire
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.piv.algorithms import ManagementAlgorithm, PublicKey
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.authority import Issued
+from cardwright_cardops.plan.conduct import conduct_async
+from cardwright_cardops.plan.execute import Report
+from cardwright_cardops.plan.inventory import Identity, Inventory
+from cardwright_cardops.plan.observe import observe
+from cardwright_cardops.plan.records import Entry, Records, fold, require_same_card
+from cardwright_cardops.plan.steps import Plan, Step, WriteCertificate, WriteObject
+from cardwright_cardops.program.items import Answers, AnyBatch, SealedBatch
+from cardwright_cardops.program.runner import run_async
+
+from ..audit.model import AuditEntry, Fact, Target
+from ..audit.model import Outcome as AuditOutcome
+from ..authentication.authorize import Authorize
+from ..authentication.matrix import Call
+from ..authentication.principal import Principal
+from ..machine import Actor
+from ..notify.model import DomainEvent
+from ..store.columns import canonical
+from ..store.ids import new_id
+from ..store.lease import Lease, acquire
+from ..store.unit import Database, Unit
+from ..vault.model import Authorization
+from ..vault.protocol import Vault
+from . import store
+from .authority import SessionAuthority, require_allowed
+from .course import course, look, steps_for
+from .errors import (
+    CardInSession,
+    CardNotProven,
+    ConsentRefused,
+    LineLost,
+    NotAtGoal,
+    PeerTooOld,
+    SessionCancelled,
+    SessionLost,
+    WrongCard,
+)
+from .ledger import LEASE, Ledger, lease_name
+from .model import CardSession, Greeting, Outcome, Purpose, SessionEvent, Showing
+from .ports import Certificates, Contents, Devices, Escrow, Line, Task
+from .secrets import CardSecrets
+
+_E = SessionEvent
+_LOST = (LineLost, SessionLost, SessionCancelled)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Other parts that sessions need."""
+
+    devices: Devices
+    certificates: Certificates
+    contents: Contents
+    escrow: Escrow
+    vault: Vault
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    session: CardSession
+    lease: Lease
+    task: Task
+    entries: tuple[Entry, ...]
+    prover: bytes | None
+    unfinished: bool
+    now: datetime
+
+
+class SessionService:
+    """Runs sessions; holds nothing between them."""
+
+    def __init__(self, database: Database, authorize: Authorize, ports: Ports) -> None:
+        self._database = database
+        self._authorize = authorize
+        self._ports = ports
+
+    async def run(self, principal: Principal, greeting: Greeting, line: Line) -> Outcome:
+        """One session on one card, to its end.
+
+        Raises CardInSession, AuthorizationError and what ``Devices.task`` raises before there is a session; after
+        that any CardwrightError of what went wrong, which is recorded.
+        """
+        opened = await self._database.transact(lambda unit: self._open(unit, principal, greeting))
+        task = opened.task
+
+        async def again(unit: Unit) -> None:
+            await self._authorize(unit, principal, _call(task), task.target)
+
+        ledger = Ledger(self._database, opened.session, opened.lease, opened.entries, again)
+
+        async def ended(event: SessionEvent, code: str) -> None:
+            await ledger.end(event, code, self._entry(principal, task, ledger.session, event, code))
+
+        try:
+            async with self._held(ledger):
+                await line.greet(opened.session.id)
+                return await self._conduct(principal, greeting, line, opened, ledger)
+        except asyncio.CancelledError:
+            await asyncio.shield(ended(_E.LOSE, LineLost.code))
+            raise
+        except CardwrightError as error:
+            await asyncio.shield(ended(_E.LOSE if isinstance(error, _LOST) else _E.FAIL, error.code))
+            raise
+        except BaseException:
+            await asyncio.shield(ended(_E.FAIL, "INTERNAL"))
+            raise
+
+    # ------------------------------------------------------------------------------------------------- beginning
+
+    async def _open(self, unit: Unit, principal: Principal, greeting: Greeting) -> _Opened:
+        task = await self._ports.devices.task(unit, principal, greeting)
+        await self._authorize(unit, principal, _call(task), task.target)
+        identifier = new_id()
+        lease = await acquire(unit, lease_name(task.device), identifier, LEASE)
+        if lease is None:
+            raise CardInSession("Another session holds this card.")
+        for left in await store.live(unit, task.org, task.device):
+            await store.move(unit, left, _E.LOSE, Actor.TIMER, {"outcome": SessionLost.code})
+        unfinished = await store.is_unfinished(unit, task.org, task.device)
+        entries = await store.records(unit, task.org, task.device)
+        session = await store.insert(
+            unit,
+            task.org,
+            {
+                "id": identifier,
+                "device": task.device,
+                "purpose": task.purpose,
+                "request": task.request,
+                "person": task.person,
+                "actor": principal.actor,
+                "workstation": principal.workstation,
+                "trusted": int(task.trusted),
+                "software": greeting.software,
+                "reader": greeting.reader,
+                "policy": task.policy.name,
+            },
+        )
+        session = await store.move(unit, session, _E.OBSERVE, Actor.SERVER, {})
+        unit.audit(self._entry(principal, task, session, "opened"))
+        prover = await store.key(unit, task.org, task.device, Slot.CARD_AUTHENTICATION)
+        return _Opened(session, lease, task, entries, prover, unfinished, unit.now)
+
+    async def _conduct(
+        self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
+    ) -> Outcome:
+        task, card = opened.task, greeting.card
+        plan = _planned(task, card, fold(opened.entries), opened)
+        if not plan:
+            if not opened.unfinished:
+                return await self._finish(principal, task, ledger, Outcome.NOTHING_DUE, card)
+            # What an earlier session wrote is released only by what the card shows now.
+            seen = await run_async(observe(look(task.policy.card)), _Relay(line, ledger, greeting))
+            if _planned(task, seen, fold(opened.entries), opened):
+                raise NotAtGoal("The card is not as the workstation said.")
+            return await self._finish(principal, task, ledger, Outcome.DONE, seen)
+        require_allowed(plan, task)
+        _require_known(plan, greeting)
+        showing = Showing(plan, await self._contents(task, plan, card))
+        shown = {"plan": plan.digest, "plan_document": canonical(plan.document()), "steps": len(plan.steps)}
+        await ledger.write(_E.PREVIEW, values=shown)
+        if not await line.show(showing):
+            raise ConsentRefused("The person did not agree to the plan.")
+        await ledger.write(_E.CONSENT, _E.EXECUTE)
+        report = await self._execute(principal, greeting, line, opened, ledger, showing)
+        outcome = Outcome.PENDING if report.pending else Outcome.DONE
+        return await self._finish(principal, task, ledger, outcome, report.inventory, _E.VERIFY)
+
+    async def _contents(self, task: Task, plan: Plan, card: Inventory) -> dict[int, bytes]:
+        """The content of every object that the plan writes, fixed before it is shown."""
+        made: dict[int, bytes] = {}
+        written = {step.slot.certificate_tag: b"" for step in plan.steps if isinstance(step, WriteCertificate)}
+        for step in plan.steps:
+            if isinstance(step, WriteObject):
+                reply = await self._ports.contents.content(task, step.tag, card, {**written, **made})
+                if not isinstance(reply, Issued):
+                    raise NotAtGoal(f"The plan cannot be carried out: {reply.reason}")
+                made[step.tag] = reply.content
+        return made
+
+    # ------------------------------------------------------------------------------------------------- execution
+
+    async def _execute(
+        self,
+        principal: Principal,
+        greeting: Greeting,
+        line: Line,
+        opened: _Opened,
+        ledger: Ledger,
+        showing: Showing,
+    ) -> Report:
+        task, plan = opened.task, showing.plan
+        behalf = Authorization(str(principal.actor), str(task.request or ledger.session.id), str(ledger.session.id))
+        secrets = CardSecrets(self._ports.vault, ledger, task, behalf)
+        authority = SessionAuthority(
+            task,
+            ledger,
+            secrets,
+            self._ports.certificates,
+            self._ports.escrow,
+            showing.contents,
+            opened.now,
+        )
+        prover = _prover(opened) if task.purpose is Purpose.UNLOCK else None
+        execution = course(
+            task.purpose,
+            task.policy.card,
+            now=opened.now,
+            expected=plan.digest,
+            management_algorithm=_algorithm(task, greeting.card),
+            prover=prover,
+        )
+
+        def progress(step: Step, done: bool) -> None:
+            ledger.done += done
+            line.progress(step.kind, 100 * ledger.done // len(plan.steps))
+
+        relay = _Relay(line, ledger, greeting)
+        report: Report = await conduct_async(execution, relay, authority, ledger, progress)
+        if task.purpose is not Purpose.UNLOCK:
+            left = _planned(task, report.inventory, fold(ledger.entries), opened)
+            if any(getattr(step, "slot", None) not in report.pending for step in left.steps):
+                raise NotAtGoal("After the last step the card is not as the policy wants it.")
+        return report
+
+    async def _finish(
+        self,
+        principal: Principal,
+        task: Task,
+        ledger: Ledger,
+        outcome: Outcome,
+        card: Inventory,
+        *before: SessionEvent,
+    ) -> Outcome:
+        """Release and end, in one transaction."""
+
+        async def work(unit: Unit) -> CardSession:
+            await self._authorize(unit, principal, _call(task), task.target)
+            session = await ledger.within(unit, *before, _E.FINISH, values={"outcome": outcome})
+            if outcome is not Outcome.NOTHING_DUE:
+                if task.purpose is not Purpose.UNLOCK:
+                    keys = _certified(task, card)
+                    await self._ports.certificates.settle(unit, principal, task, session.id, keys)
+                await self._ports.devices.finished(unit, principal, task, session.id, outcome, card)
+                unit.emit(
+                    DomainEvent(
+                        task.org,
+                        f"session.{task.purpose}-{outcome}",
+                        "device",
+                        task.device,
+                        task.person,
+                        correlation=session.id,
+                    )
+                )
+            unit.audit(self._entry(principal, task, session, outcome))
+            await ledger.let_go(unit)
+            return session
+
+        ledger.written(await self._database.transact(work))
+        return outcome
+
+    @asynccontextmanager
+    async def _held(self, ledger: Ledger) -> AsyncIterator[None]:
+        """Renew the lease while inside."""
+
+        async def keep() -> None:
+            while True:
+                await asyncio.sleep(LEASE.total_seconds() / 3)
+                await ledger.renew()
+
+        task = asyncio.create_task(keep())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    @staticmethod
+    def _entry(principal: Principal, task: Task, session: CardSession, what: str, code: str = "") -> AuditEntry:
+        facts: dict[str, Fact] = {
+            "purpose": str(task.purpose),
+            "plan": session.plan,
+            "trusted": task.trusted,
+            "code": code,
+        }
+        return AuditEntry(
+            task.org,
+            principal.who,
+            f"session.{what}",
+            Target("device", task.device),
+            AuditOutcome.FAILED if code else AuditOutcome.DONE,
+            facts,
+            session=session.id,
+        )
+
+
+class _Relay:
+    """The line as executions see it: records first, and only what the other end knows."""
+
+    def __init__(self, line: Line, ledger: Ledger, greeting: Greeting) -> None:
+        self._line = line
+        self._ledger = ledger
+        self._greeting = greeting
+
+    async def execute(self, batch: AnyBatch) -> Answers:
+        """Commit what the batch makes true, then send it. Raises PeerTooOld, SessionLost, LineLost."""
+        message = wire.batch_to_wire(batch)
+        if isinstance(batch, SealedBatch):
+            raise PeerTooOld("This contract has no sealed sessions.")
+        kinds = {item.WhichOneof("kind") or "" for group in message.open.groups for item in group.items}
+        if unknown := kinds - self._greeting.items:
+            raise PeerTooOld(f"The workstation does not know {', '.join(sorted(unknown))}.")
+        if message.ByteSize() > self._greeting.max_batch:
+            raise PeerTooOld(f"A batch has {message.ByteSize()} octets, the workstation takes fewer.")
+        await self._ledger.commit()
+        return await self._line.execute(batch)
+
+    async def end_stage(self) -> None:
+        """The stage is over."""
+        await self._line.end_stage()
+
+
+def _call(task: Task) -> Call:
+    return Call(f"SessionService.Run/{task.purpose}")
+
+
+def _planned(task: Task, card: Inventory, records: Records, opened: _Opened) -> Plan:
+    """Raises WrongCard, JournalOfAnotherCard and what ``plan`` raises."""
+    _require_card(task, card.identity, opened.entries)
+    return steps_for(task.purpose, task.policy.card, card, records, opened.now)
+
+
+def _require_card(task: Task, identity: Identity, entries: tuple[Entry, ...]) -> None:
+    require_same_card(entries, identity)
+    if task.serial and identity.serial and task.serial != identity.serial:
+        raise WrongCard("This card has another number than the device that the request is for.")
+    if identity.guid is not None and identity.guid != task.guid:
+        raise WrongCard("This card has another card UUID than the device that the request is for.")
+
+
+def _require_known(plan: Plan, greeting: Greeting) -> None:
+    if unknown := {step.kind for step in plan.steps} - greeting.steps:
+        raise PeerTooOld(f"The workstation cannot show {', '.join(sorted(unknown))}.")
+
+
+def _algorithm(task: Task, card: Inventory) -> ManagementAlgorithm | None:
+    """That of the management key, where the card or the policy says it: it saves round trips."""
+    told = card.management_key.algorithm or task.policy.card.secrets.management_algorithm
+    return ManagementAlgorithm(told) if told in set(ManagementAlgorithm) else None
+
+
+def _prover(opened: _Opened) -> PublicKey:
+    """The key by which the card proves itself before a PUK is released (S3). Raises CardNotProven."""
+    if not opened.task.unlockable:
+        raise CardNotProven("A PUK is released only for a device that is issued, without hold or incident.")
+    key = None if opened.prover is None else load_der_public_key(opened.prover)
+    if not isinstance(key, PublicKey):
+        raise CardNotProven("This card was issued without a key in 9E to prove itself by.")
+    return key
+
+
+def _certified(task: Task, card: Inventory) -> Mapping[Slot, str]:
+    """Fingerprints of the keys that are on the card with their certificates, by slot."""
+    found = {}
+    for row in card.certificates:
+        key = card.key(row.slot)
+        if task.policy.card.slot(row.slot) is not None and key is not None and key.fingerprint == row.key:
+            found[row.slot] = row.key
+    return found

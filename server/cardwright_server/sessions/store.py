@@ -1,0 +1,191 @@
+"""The tables of card sessions in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, func, select
+
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.records import Entry, Kind
+from cardwright_cardops.secret import Secret
+
+from ..machine import Actor
+from ..store import transitions
+from ..store.session_tables import card_key, card_record, card_session, card_session_transition
+from ..store.unit import Unit
+from .model import LIVE, SESSION, CardSession, Purpose, SessionEvent, SessionState
+
+MOST_RECORDS = 10_000
+
+
+async def insert(unit: Unit, org: UUID, values: Mapping[str, Any]) -> CardSession:
+    """A new session, opened."""
+    row = SESSION.next(None, SessionEvent.OPEN, Actor.SERVER)
+    empty = {"outcome": "", "plan": "", "plan_document": "", "steps": 0, "done": 0, "ended_at": None}
+    made = {"org": org, "state": row.target, **empty, **values}
+    identifier = await unit.insert(card_session, made)
+    await _note(unit, org, identifier, 1, row.source, row.event, row.target, Actor.SERVER)
+    return CardSession(
+        identifier,
+        org,
+        values["device"],
+        Purpose(values["purpose"]),
+        values["request"],
+        values["workstation"],
+        row.target,
+        "",
+        "",
+        0,
+        0,
+        1,
+    )
+
+
+async def move(
+    unit: Unit, session: CardSession, event: SessionEvent, actor: Actor, values: Mapping[str, Any]
+) -> CardSession:
+    """One step of the machine. Raises IllegalTransition, StaleVersion."""
+    row = SESSION.next(session.state, event, actor)
+    ended = {"ended_at": unit.now} if row.target in SESSION.final else {}
+    version = await unit.update(card_session, session.id, session.version, {"state": row.target, **ended, **values})
+    reason = str(values.get("outcome", ""))
+    await _note(unit, session.org, session.id, version, row.source, row.event, row.target, actor, reason)
+    return await get(unit, session.org, session.id)
+
+
+async def count(unit: Unit, session: CardSession, done: int) -> CardSession:
+    """Record how many steps are done. Raises StaleVersion."""
+    await unit.update(card_session, session.id, session.version, {"done": done})
+    return await get(unit, session.org, session.id)
+
+
+async def get(unit: Unit, org: UUID, identifier: UUID) -> CardSession:
+    """One session. Raises NoResultFound."""
+    found = await unit.execute(select(card_session).where(card_session.c.id == identifier, card_session.c.org == org))
+    return _session(found.one())
+
+
+async def live(unit: Unit, org: UUID, device: UUID) -> list[CardSession]:
+    """Sessions of a device that did not end."""
+    wanted = (card_session.c.org == org, card_session.c.device == device, card_session.c.state.in_(sorted(LIVE)))
+    return [_session(row) for row in await unit.rows(select(card_session).where(*wanted))]
+
+
+async def is_unfinished(unit: Unit, org: UUID, device: UUID) -> bool:
+    """Whether the last session that showed a plan for the device did not reach its goal."""
+    mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.steps > 0)
+    newest = select(card_session.c.state).where(*mine).order_by(card_session.c.id.desc()).limit(1)
+    return await unit.value(newest) not in (None, SessionState.DONE)
+
+
+async def records(unit: Unit, org: UUID, device: UUID) -> tuple[Entry, ...]:
+    """The card's journal, oldest first."""
+    wanted = select(card_record).where(card_record.c.org == org, card_record.c.device == device)
+    rows = await unit.rows(wanted.order_by(card_record.c.number).limit(MOST_RECORDS))
+    return tuple(map(_entry, rows))
+
+
+async def add_records(unit: Unit, session: CardSession, after: int, entries: Sequence[Entry]) -> None:
+    """Append to the card's journal, whose last entry has number ``after``."""
+    await unit.insert_many(
+        card_record,
+        [
+            {
+                "org": session.org,
+                "session": session.id,
+                "device": session.device,
+                "number": after + place,
+                "kind": entry.kind.name.lower(),
+                "reference": entry.reference,
+                "slot": None if entry.slot is None else int(entry.slot),
+                "fingerprint": entry.fingerprint,
+                "algorithm": entry.algorithm,
+                "serial": entry.serial,
+                "guid": entry.guid,
+                # The only values that are kept: secrets are the vault's to give again.
+                "certificate": entry.value.reveal()
+                if entry.kind is Kind.CERTIFICATE and entry.value is not None
+                else None,
+            }
+            for place, entry in enumerate(entries, 1)
+        ],
+    )
+
+
+async def last_record(unit: Unit, org: UUID, device: UUID) -> int:
+    """Number of the last entry in the card's journal."""
+    wanted = select(func.max(card_record.c.number)).where(card_record.c.org == org, card_record.c.device == device)
+    return await unit.value(wanted) or 0
+
+
+async def add_key(unit: Unit, session: CardSession, slot: Slot, fingerprint: str, public: bytes, origin: str) -> None:
+    """Record where a key came from, unless it is recorded already: the first proof counts."""
+    await unit.insert_if_absent(
+        card_key,
+        {
+            "org": session.org,
+            "session": session.id,
+            "device": session.device,
+            "slot": int(slot),
+            "fingerprint": fingerprint,
+            "public_key": public,
+            "origin": origin,
+        },
+        ["device", "slot", "fingerprint"],
+    )
+
+
+async def key(unit: Unit, org: UUID, device: UUID, slot: Slot) -> bytes | None:
+    """The newest public key (SubjectPublicKeyInfo DER) of a slot for which a certificate was asked."""
+    mine = (card_key.c.org == org, card_key.c.device == device, card_key.c.slot == int(slot))
+    newest = select(card_key.c.public_key).where(*mine).order_by(card_key.c.id.desc()).limit(1)
+    found: bytes | None = await unit.value(newest)
+    return found
+
+
+async def _note(
+    unit: Unit,
+    org: UUID,
+    session: UUID,
+    number: int,
+    source: SessionState | None,
+    event: SessionEvent,
+    target: SessionState,
+    actor: Actor,
+    reason: str = "",
+) -> None:
+    values = {"source": source, "event": event, "target": target, "actor": actor, "reason": reason[:60]}
+    await transitions.note(unit, card_session_transition, org, session, number, values)
+
+
+def _session(row: Row[Any]) -> CardSession:
+    return CardSession(
+        row.id,
+        row.org,
+        row.device,
+        Purpose(row.purpose),
+        row.request,
+        row.workstation,
+        SessionState(row.state),
+        row.outcome,
+        row.plan,
+        row.done,
+        row.steps,
+        row.version,
+    )
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(
+        Kind[row.kind.upper()],
+        row.reference,
+        None if row.slot is None else Slot(row.slot),
+        row.fingerprint,
+        row.algorithm,
+        None if row.certificate is None else Secret(row.certificate),
+        row.serial,
+        row.guid,
+    )

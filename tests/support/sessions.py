@@ -1,0 +1,397 @@
+"""Card sessions in one process: a gRPC server on a Unix socket, a workstation with a guard, and simple neighbours.
+
+Vault, store, planner, guard and virtual card are the real ones. Devices, issuance and escrow are kept in memory and
+outlive a server, as a database would.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
+from cryptography.x509.oid import NameOID
+
+from cardwright_cardops import wire
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.guard import GuardedExecutor, State, begin
+from cardwright_cardops.guard.preview import identity_of, permit_for
+from cardwright_cardops.piv.algorithms import Algorithm, PrivateKey
+from cardwright_cardops.piv.key_items import KeyItems
+from cardwright_cardops.piv.pins import FixedPins
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.authority import Issued, Pending, Refused
+from cardwright_cardops.plan.inventory import Inventory, fingerprint
+from cardwright_cardops.plan.observe import observe
+from cardwright_cardops.program.local import LocalExecutor
+from cardwright_cardops.program.runner import run
+from cardwright_cardops.secret import Secret
+from cardwright_cardops.transport.direct import DirectCard, DirectConnection
+from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
+from cardwright_server.api.sessions import SessionServicer
+from cardwright_server.authentication.authorize import Authorize
+from cardwright_server.authentication.principal import Principal, PrincipalKind
+from cardwright_server.policies.document import read
+from cardwright_server.policies.model import Policy
+from cardwright_server.sessions.contents import PlainContents
+from cardwright_server.sessions.model import Greeting, Outcome
+from cardwright_server.sessions.ports import CertificateOrder, Task
+from cardwright_server.sessions.service import Ports, SessionService
+from cardwright_server.store.unit import Database, Unit
+from cardwright_server.vault.calls import LocalVault
+from cardwright_server.vault.messages import Limit
+from cardwright_server.vault.model import ArchiveContext, Authorization, EscrowAlgorithm, Wrapped
+from cardwright_simulators.card import VirtualCard
+from tests.support.people import allow
+from tests.support.vault import make_core
+
+PIN = b"739146"
+POLICY = """
+name = "test"
+clear_secrets = "{clear}"
+objects = ["chuid", "ccc"]
+unlock = ["self"]
+renew_before_days = {renew}
+
+[[slots]]
+slot = "9a"
+algorithm = "p256"
+profile = "piv-authentication"
+least_origin = "{least}"
+
+[[slots]]
+slot = "9c"
+algorithm = "p256"
+profile = "signature"
+
+[[slots]]
+slot = "9d"
+algorithm = "p256"
+key = "escrow"
+profile = "key-management"
+
+[[slots]]
+slot = "9e"
+algorithm = "p256"
+profile = "card-authentication"
+"""
+STEPS = (
+    "set-puk",
+    "set-pin",
+    "set-retries",
+    "set-management-key",
+    "generate-key",
+    "import-key",
+    "write-certificate",
+    "write-object",
+)
+ITEMS = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request")
+
+
+def policy(*, clear: str = "any", least: str = "unproven", renew: int = 30) -> Policy:
+    """Four P-256 keys, one of them escrowed."""
+    return read(POLICY.format(clear=clear, least=least, renew=renew))
+
+
+@dataclass
+class Office:
+    """Devices, issuance and escrow: one device, one CA, one archive."""
+
+    vault: LocalVault
+    now: datetime
+    policy: Policy = field(default_factory=policy)
+    org: UUID = field(default_factory=uuid4)
+    device: UUID = field(default_factory=uuid4)
+    guid: UUID = field(default_factory=uuid4)
+    trusted: bool = False
+    late: bool = False
+    issued: bool = False
+    held: bool = False
+    finished_with: list[Outcome] = field(default_factory=list)
+    states: dict[tuple[str, str], str] = field(default_factory=dict)
+    certificates: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    archive: dict[str, tuple[Wrapped, ArchiveContext]] = field(default_factory=dict)
+    orders: list[CertificateOrder] = field(default_factory=list)
+    key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+
+    # -------------------------------------------------------------------------------------------------- Devices
+
+    async def task(self, unit: Unit, principal: Principal, greeting: Greeting) -> Task:
+        return Task(
+            self.org,
+            self.device,
+            greeting.purpose,
+            self.policy,
+            self.guid,
+            (self.now + timedelta(days=1000)).date(),
+            serial="12345678",
+            trusted=self.trusted,
+            unlockable=self.issued and not self.held,
+        )
+
+    async def finished(
+        self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
+    ) -> None:
+        self.issued = self.issued or outcome is Outcome.DONE
+        self.finished_with.append(outcome)
+
+    # --------------------------------------------------------------------------------------------- Certificates
+
+    async def subject(self, task: Task, slot: Slot, profile: str) -> bytes:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Holder {slot.label}")]).public_bytes()
+
+    async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[Issued | Pending | Refused, ...]:
+        self.orders += orders
+        return tuple([Pending() if self.late and one.request else self._certified(one) for one in orders])
+
+    def _certified(self, order: CertificateOrder) -> Issued:
+        place = order.slot.label, fingerprint(order.public_key)
+        if place not in self.certificates:
+            names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"urn:uuid:{self.guid}")])
+            issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
+            subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Holder {order.slot.label}")])
+            start, end = self.now - timedelta(hours=1), self.now + timedelta(days=300)
+            number = x509.random_serial_number()
+            built = x509.CertificateBuilder(issuer, subject, order.public_key, number, start, end)
+            made = built.add_extension(names, critical=False).sign(self.key, hashes.SHA256())
+            self.certificates[place] = made.public_bytes(Encoding.DER)
+            self.states[place] = "held"
+        return Issued(self.certificates[place])
+
+    async def settle(
+        self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str]
+    ) -> None:
+        good = {(slot.label, mark) for slot, mark in keys.items()}
+        for place in self.states:
+            self.states[place] = "good" if place in good else "revoked"
+
+    # --------------------------------------------------------------------------------------------------- Escrow
+
+    async def key_(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, mark: str) -> PrivateKey:
+        if not mark:
+            org, owner = str(task.org), str(task.device)
+            made = await self.vault.generate_keypair_for_escrow(EscrowAlgorithm(algorithm.label), org, owner)
+            mark = hashes_of(made.public_key)
+            self.archive[mark] = made.wrapped, ArchiveContext(org, owner, made.public_key)
+        wrapped, context = self.archive[mark]
+        behalf = Authorization(str(task.device), str(session))
+        secret = await self.vault.unwrap_for_card(wrapped, context, behalf)
+        return load_der_private_key(secret.reveal(), None)
+
+    @property
+    def good(self) -> set[tuple[str, str]]:
+        """(slot, fingerprint) of the certificates that count."""
+        return {place for place, state in self.states.items() if state == "good"}
+
+
+def hashes_of(public_key: bytes) -> str:
+    """Hex SHA-256."""
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(public_key)
+    return digest.finalize().hex()
+
+
+@dataclass
+class _Escrow:
+    office: Office
+
+    async def key(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, fingerprint: str) -> PrivateKey:
+        return await self.office.key_(task, session, slot, algorithm, fingerprint)
+
+
+class Cut(Exception):
+    """The workstation hangs up here."""
+
+
+@dataclass
+class Trip:
+    """What a workstation saw. ``error`` is what the server said; ``trips`` how often it answered and waited."""
+
+    outcome: int = 0
+    error: str = ""
+    status: str = ""
+    trips: int = 0
+    messages: list[str] = field(default_factory=list)
+    percentages: list[int] = field(default_factory=list)
+    preview: sessions_pb2.Preview | None = None
+
+
+Change = Callable[[sessions_pb2.RunRequest], sessions_pb2.RunRequest]
+
+
+def as_it_is(value: Any) -> Any:
+    """What an honest workstation says."""
+    return value
+
+
+@dataclass
+class Station:
+    """A workstation: reads the card, has its person agree, and lets the guard judge every batch."""
+
+    card: DirectCard
+    pin: bytes = PIN
+    agrees: bool = True
+    guarded: bool = True
+    steps: Sequence[str] = STEPS
+    items: Sequence[str] = ITEMS
+    change: Change = as_it_is
+    inventory: Callable[[Inventory], Inventory] = as_it_is
+
+    async def run(
+        self,
+        socket: str,
+        purpose: int = sessions_pb2.PURPOSE_ISSUE,
+        *,
+        cut: int | None = None,
+    ) -> Trip:
+        """One session. ``cut``: hang up before sending the message with this number (0 is the hello)."""
+        trip = Trip()
+        local = LocalExecutor(DirectConnection(self.card), KeyItems(FixedPins(Secret(self.pin), Secret(self.pin))))
+        seen = self.inventory(run(observe(), local))
+        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            call: Any = sessions_pb2_grpc.SessionServiceStub(channel).Run()
+            hello = sessions_pb2.ClientHello(
+                protocol=1,
+                steps=self.steps,
+                items=self.items,
+                max_batch=1 << 20,
+                software="test",
+                reader="reader",
+                purpose=purpose,
+                card=wire.inventory_to_wire(seen),
+            )
+            executor: Any = local
+            sent = 0
+
+            async def say(message: sessions_pb2.RunRequest) -> None:
+                nonlocal sent
+                if sent == cut:
+                    raise Cut
+                sent += 1
+                trip.trips += 1
+                await call.write(self.change(message))
+
+            try:
+                await say(sessions_pb2.RunRequest(hello=hello))
+                while (message := await call.read()) is not grpc.aio.EOF:
+                    kind = message.WhichOneof("kind") or ""
+                    trip.messages.append(kind)
+                    match kind:
+                        case "preview":
+                            trip.preview = message.preview
+                            executor = self._permitted(local, message.preview, seen)
+                            digest = bytes.fromhex(wire.plan_from_wire(message.preview.plan).digest)
+                            consent = sessions_pb2.Consent(plan=digest, refused=not self.agrees)
+                            await say(sessions_pb2.RunRequest(consent=consent))
+                        case "batch":
+                            await say(sessions_pb2.RunRequest(answers=self._answers(executor, message.batch)))
+                        case "end_stage":
+                            executor.end_stage()
+                        case "progress":
+                            trip.percentages.append(message.progress.percentage)
+                        case "finished":
+                            trip.outcome = message.finished.outcome
+                        case "error":
+                            trip.error = message.error.code
+            except Cut:
+                call.cancel()
+            except grpc.aio.AioRpcError as error:
+                trip.status = f"{error.code().name}"
+                trip.error = trip.error or reason_of(error)
+            finally:
+                local.end_stage()
+        return trip
+
+    def _permitted(self, local: LocalExecutor, preview: sessions_pb2.Preview, seen: Inventory) -> Any:
+        if not self.guarded:
+            return local
+        plan = wire.plan_from_wire(preview.plan)
+        contents = {int(row.tag, 16): row.digest for row in preview.contents}
+        permit = permit_for(plan.document(), seen.document(), contents=contents)
+        state = begin(permit, identity_of(seen.document()), plan=bytes.fromhex(plan.digest))
+        assert isinstance(state, State)
+        return GuardedExecutor(local, state, unbroken=lambda: True)
+
+    @staticmethod
+    def _answers(executor: Any, message: sessions_pb2.Batch) -> sessions_pb2.BatchAnswers:
+        try:
+            answers = executor.execute(wire.batch_from_wire(message.batch))
+        except CardwrightError as error:
+            return sessions_pb2.BatchAnswers(number=message.number, refused=wire.error_to_wire(error))
+        return sessions_pb2.BatchAnswers(number=message.number, answers=wire.answers_to_wire(answers))
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """The stable code in a status."""
+    from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
+    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+    for name, value in error.trailing_metadata() or ():
+        if name == "grpc-status-details-bin":
+            info = ErrorInfo()
+            Status.FromString(value).details[0].Unpack(info)
+            return str(info.reason)
+    return ""
+
+
+def a_workstation(org: UUID) -> Principal:
+    """The principal of a workstation's stream."""
+    identifier = uuid4()
+    return Principal(PrincipalKind.WORKSTATION, identifier, org, front="test", workstation=identifier)
+
+
+@asynccontextmanager
+async def serving(
+    database: Database, office: Office, authorize: Authorize = allow, principal: Principal | None = None
+) -> AsyncIterator[str]:
+    """A server; gives the path of its socket."""
+    caller = principal or a_workstation(office.org)
+
+    async def identify(context: object) -> Principal:
+        return caller
+
+    folder = Path(tempfile.mkdtemp(prefix="cw-", dir="/tmp"))  # a socket's path has 107 octets at most
+    ports = Ports(office, office, PlainContents(), _Escrow(office), office.vault)
+    server = grpc.aio.server()
+    servicer = SessionServicer(SessionService(database, authorize, ports), identify)
+    sessions_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
+    server.add_insecure_port(f"unix:{folder}/socket")
+    await server.start()
+    try:
+        yield f"{folder}/socket"
+    finally:
+        await server.stop(None)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_office(folder: Path, **changes: Any) -> Office:
+    """An office with a new vault, at the time of this host."""
+    now = datetime.now(UTC)
+    limits = {name: Limit() for name in UNLIMITED}
+    core = make_core(folder / "vault", lambda: now.timestamp(), limits)
+    return replace(Office(LocalVault(core), now), **changes)
+
+
+UNLIMITED: tuple[str, ...] = ()
+
+
+def spki(public: Any) -> bytes:
+    """DER SubjectPublicKeyInfo."""
+    der: bytes = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return der
+
+
+def fresh_card() -> VirtualCard:
+    """A token as it leaves the factory."""
+    return VirtualCard("yubikey-5.7", serial=12345678)
