@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar
@@ -208,6 +208,10 @@ class Database:
         self._clock = clock or (_host_clock if self._sqlite else None)
         # One writer of this process at a time asks SQLite for its lock: in order of arrival, without polling.
         self._turn = asyncio.Lock() if self._sqlite else None
+        self._writers = {
+            one: self.engine if self._sqlite else self.engine.execution_options(isolation_level=one.value)
+            for one in Isolation
+        }
         if self._sqlite:
             self._readers = self.engine.execution_options(cardwright_reads=True)
         else:
@@ -221,11 +225,8 @@ class Database:
         Raises what ``work`` raises (nothing is recorded then), DatabaseBusy, DatabaseUnavailable, DatabaseFull,
         CommitInDoubt, SecondMediumUnavailable, and SQLAlchemy's errors for mistakes in statements.
         """
-        engine = self.engine if self._sqlite else self.engine.execution_options(isolation_level=isolation.value)
-        if self._turn is not None:
-            async with self._turn:
-                return await self._repeated(engine, work, writes=True, timed=True)
-        return await self._repeated(engine, work, writes=True, timed=True)
+        async with self._turn or nullcontext():
+            return await self._repeated(self._writers[isolation], work, writes=True, timed=True)
 
     async def read(self, work: Callable[[Unit], Awaitable[T]], *, timed: bool = True) -> T:
         """Run ``work`` on one snapshot, read only. ``timed=False`` saves PostgreSQL the statement that asks the time.
