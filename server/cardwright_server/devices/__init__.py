@@ -1,0 +1,1 @@
+"""Devices: stock and lots, their machine, holds, replacement, numbers, and what is due."""

@@ -1,0 +1,151 @@
+"""The machine of devices, as one table."""
+
+from __future__ import annotations
+
+from ..machine import Actor, Machine, Transition
+from .model import WITH_CREDENTIALS, DeviceEvent, DeviceState
+
+_Row = Transition[DeviceState, DeviceEvent]
+_S, _E = DeviceState, DeviceEvent
+
+USER = frozenset({Actor.USER})
+DESK = frozenset({Actor.HELP_DESK, Actor.ISSUANCE, Actor.SERVICE})
+ISSUER = frozenset({Actor.ISSUANCE, Actor.SERVICE})
+SERVER = frozenset({Actor.SERVER})
+TIMER = frozenset({Actor.TIMER})
+
+_END = ("revoke_credentials", "close_requests", "forget_due")
+
+ROWS: tuple[_Row, ...] = (
+    _Row(None, _E.REGISTER, _S.STOCK, ISSUER),
+    _Row(_S.STOCK, _E.BIND, _S.ASSIGNED, ISSUER | USER, guard="may_be_bound"),
+    _Row(_S.ASSIGNED, _E.UNBIND, _S.STOCK, ISSUER | SERVER, effects=("close_requests",)),
+    _Row(_S.STOCK, _E.DISPOSE, _S.DISPOSED, ISSUER, note="defective before it was anybody's"),
+    # Production.
+    _Row(_S.ASSIGNED, _E.START, _S.IN_PRODUCTION, ISSUER | USER, guard="request_is_executing"),
+    _Row(
+        _S.IN_PRODUCTION,
+        _E.START,
+        _S.IN_PRODUCTION,
+        ISSUER | USER,
+        guard="request_goes_on",
+        note="a new session goes on where the lost one ended",
+    ),
+    _Row(_S.FAILED, _E.START, _S.IN_PRODUCTION, ISSUER | USER, guard="request_is_executing", note="retry"),
+    _Row(_S.IN_PRODUCTION, _E.INTERRUPT, _S.IN_PRODUCTION, SERVER | TIMER),
+    _Row(
+        _S.IN_PRODUCTION,
+        _E.ISSUE,
+        _S.ISSUED,
+        SERVER,
+        guard="read_back_matches",
+        effects=("activate_credentials", "settle_due", "settle_replacement"),
+    ),
+    _Row(_S.IN_PRODUCTION, _E.PRODUCE, _S.PRODUCED, SERVER, guard="read_back_matches"),
+    _Row(_S.IN_PRODUCTION, _E.FAIL, _S.FAILED, SERVER | TIMER, effects=("revoke_new_credentials",)),
+    _Row(_S.PRODUCED, _E.ACTIVATE, _S.ISSUED, USER, effects=("activate_credentials", "settle_replacement")),
+    _Row(_S.PRODUCED, _E.LAPSE, _S.TERMINATED, TIMER, guard="not_activated_in_time", effects=_END),
+    # Suspension: one hold for each reason.
+    _Row(_S.ISSUED, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", "hold_credentials")),
+    _Row(_S.UPDATING, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", "hold_credentials")),
+    _Row(_S.SUSPENDED, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", "hold_credentials")),
+    _Row(_S.INVALID, _E.SUSPEND, _S.INVALID, DESK | SERVER, effects=("add_hold", "hold_credentials")),
+    _Row(
+        _S.SUSPENDED,
+        _E.RESUME,
+        _S.ISSUED,
+        DESK | SERVER,
+        guard="is_the_last_hold",
+        effects=("remove_hold", "release_credentials"),
+    ),
+    _Row(_S.SUSPENDED, _E.RESUME, _S.SUSPENDED, DESK | SERVER, guard="is_held_so", effects=("remove_hold",)),
+    _Row(_S.INVALID, _E.RESUME, _S.INVALID, DESK | SERVER, guard="is_held_so", effects=("remove_hold",)),
+    # Updates.
+    _Row(_S.ISSUED, _E.START_UPDATE, _S.UPDATING, DESK | USER, guard="request_is_executing"),
+    _Row(_S.UPDATING, _E.START_UPDATE, _S.UPDATING, DESK | USER, guard="request_goes_on", note="as in production"),
+    _Row(_S.UPDATING, _E.INTERRUPT, _S.UPDATING, SERVER | TIMER),
+    _Row(
+        _S.UPDATING,
+        _E.UPDATE,
+        _S.ISSUED,
+        SERVER,
+        guard="read_back_matches",
+        effects=("activate_credentials", "settle_due"),
+    ),
+    _Row(_S.UPDATING, _E.FAIL_UPDATE, _S.ISSUED, SERVER | TIMER, guard="card_is_consistent"),
+    _Row(
+        _S.UPDATING,
+        _E.FAIL_UPDATE,
+        _S.INVALID,
+        SERVER | TIMER,
+        effects=("revoke_new_credentials", "hold_credentials"),
+        note="reason failed; the help desk is told",
+    ),
+    # Incidents and replacement.
+    *(
+        _Row(state, _E.REPORT_INCIDENT, _S.INVALID, DESK | USER, effects=("hold_credentials",))
+        for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
+    ),
+    _Row(
+        _S.INVALID,
+        _E.REPORT_INCIDENT,
+        _S.INVALID,
+        DESK | USER,
+        guard="is_graver",
+        effects=("hold_credentials",),
+        note="forgotten turns out to be lost",
+    ),
+    _Row(
+        _S.INVALID,
+        _E.RESTORE,
+        _S.ISSUED,
+        DESK | USER | SERVER,
+        guard="may_return",
+        effects=("release_credentials",),
+    ),
+    _Row(
+        _S.INVALID,
+        _E.RESTORE,
+        _S.SUSPENDED,
+        DESK | USER | SERVER,
+        guard="may_return_held",
+        note="it was suspended before, and still is",
+    ),
+    *(
+        _Row(state, _E.EXPIRE, _S.TERMINATED, TIMER, guard="temporary_has_expired", effects=(*_END, "restore_original"))
+        for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
+    ),
+    *(
+        _Row(state, _E.EXPIRE, _S.INVALID, TIMER, guard="has_expired", effects=("hold_credentials",))
+        for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
+    ),
+    *(
+        _Row(state, _E.REPLACE, _S.TERMINATED, SERVER, effects=_END, note="its permanent replacement is issued")
+        for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED, _S.INVALID)
+    ),
+    # The end.
+    *(
+        _Row(
+            state,
+            _E.TERMINATE,
+            _S.TERMINATED,
+            frozenset({Actor.HELP_DESK, Actor.SERVICE, Actor.SERVER}),
+            guard="second_person_agrees",
+            effects=(*_END, "restore_original"),
+        )
+        for state in DeviceState
+        if state in WITH_CREDENTIALS
+    ),
+    _Row(
+        _S.FAILED,
+        _E.RECYCLE,
+        _S.STOCK,
+        ISSUER | SERVER,
+        effects=(*_END, "forget_holds"),
+        note="virtual cards by the server itself",
+    ),
+    _Row(_S.TERMINATED, _E.RECYCLE, _S.STOCK, ISSUER | SERVER, guard="may_be_used_again", effects=("forget_holds",)),
+    _Row(_S.TERMINATED, _E.DISPOSE, _S.DISPOSED, ISSUER),
+)
+
+DEVICE = Machine("device", DeviceState, DeviceEvent, ROWS)

@@ -1,0 +1,220 @@
+"""SQL of the tables of devices."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, delete, func, select
+
+from ..policies.model import DeviceKind
+from ..store.devices_tables import device, device_hold, device_lot, device_number, device_secret, device_transition
+from ..store.transitions import note
+from ..store.unit import Unit
+from .model import LIVE, STANDING_IN, Derivation, Device, DeviceState, HoldReason, Lot, Reason, SecretSource
+
+
+def _device(row: Row[Any]) -> Device:
+    return Device(
+        id=row.id,
+        org=row.org,
+        kind=DeviceKind(row.kind),
+        serial=row.serial,
+        lot=row.lot,
+        state=DeviceState(row.state),
+        reason=Reason(row.reason),
+        person=row.person,
+        policy=row.policy,
+        policy_number=row.policy_number,
+        replaces=row.replaces,
+        temporary=row.temporary,
+        guid=row.guid,
+        fascn=row.fascn,
+        session=row.session,
+        life=row.life,
+        card_locked=row.card_locked,
+        issued_at=row.issued_at,
+        expires_at=row.expires_at,
+        activate_by=row.activate_by,
+        disposition=row.disposition,
+        version=row.version,
+    )
+
+
+async def by_id(unit: Unit, org: UUID, identifier: UUID) -> Device | None:
+    """A device of an organization."""
+    row = await unit.row(select(device).where(device.c.id == identifier, device.c.org == org))
+    return None if row is None else _device(row)
+
+
+async def by_guid(unit: Unit, org: UUID, guid: UUID) -> Device | None:
+    """The device whose card says this card UUID now."""
+    row = await unit.row(select(device).where(device.c.guid == guid, device.c.org == org))
+    return None if row is None else _device(row)
+
+
+async def by_serial(unit: Unit, org: UUID, kind: DeviceKind, serial: str) -> Device | None:
+    """A device by what is printed on it."""
+    row = await unit.row(select(device).where(device.c.kind == kind, device.c.serial == serial, device.c.org == org))
+    return None if row is None else _device(row)
+
+
+async def find(
+    unit: Unit,
+    org: UUID,
+    *conditions: ColumnElement[bool],
+    after: UUID | None = None,
+    limit: int = 50,
+) -> list[Device]:
+    """Devices that meet every condition, in the order of their ids, from beyond ``after``."""
+    statement = select(device).where(device.c.org == org, *conditions).order_by(device.c.id).limit(limit)
+    if after is not None:
+        statement = statement.where(device.c.id > after)
+    return [_device(row) for row in await unit.rows(statement)]
+
+
+def person_is(person: UUID) -> ColumnElement[bool]:
+    """Whose it is."""
+    return device.c.person == person
+
+
+def person_in(people: Any, *, stock: bool) -> ColumnElement[bool]:
+    """Whose it is, by a subquery; with ``stock`` also nobody's."""
+    inside: ColumnElement[bool] = device.c.person.in_(people)
+    return inside | device.c.person.is_(None) if stock else inside
+
+
+def state_is(states: Collection[DeviceState]) -> ColumnElement[bool]:
+    """In which states."""
+    return device.c.state.in_(states)
+
+
+async def of_person(unit: Unit, org: UUID, person: UUID) -> list[Device]:
+    """The live devices of a person, oldest first."""
+    rows = await unit.rows(
+        select(device)
+        .where(device.c.org == org, device.c.person == person, device.c.state.in_(LIVE))
+        .order_by(device.c.id)
+    )
+    return [_device(row) for row in rows]
+
+
+async def count_live(unit: Unit, org: UUID, person: UUID, policy: UUID) -> int:
+    """Live devices of a person under a policy that count: no stand-ins, none that is out of use."""
+    found: int = await unit.value(
+        select(func.count())
+        .select_from(device)
+        .where(
+            device.c.org == org,
+            device.c.person == person,
+            device.c.policy == policy,
+            device.c.state.in_(LIVE - {DeviceState.INVALID}),
+            device.c.replaces.is_(None),
+        )
+    )
+    return found
+
+
+async def has_live_stand_in(unit: Unit, org: UUID, original: UUID) -> bool:
+    """Whether a device that replaces this one is in use or on its way."""
+    found = select(device.c.id).where(
+        device.c.org == org, device.c.replaces == original, device.c.state.in_(STANDING_IN)
+    )
+    return await unit.value(found.limit(1)) is not None
+
+
+async def overdue(unit: Unit, event_column: str, states: Collection[DeviceState], limit: int) -> list[Device]:
+    """Devices of every organization in these states whose moment in a column has passed, locked for this unit."""
+    column = device.c[event_column]
+    statement = (
+        select(device)
+        .where(column <= unit.time, device.c.state.in_(states))
+        .order_by(column)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [_device(row) for row in await unit.rows(statement)]
+
+
+async def insert(unit: Unit, org: UUID, values: Mapping[str, Any]) -> UUID | None:
+    """Add a device; None if one of the kind and serial number is there."""
+    base = {"org": org, "reason": Reason.NONE, "temporary": False, "life": 1, "card_locked": False, "disposition": ""}
+    added: UUID | None = await unit.insert_if_absent(device, {**base, **values}, ["kind", "serial"])
+    return added
+
+
+async def update(unit: Unit, identifier: UUID, version: int, values: Mapping[str, Any]) -> int:
+    """Change a device. Raises StaleVersion."""
+    return await unit.update(device, identifier, version, values)
+
+
+async def note_step(unit: Unit, org: UUID, subject: UUID, number: int, values: Mapping[str, Any]) -> None:
+    """Write a step of a device's machine."""
+    await note(unit, device_transition, org, subject, number, values)
+
+
+async def history(unit: Unit, org: UUID, subject: UUID) -> list[Row[Any]]:
+    """Every step of a device, in order."""
+    statement = select(device_transition).where(device_transition.c.subject == subject, device_transition.c.org == org)
+    return list(await unit.rows(statement.order_by(device_transition.c.number)))
+
+
+async def holds(unit: Unit, identifier: UUID) -> frozenset[HoldReason]:
+    """Why a device is held."""
+    rows = await unit.rows(select(device_hold.c.reason).where(device_hold.c.device == identifier))
+    return frozenset(HoldReason(row.reason) for row in rows)
+
+
+async def add_hold(unit: Unit, org: UUID, identifier: UUID, reason: HoldReason, who: UUID | None) -> bool:
+    """Hold a device for one more reason; whether that changed anything."""
+    values = {"org": org, "device": identifier, "reason": reason, "who": who}
+    return await unit.insert_if_absent(device_hold, values, ["device", "reason"]) is not None
+
+
+async def remove_hold(unit: Unit, identifier: UUID, reason: HoldReason) -> None:
+    """Lift one hold."""
+    await unit.execute(delete(device_hold).where(device_hold.c.device == identifier, device_hold.c.reason == reason))
+
+
+async def remove_holds(unit: Unit, identifier: UUID) -> None:
+    """Forget every hold: a new life begins."""
+    await unit.execute(delete(device_hold).where(device_hold.c.device == identifier))
+
+
+async def insert_lot(unit: Unit, lot: Lot) -> bool:
+    """Add a lot; whether its name was free."""
+    values = {
+        "id": lot.id,
+        "org": lot.org,
+        "name": lot.name,
+        "kind": lot.kind,
+        "source": lot.source,
+        "derivation": lot.derivation,
+    }
+    return await unit.insert_if_absent(device_lot, values, ["org", "name"]) is not None
+
+
+async def lot(unit: Unit, org: UUID, identifier: UUID) -> Lot | None:
+    """A lot of an organization."""
+    row = await unit.row(select(device_lot).where(device_lot.c.id == identifier, device_lot.c.org == org))
+    if row is None:
+        return None
+    return Lot(row.id, row.org, row.name, DeviceKind(row.kind), SecretSource(row.source), Derivation(row.derivation))
+
+
+async def insert_secrets(unit: Unit, rows: list[dict[str, Any]]) -> None:
+    """Keep sealed secrets."""
+    await unit.insert_many(device_secret, rows)
+
+
+async def secrets(unit: Unit, org: UUID, owners: Collection[UUID]) -> list[Row[Any]]:
+    """Sealed secrets of owners, by name."""
+    statement = select(device_secret).where(device_secret.c.owner.in_(owners), device_secret.c.org == org)
+    return list(await unit.rows(statement.order_by(device_secret.c.name)))
+
+
+async def take_number(unit: Unit, org: UUID, identifier: UUID, kind: str, value: str) -> bool:
+    """Remember a number for ever; False if it was given out before."""
+    row = {"org": org, "device": identifier, "kind": kind, "value": value}
+    return await unit.insert_if_absent(device_number, row, ["kind", "value"]) is not None
