@@ -1,8 +1,9 @@
 """Thin out a cosmic-ray session before it runs; scripts/mutants calls this with the session and how many it wants.
 
 Mutants that no test can notice go first: annotations are text at run time (every file has ``from __future__ import
-annotations``), and whether a dataclass is frozen or slotted is for the reader. If more remain than wanted, a sample
-stays that is the same each time for the same code.
+annotations``), whether a dataclass is frozen or slotted is for the reader, and tests/mutants/equivalent.toml lists the
+other ones, with reasons. If more remain than wanted, a sample stays that is the same each time for the same code and
+the same sample number.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, WorkItem
+
+EQUIVALENT = Path(__file__).resolve().parents[1] / "tests" / "mutants" / "equivalent.toml"
 
 Span = tuple[tuple[int, int], tuple[int, int]]
 
@@ -38,25 +42,47 @@ def unnoticeable(path: Path) -> tuple[Span, ...]:
     )
 
 
+@cache
+def equivalent() -> tuple[dict[str, dict[str, str]], dict[tuple[str, str], list[str]]]:
+    """Operators whose mutants are all equivalent; and by file and line (its text) the operators that are there."""
+    listed = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))
+    return listed["operators"], {(one["file"], one["line"]): one["operators"] for one in listed["lines"]}
+
+
+@cache
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def is_equivalent(mutation: MutationSpec) -> bool:
+    """Whether tests/mutants/equivalent.toml says that this mutation changes nothing that could be seen."""
+    operators, places = equivalent()
+    operator = mutation.operator_name.removeprefix("core/")
+    line = lines(mutation.module_path)[mutation.start_pos[0] - 1].strip()
+    there = places.get((str(mutation.module_path), line), [])
+    return operator in operators or any(operator.startswith(one) for one in there)
+
+
 def noticeable(mutation: MutationSpec) -> bool:
     """Whether a test could see this mutation. Decorators are left to be removed whole, which does show."""
-    return not any(
+    return not is_equivalent(mutation) and not any(
         start <= tuple(mutation.start_pos) and tuple(mutation.end_pos) <= end
         for start, end in unnoticeable(mutation.module_path)
     )
 
 
-def rank(item: WorkItem) -> bytes:
-    """The item's place in an order that is random but always the same."""
+def rank(item: WorkItem, sample: str) -> bytes:
+    """The item's place in an order that is random but always the same for one ``sample``."""
     names = [f"{one.module_path}:{one.start_pos}:{one.operator_name}:{one.occurrence}" for one in item.mutations]
-    return hashlib.sha256("|".join(names).encode()).digest()
+    return hashlib.sha256("|".join([sample, *names]).encode()).digest()
 
 
-def main(session: str, most: int) -> None:
+def main(session: str, most: int, sample: str) -> None:
     """Thin out ``session``; ``most`` of 0 means no limit."""
     with use_db(session, WorkDB.Mode.open) as work:
         every = list(work.work_items)
-        kept = sorted((item for item in every if all(map(noticeable, item.mutations))), key=rank)
+        kept = [item for item in every if all(map(noticeable, item.mutations))]
+        kept.sort(key=lambda item: rank(item, sample))
         chosen = kept[:most] if most else kept
         work.clear()
         work.add_work_items(chosen)
@@ -64,4 +90,4 @@ def main(session: str, most: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
