@@ -71,6 +71,19 @@ def test_lengths_that_do_not_fit_are_refused(wire: str) -> None:
         CommandAPDU.parse(raw)
 
 
+@pytest.mark.parametrize(
+    ("wire", "text"),
+    [
+        ("00a4040003a000", "says 3 octets, 2 follow"),
+        ("00a4040000000501", "says 5 octets, 1 follow"),
+        ("00a404", "not 3"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_named(wire: str, text: str) -> None:
+    with pytest.raises(MalformedApdu, match=text):
+        CommandAPDU.parse(bytes.fromhex(wire))
+
+
 def test_too_large_for_extended_is_refused() -> None:
     with pytest.raises(MalformedApdu):
         CommandAPDU(0, 1, 0, 0, bytes(65536)).encode(extended=True)

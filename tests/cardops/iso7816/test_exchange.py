@@ -52,7 +52,9 @@ def test_an_overlong_fragment_is_taken() -> None:
     assert send(card, READ) == ("aabbbbbb", 0x9000)
 
 
-@pytest.mark.parametrize(("cla", "get_response"), [(0x0C, "00c0000004"), (0x01, "01c0000004"), (0x84, "00c0000004")])
+@pytest.mark.parametrize(
+    ("cla", "get_response"), [(0x0C, "00c0000004"), (0x01, "01c0000004"), (0x43, "00c0000004"), (0x84, "00c0000004")]
+)
 def test_get_response_is_plain_and_on_the_same_channel(cla: int, get_response: str) -> None:
     card = ScriptedCard([(f"{cla:02x}cb3fff 03 5c017e 00", "6104"), (get_response, "aabbccdd9000")])
     assert send(card, CommandAPDU(cla, 0xCB, 0x3F, 0xFF, b"\x5c\x01\x7e", 256)) == ("aabbccdd", 0x9000)
@@ -63,6 +65,10 @@ def test_a_card_that_never_ends_its_answer_is_stopped() -> None:
     with pytest.raises(BrokenExchange) as caught:
         send(idle, READ)
     assert caught.value.sw == 0x610A
+    data_first = ScriptedCard([(READ_SHORT, "aa610a")] + [("00c000000a", "610a")] * 3)
+    with pytest.raises(BrokenExchange):
+        send(data_first, READ)
+    data_first.done()
     full = "aa" * 256 + "6100"
     endless = ScriptedCard([(READ_SHORT, full)] + [("00c0000000", full)] * (MAX_ANSWER // 256))
     with pytest.raises(BrokenExchange):
@@ -86,8 +92,13 @@ def test_6c_sends_again_with_the_exact_le() -> None:
 
 def test_6c_twice_is_broken() -> None:
     card = ScriptedCard([(READ_SHORT, "6c05"), ("00cb3fff 03 5c017e 05", "6c06")])
-    with pytest.raises(BrokenExchange, match="another length"):
+    with pytest.raises(BrokenExchange, match="another length") as caught:
         send(card, READ)
+    assert caught.value.sw == 0x6C06
+    with_data = ScriptedCard([(READ_SHORT, "6c05"), ("00cb3fff 03 5c017e 05", "7e016c07")])
+    with pytest.raises(BrokenExchange, match="another length") as caught:
+        send(with_data, READ)
+    assert caught.value.sw == 0x6C07
 
 
 def test_6c_to_get_response() -> None:
@@ -102,6 +113,8 @@ def test_a_status_word_in_the_middle_of_an_answer_leaves_doubt() -> None:
     assert caught.value.sw == 0x6F00
     warned = ScriptedCard([(READ_SHORT, "aa6101"), ("00c0000001", "bb6282")])
     assert send(warned, READ) == ("aabb", 0x6282)
+    counted = ScriptedCard([(READ_SHORT, "aa6101"), ("00c0000001", "bb63c0")])
+    assert send(counted, READ) == ("aabb", 0x63C0)
     nothing_yet = ScriptedCard([(READ_SHORT, "6104"), ("00c0000004", "6982")])
     assert send(nothing_yet, READ) == ("", 0x6982)
 
@@ -175,6 +188,11 @@ def test_a_command_beyond_the_cards_limit_is_chained() -> None:
     data = put(300).data
     card = ScriptedCard([("10db3fff ff" + data[:255].hex(), "9000"), ("00db3fff 2d" + data[255:].hex(), "9000")])
     assert send(card, put(300), Limits(extended=True, max_command=299)) == ("", 0x9000)
+    just = ScriptedCard([("00db3fff 00012c" + data.hex(), "9000")])
+    assert send(just, put(300), Limits(extended=True, max_command=300)) == ("", 0x9000)
+    unless_told = put(2038)
+    card = ScriptedCard([("00db3fff 0007f6" + unless_told.data.hex(), "9000")])
+    assert send(card, unless_told, EXTENDED) == ("", 0x9000)
 
 
 def test_the_first_select_probes() -> None:
@@ -187,7 +205,14 @@ def test_the_first_select_probes() -> None:
     card.done()
 
 
-@pytest.mark.parametrize("refusal", ["6700", "6e00", "6d00", "6a86", "6f00", "6883", "6f0284009000"])
+def test_6c_to_the_probe_stays_extended() -> None:
+    card = ScriptedCard([(SELECT_EXTENDED, "6c05"), ("00a40400 000002 a000 0005", "01020304059000")])
+    assert send(card, SELECT, None) == ("0102030405", 0x9000)
+
+
+@pytest.mark.parametrize(
+    "refusal", ["6700", "6e00", "6d00", "6a86", "6f00", "6883", "6f0284009000", "01026700"]
+)
 def test_a_card_that_refuses_or_misreads_the_probe_gets_short_apdus_for_good(refusal: str) -> None:
     card = ScriptedCard([(SELECT_EXTENDED, refusal), (SELECT_SHORT, "61009000"), (READ_SHORT, "7e009000")])
     exchange = Exchange(card)
@@ -246,7 +271,9 @@ def test_t0_and_contactless_stay_short(transmission: Transmission, interface: In
     card = ScriptedCard(
         [("00a40400 02 a000" + le, "6102"), ("00c0000002", "61009000")], transmission=transmission, interface=interface
     )
-    assert Exchange(card, EXTENDED).send(SELECT).data.hex() == "6100"
+    exchange = Exchange(card, EXTENDED)
+    assert exchange.limits == SHORT
+    assert exchange.send(SELECT).data.hex() == "6100"
     card.done()
 
 

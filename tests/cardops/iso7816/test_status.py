@@ -85,3 +85,33 @@ def test_texts_can_be_set_where_the_sender_knows_more() -> None:
     error = status.NoSpace(0x6A84, "writing", effect="Half is written.", advice="Delete one.")
     assert (error.effect, error.advice) == ("Half is written.", "Delete one.")
     assert error.explain() == f"{error.message} Half is written. Delete one."
+
+
+def test_words_have_the_values_of_the_standards() -> None:
+    """ISO 7816-4 section 5.6 and SP 800-73-5 part 2 section 2.1, written down a second time."""
+    assert {word.name: f"{word:04X}" for word in SW} == {
+        "OK": "9000",
+        "EOF_REACHED": "6282",
+        "VERIFICATION_FAILED": "6300",
+        "EXECUTION_ERROR": "6400",
+        "MEMORY_FAILURE": "6581",
+        "WRONG_LENGTH": "6700",
+        "SM_NOT_SUPPORTED": "6882",
+        "CHAINING_NOT_SUPPORTED": "6884",
+        "SECURITY_STATUS": "6982",
+        "BLOCKED": "6983",
+        "CONDITIONS": "6985",
+        "SM_MISSING": "6987",
+        "SM_INCORRECT": "6988",
+        "SELECT_FAILED": "6999",
+        "WRONG_DATA": "6A80",
+        "FUNCTION": "6A81",
+        "NOT_FOUND": "6A82",
+        "NO_SPACE": "6A84",
+        "WRONG_P1P2": "6A86",
+        "REFERENCE_NOT_FOUND": "6A88",
+        "WRONG_P1P2_SHORT": "6B00",
+        "INS_NOT_SUPPORTED": "6D00",
+        "CLA_NOT_SUPPORTED": "6E00",
+        "NO_DIAGNOSIS": "6F00",
+    }

@@ -45,10 +45,39 @@ def test_a_length_of_four_octets_is_never_written() -> None:
 
 
 @pytest.mark.parametrize("raw", ["5304010280", "5380", "53ff", "5384000000", "538400000001aa", "53", "5f", "5fc1", "00",
-                                 "ff00", "5f00", "5f8001aa00", "1f8181810100", "530101ff"])  # fmt: skip
+                                 "ff00", "5f00", "5f8001aa00", "5f800100", "1f8181810100", "530101ff"])  # fmt: skip
 def test_damage_is_refused(raw: str) -> None:
     with pytest.raises(MalformedTlv):
         tlv.parse_all(bytes.fromhex(raw))
+
+
+def test_no_indefinite_length_even_where_enough_follows() -> None:
+    for length in ("80", "84000000"):
+        with pytest.raises(MalformedTlv, match="indefinite, too long or cut"):
+            tlv.parse_all(bytes.fromhex("53" + length) + bytes(200))
+
+
+@pytest.mark.parametrize(
+    ("raw", "offset", "text"),
+    [("530100 53", 4, "ends before a length"), ("530100 53820a", 4, "cut"), ("530100 5380", 4, "indefinite"),
+     ("5382ff", 1, "cut"), ("5383ffff", 1, "cut"), ("530100 530501", 5, "tag 53 says 5 octets, 1 follow"),
+     ("530100 00", 3, "no BER tag"), ("530100 5f", 3, "no BER tag")],
+)  # fmt: skip
+def test_damage_is_named_with_its_place(raw: str, offset: int, text: str) -> None:
+    with pytest.raises(MalformedTlv, match=text) as caught:
+        tlv.parse_all(bytes.fromhex(raw))
+    assert caught.value.offset == offset
+
+
+def test_damage_without_a_place_is_at_the_start() -> None:
+    with pytest.raises(MalformedTlv) as caught:
+        tlv.parse_one(b"")
+    assert caught.value.offset == 0
+
+
+def test_all_tags_of_two_and_three_octets() -> None:
+    for tag in (0x5F01, 0x5F7F, 0x5F8101, 0x5FFF7F):
+        assert tlv.parse_one(tlv.encode(tag, b"\xaa")) == Tlv(tag, b"\xaa")
 
 
 def test_longer_length_fields_are_read() -> None:
