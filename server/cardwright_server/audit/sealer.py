@@ -101,6 +101,11 @@ class Sealer:
             return None
         last = await store.last_block(unit)
         if last is not None and last.signed is None:
+            if last.epoch < self._epoch:
+                # Begun before a restore was declared; the vault signs nothing of an old epoch any more.
+                await store.move_to_epoch(unit, last.number, self._epoch)
+                last = await store.block(unit, last.number)
+                assert last is not None
             return self._block(last), True
         entries = await store.unsealed(unit, self._pace.most)
         if not entries and last is not None and not self._due(last.prepared_at, unit.now):

@@ -72,6 +72,12 @@ async def prepare(unit: Unit, values: Mapping[str, Any], entries: Sequence[UUID]
         await unit.execute(placed.values(block=bindparam("number"), place=bindparam("at")), rows)
 
 
+async def move_to_epoch(unit: Unit, number: int, epoch: int) -> None:
+    """A block that is not signed yet belongs to a newer epoch."""
+    pending = (audit_block.c.number == number, audit_block.c.signed.is_(None))
+    await unit.execute(update(audit_block).where(*pending).values(epoch=epoch))
+
+
 async def keep_signature(unit: Unit, number: int, signed: bytes, signature: bytes) -> None:
     """Keep a block's signature, unless another sealer did already."""
     pending = (audit_block.c.number == number, audit_block.c.signed.is_(None))
