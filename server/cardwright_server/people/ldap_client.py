@@ -114,7 +114,8 @@ class LdapClient:
     def __init__(self, server: LdapServer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.server = server
         self._threads = ThreadPoolExecutor(server.sessions, thread_name_prefix="ldap")
-        self._room = threading.Semaphore(server.sessions)
+        self._guard = threading.Lock()
+        self._used = 0
         self._breaker = Breaker(server.failures, timedelta(seconds=server.rest), clock)
 
     async def run(self, work: Callable[[Session], T]) -> T:
@@ -125,7 +126,7 @@ class LdapClient:
         wait = self._breaker.enter()
         if wait is not None:
             raise DirectoryUnavailable("the directory did not answer a moment ago", wait)
-        if not self._room.acquire(blocking=False):
+        if not self._enter():
             self._breaker.abandoned()
             raise DirectoryUnavailable("every connection to the directory is busy", timedelta(seconds=1))
         try:
@@ -151,15 +152,31 @@ class LdapClient:
         """End the threads that have nothing to do; others end by their deadlines."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def sessions_in_use(self) -> int:
+        """Threads that are taken at the moment."""
+        return self._used
+
+    def _enter(self) -> bool:
+        with self._guard:
+            if self._used >= self.server.sessions:
+                return False
+            self._used += 1
+            return True
+
+    def _leave(self) -> None:
+        with self._guard:
+            self._used -= 1
+
     async def _over_a_line(self, work: Callable[[Session], T]) -> T:
         """Run ``work`` in a thread; its place is free again when the thread has come back."""
         try:
             line = await open_line(self.server)
         except BaseException:
-            self._room.release()
+            self._leave()
             raise
         future = self._threads.submit(self._session, work, line.end)
-        future.add_done_callback(lambda _: self._room.release())
+        future.add_done_callback(lambda _: self._leave())
         try:
             return await asyncio.wrap_future(future)
         finally:
