@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-import uvicorn
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cardwright_cardops.piv.references import Slot
 from cardwright_server.audit.model import SERVER
+from cardwright_server.http import serve
 from cardwright_server.http.app import make_app
 from cardwright_server.issuance import profiles, store
 from cardwright_server.issuance.authorities import Plan, establish
@@ -183,22 +183,8 @@ def openssl(*arguments: str | Path, ok: bool = True) -> str:
 @asynccontextmanager
 async def serving(database: Database, responder: OcspResponder) -> AsyncIterator[str]:
     """The HTTP application on a free port of the loopback, in this loop; gives its address."""
-    config = uvicorn.Config(
-        make_app(database, responder), host="127.0.0.1", port=0, log_level="warning", lifespan="off", access_log=False
-    )
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    task = asyncio.create_task(server.serve())
-    try:
-        while not server.started:
-            await asyncio.sleep(0.005)
-            if task.done():
-                task.result()
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        await task
+    async with serve.serving(make_app(database, responder), "127.0.0.1", 0) as (host, port):
+        yield f"http://{host}:{port}"
 
 
 async def aside(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
