@@ -61,9 +61,9 @@ def server(smtp: SmtpServer, **more: Any) -> MailServer:
     return MailServer(smtp.host, smtp.port, "cards@example.org", "Cards", security=Security.NONE, seconds=5, **more)
 
 
-async def tell(database: Database, *addresses: str, name: str = "device.issued", data: Any = None) -> None:
+async def tell(database: Database, *addresses: str, name: str = "device.renewal-warning", data: Any = None) -> None:
     """Emit one event and let the mail consumer queue what follows."""
-    data = data or {"device_label": "C-17", "until": "2027-06-01"}
+    data = data or {"days": 17, "ends_at": "2027-06-01"}
     event = DomainEvent(ORG, name, "device", new_id(), new_id(), data)
 
     async def work(unit: Unit) -> None:
@@ -98,14 +98,14 @@ async def test_a_mail_as_the_server_receives_it(database: Database, smtp: SmtpSe
     message = first.message
     assert message["From"] == "Cards <cards@example.org>"
     assert message["To"] == "ada@example.org"
-    assert message["Subject"] == "Your card is ready"
+    assert message["Subject"] == "Your card ends within 17 days"
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["Message-ID"].endswith("@cards.example.org>")
     assert message["Message-ID"] != second.message["Message-ID"]
     assert message["Date"].datetime == clock.now
     assert message.get_content_type() == "text/plain"
     text = message.get_content()
-    for part in ("Hello Ada Lovelace,", "C-17", "2027-06-01", "portal.example.org"):
+    for part in ("Hello Ada Lovelace,", "2027-06-01", "portal.example.org"):
         assert part in text
     assert await states(database) == {"sent": 2}
 
@@ -129,8 +129,8 @@ async def test_text_that_is_sent_is_kept_no_longer(database: Database, smtp: Smt
     ],
 )
 async def test_values_cannot_add_headers_or_end_the_mail(database: Database, smtp: SmtpServer, hostile: str) -> None:
-    data = {"device_label": f"C{hostile}", "reason": f"lost{hostile}"}
-    await tell(database, "ada@example.org", name="device.incident", data=data)
+    data = {"reason": f"lost{hostile}"}
+    await tell(database, "ada@example.org", name="device.report-incident", data=data)
     await drain(Sender(database, server(smtp)))
     (received,) = smtp.received()
     assert received.recipients == ["ada@example.org"]
@@ -143,13 +143,13 @@ async def test_values_cannot_add_headers_or_end_the_mail(database: Database, smt
 
 
 async def test_names_beyond_ascii_arrive(database: Database, smtp: SmtpServer) -> None:
-    data = {"device_label": "№ 5 🔑", "reason": "gestört"}
-    await tell(database, "ada@example.org", name="device.incident", data=data)
+    data = {"reason": "gestört 🔑"}
+    await tell(database, "ada@example.org", name="device.report-incident", data=data)
     await drain(Sender(database, server(smtp)))
     (received,) = smtp.received()
     assert received.octets.isascii()
-    assert received.message["Subject"] == "Your card was reported gestört"
-    assert "№ 5 🔑" in received.message.get_content()
+    assert received.message["Subject"] == "Your card was reported: gestört 🔑"
+    assert "gestört 🔑" in received.message.get_content()
 
 
 async def test_addresses_that_are_none_get_no_mail_and_stop_nobody(database: Database, smtp: SmtpServer) -> None:
@@ -165,16 +165,18 @@ async def test_events_without_text_or_recipient_send_nothing(database: Database)
 
 
 async def test_an_organizations_own_text(database: Database, smtp: SmtpServer) -> None:
-    await database.transact(lambda unit: keep_template(unit, ORG, "device.issued", "Fertig", "Hallo $person: $until"))
-    await database.transact(lambda unit: keep_template(unit, new_id(), "device.issued", "x", "of another one"))
+    await database.transact(
+        lambda unit: keep_template(unit, ORG, "device.renewal-warning", "Fertig", "Hallo $person: $ends_at")
+    )
+    await database.transact(lambda unit: keep_template(unit, new_id(), "device.renewal-warning", "x", "of another one"))
     await tell(database, "ada@example.org")
     await drain(Sender(database, server(smtp)))
     (received,) = smtp.received()
     assert received.message["Subject"] == "Fertig"
     assert received.message.get_content().strip() == "Hallo Ada Lovelace: 2027-06-01"
     with pytest.raises(TemplateInvalid):
-        await database.transact(lambda unit: keep_template(unit, ORG, "device.issued", "x", "$secret"))
-    await database.transact(lambda unit: keep_template(unit, ORG, "device.issued", "Neu", "Hallo $person"))
+        await database.transact(lambda unit: keep_template(unit, ORG, "device.renewal-warning", "x", "$secret"))
+    await database.transact(lambda unit: keep_template(unit, ORG, "device.renewal-warning", "Neu", "Hallo $person"))
     await tell(database, "ada@example.org")
     await drain(Sender(database, server(smtp)))
     assert smtp.received()[-1].message["Subject"] == "Neu"
@@ -183,11 +185,11 @@ async def test_an_organizations_own_text(database: Database, smtp: SmtpServer) -
 async def test_an_own_text_that_no_longer_fits_gives_way_to_the_shipped_one(
     database: Database, smtp: SmtpServer
 ) -> None:
-    await database.transact(lambda unit: keep_template(unit, ORG, "device.issued", "Fertig", "Hallo"))
+    await database.transact(lambda unit: keep_template(unit, ORG, "device.renewal-warning", "Fertig", "Hallo"))
     await database.transact(lambda unit: unit.execute(update(mail_template).values(body="$gone")))
     await tell(database, "ada@example.org")
     await drain(Sender(database, server(smtp)))
-    assert smtp.received()[0].message["Subject"] == "Your card is ready"
+    assert smtp.received()[0].message["Subject"] == "Your card ends within 17 days"
 
 
 async def test_refused_for_now_is_tried_again_later(database: Database, smtp: SmtpServer, clock: Clock) -> None:
@@ -263,8 +265,8 @@ async def test_a_sender_that_died_is_followed_by_another(database: Database, smt
 
 async def test_a_repeated_event_queues_no_second_mail(database: Database, clock: Clock) -> None:
     people = MailConsumer(People("ada@example.org"), domain="d.example.org", portal="p")
-    data = {"request_kind": "unlock"}
-    event = Recorded(new_id(), ORG, 1, clock.now, "request.denied", "request", new_id(), None, data, None)
+    data = {"kind": "unlock"}
+    event = Recorded(new_id(), ORG, 1, clock.now, "request.deny", "request", new_id(), None, data, None)
     for _ in range(2):
         await database.transact(lambda unit: people.handle(unit, event))
     assert await states(database) == {"queued": 1}

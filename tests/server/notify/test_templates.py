@@ -55,24 +55,24 @@ def test_shipped_texts_fill() -> None:
 )
 def test_texts_that_cannot_be_sent_are_refused(subject: str, body: str, said: str) -> None:
     with pytest.raises(TemplateInvalid, match=said):
-        Template("device.bound", DATA, subject, body)
+        Template("device.bind", DATA, subject, body)
 
 
 def test_a_value_that_is_missing_is_an_error() -> None:
-    template = Template("device.bound", DATA, "x", "$person $device_label")
+    template = Template("device.bind", DATA, "x", "$person $device_label")
     with pytest.raises(TemplateInvalid, match="no value for device_label"):
         template.filled({"person": "Ada"})
 
 
 def test_values_are_text_and_never_placeholders() -> None:
-    template = Template("device.bound", DATA, "for $person", "Hello $person, $$5 for $device_label")
+    template = Template("device.bind", DATA, "for $person", "Hello $person, $$5 for $device_label")
     subject, body = template.filled({"person": "$device_label", "device_label": "${person}"})
     assert (subject, body) == ("for $device_label", "Hello $device_label, $5 for ${person}\n")
 
 
 @given(st.text(max_size=400))
 def test_no_value_breaks_a_line_or_grows_without_end(value: str) -> None:
-    template = Template("device.bound", DATA, "for $person", "Hello $person,\nbye")
+    template = Template("device.bind", DATA, "for $person", "Hello $person,\nbye")
     subject, body = template.filled({"person": value})
     assert len(subject) <= LONGEST_SUBJECT
     assert body.count("\n") == 2
@@ -82,7 +82,7 @@ def test_no_value_breaks_a_line_or_grows_without_end(value: str) -> None:
 
 @given(st.text() | st.from_regex(r"=\?[a-z0-9-]+\?[qb]\?[A-Za-z0-9=+/_]*\?=.*", fullmatch=True))
 def test_no_value_makes_another_header(value: str) -> None:
-    template = Template("device.bound", DATA, "$person=$device_label", "x")
+    template = Template("device.bind", DATA, "$person=$device_label", "x")
     subject, body = template.filled({"person": value, "device_label": f"?{value}"})
     made = Mail(UUID(int=1), UUID(int=2), "ada@example.org", subject, body, "<1@example.org>", 1, datetime.now(UTC))
     octets = compose(made, MailServer("localhost", 25, "cards@example.org")).as_bytes()
@@ -94,7 +94,7 @@ def test_no_value_makes_another_header(value: str) -> None:
 
 
 def test_an_organizations_text_is_for_events_that_send_mail() -> None:
-    assert replaced("device.bound", "Neu", "Hallo $person").body == "Hallo $person"
+    assert replaced("device.bind", "Neu", "Hallo $person").body == "Hallo $person"
     with pytest.raises(TemplateInvalid, match="no mail is sent"):
         replaced("device.nothing", "x", "y")
 
