@@ -209,7 +209,10 @@ class OwnCertificates:
     async def _prepare(self, unit: Unit, who: Who, wanted: _Wanted) -> Certificate | None:
         """What is to be signed; None if the present certificate is good for longer."""
         org, holder = wanted.issuer.org, wanted.holder
-        present = await _present(unit, org, holder)
+        found = await store.certificates_of_holder(unit, org, holder.kind, holder.id, holder.part)
+        if any(one.certificate and one.state is CertificateState.REVOKED for one in found):
+            return None  # the key was taken out of service: only another key takes its place
+        present = next((one for one in found if one.state is CertificateState.GOOD), None)
         if present is not None and lived(present.not_before, present.not_after, unit.now) < RENEW_AT:
             return None
         # The same for every process, so that several at once renew once.

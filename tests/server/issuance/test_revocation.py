@@ -205,7 +205,7 @@ async def test_get_is_cached_and_post_is_not(world: World) -> None:
         assert code == 200 and headers["content-type"] == "application/ocsp-response"
         assert "max-age=300" in headers["cache-control"] and headers["expires"] and headers["etag"]
         assert crypto_ocsp.load_der_ocsp_response(body).response_status is crypto_ocsp.OCSPResponseStatus.SUCCESSFUL
-        code, _, _ = await judge.fetch(path, **{"If-None-Match": headers["etag"]})
+        code, _, _ = await judge.fetch(path, None, **{"If-None-Match": headers["etag"]})
         assert code == 304
         kind = {"Content-Type": "application/ocsp-request"}
         code, headers, _ = await judge.fetch("/ocsp", request, **kind)

@@ -1,0 +1,118 @@
+"""An authority elsewhere that answers late: pending, collected, and judged before it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+
+from cardwright_server.audit.model import SERVER
+from cardwright_server.issuance.authorities import add_foreign
+from cardwright_server.issuance.backend import BackendAnswer, Declined, Later, Signed
+from cardwright_server.issuance.model import CertificateState, Issued, Order, Pending, Purpose, Refused
+from cardwright_server.store.unit import Database
+from tests.support.issuance import World, make_world, new_key
+
+NAME = x509.Name.from_rfc4514_string("CN=Elsewhere,O=Somebody")
+
+
+@dataclass
+class Slow:
+    """Answers when the test has ``ready`` it; ``wrong_key`` certifies another key than was asked for."""
+
+    name: str = "elsewhere"
+    key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+    ready: bool = False
+    declines: bool = False
+    wrong_key: bool = False
+    submitted: int = 0
+    collected: int = 0
+
+    def certificate(self) -> x509.Certificate:
+        return self._sign(NAME, self.key.public_key(), 3000)
+
+    async def submit(self, order: Order) -> BackendAnswer:
+        self.submitted += 1
+        return self._made(order) if self.ready else Later(f"ticket-{order.request}")
+
+    async def collect(self, order: Order) -> BackendAnswer:
+        self.collected += 1
+        assert order.reference == f"ticket-{order.request}"
+        if self.declines:
+            return Declined("not-today")
+        return self._made(order) if self.ready else Later(order.reference)
+
+    def _made(self, order: Order) -> Signed:
+        public = new_key().public_key() if self.wrong_key else load_der_public_key(order.public_key)
+        subject = x509.Name.from_rfc4514_string("CN=Ada")
+        return Signed(self._sign(subject, public, 300).public_bytes(Encoding.DER))  # type: ignore[arg-type]
+
+    def _sign(self, subject: x509.Name, public: ec.EllipticCurvePublicKey, days: int) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(NAME, subject, public, x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=days))
+        return builder.sign(self.key, hashes.SHA256())
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+async def far(database: Database, tmp_path: Path, slow: Slow) -> AsyncIterator[World]:
+    routes = {"smartcard-logon": "elsewhere"}
+    world = await make_world(database, tmp_path, backends=(slow,), routes=routes)
+    await world.do(lambda unit: add_foreign(unit, world.org, "elsewhere", Purpose.CARDS, slow.certificate()))
+    yield world
+    world.core.close()
+
+
+async def test_a_late_answer_is_collected_later(far: World, slow: Slow) -> None:
+    request = far.request(new_key(), "smartcard-logon")
+    assert isinstance(await far.service.certify(far.database, SERVER, request), Pending)
+    assert isinstance(await far.service.certify(far.database, SERVER, request), Pending)
+    assert (slow.submitted, slow.collected) == (1, 1)
+    slow.ready = True
+    [answer] = await far.service.collect(far.database, SERVER)
+    assert isinstance(answer, Issued)
+    assert answer.certificate.state is CertificateState.HELD and answer.certificate.holds == {"unreleased"}
+    assert await far.service.collect(far.database, SERVER) == []
+    again = await far.service.certify(far.database, SERVER, request)
+    assert isinstance(again, Issued) and again.certificate.certificate == answer.certificate.certificate
+    # Its own lists are its affair, ours do not name it.
+    assert "elsewhere" not in await far.publisher.publish_due(far.database)
+
+
+async def test_other_profiles_stay_at_home(far: World, slow: Slow) -> None:
+    issued = await far.issue(far.request(new_key()))
+    assert issued.authority == far.authorities[Purpose.CARDS].id and slow.submitted == 0
+
+
+async def test_an_answer_for_another_key_is_refused(far: World, slow: Slow) -> None:
+    slow.ready = slow.wrong_key = True
+    answer = await far.service.certify(far.database, SERVER, far.request(new_key(), "smartcard-logon"))
+    assert isinstance(answer, Refused) and answer.reason == "key"
+
+
+async def test_an_answer_by_another_issuer_is_refused(far: World, slow: Slow) -> None:
+    slow.ready, slow.key = True, ec.generate_private_key(ec.SECP256R1())
+    answer = await far.service.certify(far.database, SERVER, far.request(new_key(), "smartcard-logon"))
+    assert isinstance(answer, Refused) and answer.reason == "issuer"
+
+
+async def test_a_refusal_is_final(far: World, slow: Slow) -> None:
+    request = far.request(new_key(), "smartcard-logon")
+    await far.service.certify(far.database, SERVER, request)
+    slow.declines = True
+    [answer] = await far.service.collect(far.database, SERVER)
+    assert isinstance(answer, Refused) and answer.reason == "not-today"
+    slow.ready, slow.declines = True, False
+    assert isinstance(await far.service.certify(far.database, SERVER, request), Refused)
