@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +47,7 @@ from tests.support.people import (
     make_person,
     make_proven,
 )
+from tests.support.tree import python_files
 
 # Columns: issuance, help desk, security officer, administrator, auditor; then person, workstation, server, anyone.
 # For operators: E only with a grant for everywhere, S also with one whose scope holds the target, s as S, and what
@@ -201,6 +203,17 @@ async def _ask(database: Database, who: Principal, call: str, target: CallTarget
 def test_the_hand_written_table_lists_exactly_the_calls() -> None:
     assert sorted(TABLE) == sorted(RULES)
     assert all(len(cells) == 9 for cells in TABLE.values())
+
+
+def test_every_call_that_a_service_asks_about_is_listed() -> None:
+    """Names that are written out; those that are composed fail when they are first asked about."""
+    asked = {
+        name
+        for path in python_files("server")
+        for name in re.findall(r'Call\("([^"]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert len(asked) > 30
+    assert asked - RULES.keys() == set()
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite"])
