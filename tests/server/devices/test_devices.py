@@ -157,14 +157,15 @@ async def test_operators_do_not_act_on_their_own_devices_nor_elsewhere(world: Wo
         with pytest.raises(NotYourOwn):
             await call(world, name, own, device.id, *rest)
     foreign = await make_operator(world.database, new_id(), Role.HELP_DESK, Role.ISSUANCE)
-    for name, rest in (
+    calls: tuple[tuple[str, tuple[Any, ...]], ...] = (
         ("get", ()),
         ("suspend", ()),
         ("report_incident", (Reason.LOST,)),
         ("terminate", (Reason.NOT_NEEDED, Disposition.COLLECTED)),
         ("unbind", ()),
         ("dispose", ()),
-    ):
+    )
+    for name, rest in calls:
         with pytest.raises(NoSuchDevice):
             await call(world, name, foreign, device.id, *rest)
     assert await world.database.read(lambda unit: world.services.devices.find(unit, foreign)) == []
