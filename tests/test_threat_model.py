@@ -18,6 +18,9 @@ def rows(head: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
 
 
+BEING_BUILT = {"S2", "S5", "S11"}
+"""Claims that do not hold yet although their part has code. This set only shrinks."""
+
 ADVERSARIES = {name for name, _ in rows("Name")}
 CLAIMS = rows("Claim")
 
@@ -49,6 +52,10 @@ def test_claim_is_held(name: str, against: str, what: str, held_by: str) -> None
         code = [path for path in python_files(unbuilt[1]) if path.name != "__init__.py"]
         assert code == [], f"{unbuilt[1]} holds code now: name the tests of {name}"
         return
+    if building := re.fullmatch(r"being built: (\w+)", held_by):
+        assert building[1] in PARTS and name in BEING_BUILT
+        return
+    assert name not in BEING_BUILT, f"{name} has its test now: take it out of BEING_BUILT"
     places = re.findall(r"`([^`]+)`", held_by)
     assert held_by == ", ".join(f"`{place}`" for place in places)
     for place in places:
