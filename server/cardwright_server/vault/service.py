@@ -29,7 +29,8 @@ from .wire import ADMIN_SOCKET, SOCKET, fault_of, frame, peer_uid, read_frame
 _BATCH: Final = 64
 _WAITING: Final = 1024
 _PER_CONNECTION: Final = 256
-_CONNECTIONS: Final = 128
+_CONNECTIONS: Final = 32
+_WAITING_OCTETS: Final = 64 * 1024 * 1024
 _WRITE_SECONDS: Final = 30.0
 _HEAVY: Final = (m.GenerateForEscrow, m.UnwrapForPfx, m.SignCrl, m.AdminMessage)
 """Done one at a time, between batches of the others, so that nobody waits for more than one of them."""
@@ -58,6 +59,7 @@ class VaultService:
         self._administrators = {os.geteuid(), 0, *administrators}
         self._light: deque[_Job] = deque()
         self._heavy: deque[_Job] = deque()
+        self._waiting_octets = 0
         self._arrived = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, "vault")
         self._servers: list[asyncio.Server] = []
@@ -202,11 +204,16 @@ class VaultService:
             # The text of msgspec's error could quote what was sent.
             return VaultRefused("request", "The vault does not know this request, or a field of it is out of bounds.")
         job = _Job(message, asyncio.get_running_loop().create_future())
-        if len(self._light) + len(self._heavy) >= _WAITING:
+        size = len(body)
+        if len(self._light) + len(self._heavy) >= _WAITING or self._waiting_octets + size > _WAITING_OCTETS:
             return VaultUnavailable("The vault has too much to do.")
         (self._heavy if isinstance(message, _HEAVY) else self._light).append(job)
+        self._waiting_octets += size
         self._arrived.set()
-        return await job.done
+        try:
+            return await job.done
+        finally:
+            self._waiting_octets -= size
 
 
 def _settle(job: _Job, answer: object) -> None:

@@ -11,7 +11,8 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -326,6 +327,39 @@ def test_a_line_that_breaks_is_opened_again_and_deadlines_hold(tmp_path: Path) -
         await client.close()
 
     run(work())
+
+
+def test_who_floods_the_vault_is_told_so_and_others_go_on(tmp_path: Path, clock: Clock) -> None:
+    core = make_core(tmp_path / "vault", clock)
+    large = msgspec.msgpack.encode(m.SignCrl("none", bytes(8 * 1024 * 1024)))
+
+    async def work() -> None:
+        raw, client = await Raw.open(tmp_path / "s" / SOCKET), VaultClient(tmp_path / "s")
+        held = core.perform
+
+        def slow(requests: Sequence[m.Message]) -> list[object]:
+            if any(isinstance(one, m.SignCrl) for one in requests):
+                assert going_on.wait(20)
+            return held(requests)
+
+        going_on = threading.Event()
+        core.perform = slow  # type: ignore[method-assign]
+        count = 12
+        for number in range(count):
+            await raw.send(frame(msgspec.msgpack.encode(m.Envelope(number, msgspec.Raw(large)))))
+        told = [(await raw.receive()).fault for _ in range(count - 7)]
+        assert [fault and fault.code for fault in told] == ["VAULT_UNAVAILABLE"] * (count - 7)
+        going_on.set()
+        told = [(await raw.receive()).fault for _ in range(7)]
+        assert [fault and fault.code for fault in told] == ["VAULT_REFUSED"] * 7
+        assert len(await client.puk(CARD, PukPurpose.SET, ACTOR)) == 8
+        lines = [await Raw.open(tmp_path / "s" / SOCKET) for _ in range(31)]
+        assert await lines[-1].ended()
+        for line in (raw, *lines):
+            line.writer.close()
+        await client.close()
+
+    served(core, tmp_path / "s", work)
 
 
 # ---------------------------------------------------------------------------------------------- who may enter
