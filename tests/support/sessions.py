@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,18 +22,20 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 from cryptography.x509.oid import NameOID
+from sqlalchemy import event
 
 from cardwright_cardops import wire
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.guard import GuardedExecutor, State, begin
 from cardwright_cardops.guard.preview import identity_of, permit_for
-from cardwright_cardops.piv.algorithms import Algorithm, PrivateKey
+from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PrivateKey
 from cardwright_cardops.piv.key_items import KeyItems
 from cardwright_cardops.piv.pins import FixedPins
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.authority import Issued, Pending, Refused
 from cardwright_cardops.plan.inventory import Inventory, fingerprint
 from cardwright_cardops.plan.observe import observe
+from cardwright_cardops.plan.records import Kind
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
@@ -44,15 +46,16 @@ from cardwright_server.authentication.authorize import Authorize
 from cardwright_server.authentication.principal import Principal, PrincipalKind
 from cardwright_server.policies.document import read
 from cardwright_server.policies.model import Policy
+from cardwright_server.sessions import store
 from cardwright_server.sessions.contents import PlainContents
 from cardwright_server.sessions.model import Greeting, Outcome
 from cardwright_server.sessions.ports import CertificateOrder, Task
 from cardwright_server.sessions.service import Ports, SessionService
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import LocalVault
-from cardwright_server.vault.messages import Limit
-from cardwright_server.vault.model import ArchiveContext, Authorization, EscrowAlgorithm, Wrapped
+from cardwright_server.vault.model import ArchiveContext, Authorization, EscrowAlgorithm, PukPurpose, VaultCard, Wrapped
 from cardwright_simulators.card import VirtualCard
+from tests.oracle.card import Expected, judge
 from tests.support.people import allow
 from tests.support.vault import make_core
 
@@ -116,6 +119,8 @@ class Office:
     guid: UUID = field(default_factory=uuid4)
     trusted: bool = False
     late: bool = False
+    short: frozenset[str] = frozenset()
+    """Slots whose certificates last 40 days only."""
     issued: bool = False
     held: bool = False
     finished_with: list[Outcome] = field(default_factory=list)
@@ -161,7 +166,8 @@ class Office:
             names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"urn:uuid:{self.guid}")])
             issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
             subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Holder {order.slot.label}")])
-            start, end = self.now - timedelta(hours=1), self.now + timedelta(days=300)
+            days = 40 if order.slot.label in self.short else 300
+            start, end = self.now - timedelta(hours=1), self.now + timedelta(days=days)
             number = x509.random_serial_number()
             built = x509.CertificateBuilder(issuer, subject, order.public_key, number, start, end)
             made = built.add_extension(names, critical=False).sign(self.key, hashes.SHA256())
@@ -187,7 +193,9 @@ class Office:
         wrapped, context = self.archive[mark]
         behalf = Authorization(str(task.device), str(session))
         secret = await self.vault.unwrap_for_card(wrapped, context, behalf)
-        return load_der_private_key(secret.reveal(), None)
+        key = load_der_private_key(secret.reveal(), None)
+        assert isinstance(key, PrivateKey)
+        return key
 
     @property
     def good(self) -> set[tuple[str, str]]:
@@ -247,11 +255,13 @@ class Station:
     items: Sequence[str] = ITEMS
     change: Change = as_it_is
     inventory: Callable[[Inventory], Inventory] = as_it_is
+    before: Callable[[sessions_pb2.RunRequest], Awaitable[None]] | None = None
+    wrap: Callable[[Any], Any] = as_it_is
 
     async def run(
         self,
         socket: str,
-        purpose: int = sessions_pb2.PURPOSE_ISSUE,
+        purpose: sessions_pb2.Purpose.ValueType = sessions_pb2.PURPOSE_ISSUE,
         *,
         cut: int | None = None,
     ) -> Trip:
@@ -278,6 +288,8 @@ class Station:
                 nonlocal sent
                 if sent == cut:
                     raise Cut
+                if self.before is not None:
+                    await self.before(message)
                 sent += 1
                 trip.trips += 1
                 await call.write(self.change(message))
@@ -290,7 +302,7 @@ class Station:
                     match kind:
                         case "preview":
                             trip.preview = message.preview
-                            executor = self._permitted(local, message.preview, seen)
+                            executor = self.wrap(self._permitted(local, message.preview, seen))
                             digest = bytes.fromhex(wire.plan_from_wire(message.preview.plan).digest)
                             consent = sessions_pb2.Consent(plan=digest, refused=not self.agrees)
                             await say(sessions_pb2.RunRequest(consent=consent))
@@ -378,12 +390,8 @@ async def serving(
 def make_office(folder: Path, **changes: Any) -> Office:
     """An office with a new vault, at the time of this host."""
     now = datetime.now(UTC)
-    limits = {name: Limit() for name in UNLIMITED}
-    core = make_core(folder / "vault", lambda: now.timestamp(), limits)
+    core = make_core(folder / f"vault-{uuid4()}", lambda: now.timestamp())
     return replace(Office(LocalVault(core), now), **changes)
-
-
-UNLIMITED: tuple[str, ...] = ()
 
 
 def spki(public: Any) -> bytes:
@@ -395,3 +403,83 @@ def spki(public: Any) -> bytes:
 def fresh_card() -> VirtualCard:
     """A token as it leaves the factory."""
     return VirtualCard("yubikey-5.7", serial=12345678)
+
+
+@contextmanager
+def commits_of(database: Database) -> Iterator[list[int]]:
+    """One entry for each transaction that was committed while inside."""
+    seen: list[int] = []
+
+    def note(_connection: object) -> None:
+        seen.append(len(seen))
+
+    event.listen(database.engine.sync_engine, "commit", note)
+    try:
+        yield seen
+    finally:
+        event.remove(database.engine.sync_engine, "commit", note)
+
+
+class Killed(Exception):
+    """The server's process is gone."""
+
+
+class Mortal(Database):
+    """A database whose server dies at its ``fatal``-th commit, before or after it; counts from 1, 0 is never."""
+
+    fatal = 0
+    after = False
+    commits = 0
+
+    async def transact(self, work: Any, **options: Any) -> Any:
+        """As ``Database.transact``, until it is dead."""
+        if self.fatal and self.commits >= self.fatal:
+            raise Killed
+        self.commits += 1
+        if self.commits == self.fatal and not self.after:
+            raise Killed
+        result = await super().transact(work, **options)
+        if self.commits == self.fatal:
+            raise Killed
+        return result
+
+
+async def secrets_of(office: Office, database: Database) -> tuple[bytes, frozenset[bytes]]:
+    """The newest PUK, and every management key, that the vault made for the card by what is recorded."""
+    entries = await database.read(lambda unit: store.records(unit, office.org, office.device))
+    names = {kind: [row for row in entries if row.kind is kind and "." in row.reference] for kind in Kind}
+    behalf = Authorization("test", "test")
+    puk = await office.vault.puk(_card(office, names[Kind.PUK][-1].reference), PukPurpose.SET, behalf)
+    keys = [
+        await office.vault.new_management_key(
+            _card(office, row.reference), ManagementAlgorithm(row.algorithm or 0), behalf
+        )
+        for row in names[Kind.MANAGEMENT_KEY]
+    ]
+    return puk.reveal(), frozenset(key.reveal() for key in keys)
+
+
+def _card(office: Office, name: str) -> VaultCard:
+    generation, master = name.split(".")
+    return VaultCard(str(office.org), str(office.device), int(generation), int(master))
+
+
+FOUR = {0x9A: (0x11, True), 0x9C: (0x11, True), 0x9D: (0x11, False), 0x9E: (0x11, True)}
+
+
+async def faults_of(card: VirtualCard, office: Office, database: Database, pin: bytes = PIN) -> list[str]:
+    """What the judge finds wrong with an issued card, and with the books about it."""
+    puk, keys = await secrets_of(office, database)
+    expected = Expected(FOUR, pin, puk, keys, now=office.now, issuer=office.key.public_key())
+    wrong = judge(card.snapshot(), expected)
+    held = {f"{row.slot.label}": row.fingerprint for row in run(observe(), reader(card)).keys}
+    if office.good != set(held.items()):
+        wrong.append("certificates that count are not those of the keys on the card")
+    if held["9D"] not in office.archive:
+        wrong.append("the key of 9D is not in the archive")
+    return wrong
+
+
+def reader(card: DirectCard) -> LocalExecutor:
+    """Reads a card."""
+    return LocalExecutor(DirectConnection(card), KeyItems(FixedPins(None)))

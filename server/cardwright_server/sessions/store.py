@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, func, or_, select
 
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.records import Entry, Kind
@@ -75,8 +75,9 @@ async def live(unit: Unit, org: UUID, device: UUID) -> list[CardSession]:
 
 
 async def is_unfinished(unit: Unit, org: UUID, device: UUID) -> bool:
-    """Whether the last session that showed a plan for the device did not reach its goal."""
-    mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.steps > 0)
+    """Whether the newest session that showed a plan, or that ended well, did not end well."""
+    told = or_(card_session.c.steps > 0, card_session.c.state == SessionState.DONE)
+    mine = (card_session.c.org == org, card_session.c.device == device, told)
     newest = select(card_session.c.state).where(*mine).order_by(card_session.c.id.desc()).limit(1)
     return await unit.value(newest) not in (None, SessionState.DONE)
 
