@@ -53,7 +53,7 @@ class IllegalTransition(CardwrightError):
 class GuardRefused(CardwrightError):
     """The state allows it, but a condition does not hold."""
 
-    code = "GUARD_REFUSED"
+    code = "CONDITION_NOT_MET"
     default_effect = "Nothing was changed."
     default_advice = "Meet the condition that is named, then try again."
 
