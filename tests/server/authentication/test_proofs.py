@@ -15,7 +15,7 @@ from sqlalchemy import select
 from cardwright_cardops.secret import Secret
 from cardwright_server.authentication.answers import BadAnswer
 from cardwright_server.authentication.authorize import Authorizer
-from cardwright_server.authentication.enrolment import EnrolmentService, QuestionsChanged
+from cardwright_server.authentication.enrolment import BadQuestion, EnrolmentService, QuestionsChanged
 from cardwright_server.authentication.errors import (
     AccessDenied,
     MethodLocked,
@@ -41,11 +41,12 @@ from cardwright_server.authentication.model import Assurance, Authentication, Me
 from cardwright_server.authentication.principal import Principal, anyone
 from cardwright_server.authentication.service import Attempt, AuthenticationService
 from cardwright_server.authentication.store import StoredProofs
+from cardwright_server.machine import IllegalTransition
 from cardwright_server.people.directory import DirectoryEntry, DirectoryUnavailable
-from cardwright_server.people.model import Person, Role
+from cardwright_server.people.model import Person, PersonStatus, Role
 from cardwright_server.people.service import PeopleService
 from cardwright_server.people.standing import PeopleStandings
-from cardwright_server.store.authentication_tables import given_password, proof, security_answer
+from cardwright_server.store.authentication_tables import attempt_counter, given_password, proof, security_answer
 from cardwright_server.store.unit import Database, Unit
 from tests.support.databases import Clock
 from tests.support.people import NoneRevoked, make_operator, make_person, make_proven
@@ -506,3 +507,92 @@ async def test_only_persons_without_proof_may_prove(world: World) -> None:
     desk = await make_operator(world.database, world.org, Role.HELP_DESK)
     with pytest.raises(AccessDenied):
         await world.service.prove(desk, Attempt("x", {Method.LDAP_PASSWORD: password("x")}))
+
+
+async def test_a_suspended_person_is_a_stranger(world: World) -> None:
+    person = await make_person(world.database, world.org, "quin")
+    text = await world.initial_password(person)
+    card = await world.person(person, Method.CARD)
+    boss = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
+    set_status = partial(world.people.set_status, principal=boss, identifier=person.id)
+    await world.database.transact(partial(set_status, status=PersonStatus.SUSPENDED))
+    with pytest.raises(ProofRefused):
+        await world.prove("quin", initial_password=password(text))
+    with pytest.raises(AccessDenied):
+        await world.database.read(lambda unit: world.people.get(unit, card, person.id))
+    await world.database.transact(partial(set_status, status=PersonStatus.ACTIVE))
+    assert (await world.prove("quin", initial_password=password(text))).subject == person.id
+
+
+async def test_the_help_desk_unlocks_a_directory_password_and_nothing_else(world: World) -> None:
+    world.directory.add("rosa", b"right")
+    made = await world.prove("rosa", ldap_password=password("right"))
+    for _ in range(3):
+        with pytest.raises(ProofRefused):
+            await world.prove("rosa", ldap_password=password("wrong"))
+    with pytest.raises(MethodLocked):
+        await world.prove("rosa", ldap_password=password("right"))
+    desk = await make_operator(world.database, world.org, Role.HELP_DESK)
+    unlock = partial(world.enrolment.unlock_method, principal=desk, person=made.subject)
+    for method in (Method.SECURITY_ANSWERS, Method.INITIAL_PASSWORD, Method.CARD):
+        with pytest.raises(MethodNotOffered):
+            await world.database.transact(partial(unlock, method=method))
+    await world.database.transact(partial(unlock, method=Method.LDAP_PASSWORD))
+    assert (await world.prove("rosa", ldap_password=password("right"))).subject == made.subject
+    with pytest.raises(IllegalTransition):
+        await world.database.transact(partial(unlock, method=Method.LDAP_PASSWORD))
+
+
+async def test_counters_of_strangers_are_purged_and_locks_of_persons_are_not(world: World, clock: Clock) -> None:
+    person = await make_person(world.database, world.org, "sven")
+    await world.initial_password(person)
+    for login in ("sven", "nobody"):
+        for _ in range(5):
+            with pytest.raises(ProofRefused):
+                await world.prove(login, initial_password=password("wrong"))
+    kept = await world.database.read(
+        lambda unit: unit.rows(select(attempt_counter).where(attempt_counter.c.idle_at.is_(None)))
+    )
+    assert [(row.subject, row.state) for row in kept] == [(person.id, "locked")]
+    clock.advance(days=400)
+    with pytest.raises(MethodLocked):
+        await world.prove("sven", initial_password=password("wrong"))
+
+
+async def test_what_is_kept_of_a_person_goes_with_them(world: World) -> None:
+    person, _ = await world.with_answers("tina")
+    await world.initial_password(person)
+    await world.person(person, Method.CARD)
+    desk = await make_operator(world.database, world.org, Role.HELP_DESK)
+    await world.database.transact(lambda unit: world.service.forget(unit, desk, person.id))
+
+    async def left(unit: Unit) -> int:
+        tables = (
+            (security_answer, security_answer.c.person),
+            (given_password, given_password.c.person),
+            (proof, proof.c.subject),
+            (attempt_counter, attempt_counter.c.subject),
+        )
+        return sum([len(await unit.rows(select(table).where(column == person.id))) for table, column in tables])
+
+    assert await world.database.read(left) == 0
+
+
+async def test_questions_keep_their_answers_and_a_new_one_wants_all_again(world: World) -> None:
+    person, texts = await world.with_answers("udo")
+    admin = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
+    set_questions = partial(world.enrolment.set_questions, principal=admin)
+    turned = await world.database.transact(partial(set_questions, texts=QUESTIONS[::-1]))
+    assert [question.id for question in turned] == list(texts)[::-1]
+    assert (await world.prove("udo", security_answers=AnswersEvidence(texts))).subject == person.id
+    more = await world.database.transact(partial(set_questions, texts=(*QUESTIONS, "First pet of yours?")))
+    with pytest.raises(ProofRefused):
+        await world.prove("udo", security_answers=AnswersEvidence(texts))
+    everything = texts | {more[2].id: "Bello the dog"}
+    prepared = await world.enrolment.prepare_answers(everything)
+    caller = await world.person(person, Method.LDAP_PASSWORD)
+    await world.database.transact(lambda unit: world.enrolment.set_answers(unit, caller, person.id, prepared))
+    assert (await world.prove("udo", security_answers=AnswersEvidence(everything))).subject == person.id
+    for bad in (("ab",), ("same one", "SAME ONE"), tuple(f"question {number}" for number in range(11)), ("x" * 301,)):
+        with pytest.raises(BadQuestion):
+            await world.database.transact(partial(set_questions, texts=bad))
