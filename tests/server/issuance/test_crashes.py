@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -151,14 +152,14 @@ async def test_a_restored_database_learns_what_it_missed(open_database: Any, tmp
     async def forget(unit: Unit) -> None:
         await unit.execute(certificate_order.delete().where(certificate_order.c.certificate == lost.id))
         await unit.execute(issued_certificate.delete().where(issued_certificate.c.id == lost.id))
-        values = {"state": CertificateState.GOOD, "holds": [], "reason": None}
+        values: dict[str, Any] = {"state": CertificateState.GOOD, "holds": [], "reason": None}
         await unit.execute(issued_certificate.update().where(issued_certificate.c.id == kept.id).values(values))
 
     await world.do(forget)
     events = list(remembered(tmp_path / "journal"))
     assert {one.event.kind for one in events} == {JournalKind.ISSUE, JournalKind.REVOKE}
     assert {one.settled for one in events} == {Settled.TOOK_EFFECT}
-    done = [await world.do(lambda unit, one=one: replay(unit, one)) for one in events]
+    done = [await world.do(partial(replay, remembered=one)) for one in events]
     assert done.count(True) == 2
     back = await database.read(lambda unit: store.certificate_by_id(unit, world.org, lost.id))
     assert back is not None
@@ -167,5 +168,5 @@ async def test_a_restored_database_learns_what_it_missed(open_database: Any, tmp
     gone = await database.read(lambda unit: store.certificate_by_id(unit, world.org, kept.id))
     assert gone is not None and gone.state is CertificateState.REVOKED
     assert gone.reason is RevocationReason.KEY_COMPROMISE
-    assert not any([await world.do(lambda unit, one=one: replay(unit, one)) for one in events])
+    assert not any([await world.do(partial(replay, remembered=one)) for one in events])
     world.core.close()
