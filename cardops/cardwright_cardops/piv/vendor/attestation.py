@@ -18,7 +18,7 @@ from cryptography.x509 import ObjectIdentifier
 from ...errors import CardwrightError
 from ...iso7816.tlv import MalformedTlv, parse_one
 from ..algorithms import Algorithm, PinPolicy, PublicKey, TouchPolicy, UnsupportedAlgorithm
-from ..references import Slot
+from ..references import Slot, UnknownSlot
 
 FIRMWARE: Final = ObjectIdentifier("1.3.6.1.4.1.41482.3.3")
 SERIAL: Final = ObjectIdentifier("1.3.6.1.4.1.41482.3.7")
@@ -81,7 +81,7 @@ def verify_attestation(
             touch_policy=TouchPolicy(policies[1]) if policies is not None and len(policies) == 2 else None,
             trusted=_reaches_root(signer, pool),
         )
-    except (ValueError, MalformedTlv, UnsupportedAlgorithm) as error:
+    except (ValueError, MalformedTlv, UnsupportedAlgorithm, UnknownSlot) as error:
         raise AttestationInvalid(f"The statement is damaged: {error}.") from error
 
 
