@@ -1,9 +1,10 @@
-"""Thin out a cosmic-ray session before it runs; scripts/mutants calls this with the session and how many it wants.
+"""Thin out a cosmic-ray session before it runs; scripts/mutants calls this with the session, how many it wants, and
+the number of a sample.
 
 Mutants that no test can notice go first: annotations are text at run time (every file has ``from __future__ import
 annotations``), whether a dataclass is frozen or slotted is for the reader, and tests/mutants/equivalent.toml lists the
-other ones, with reasons. If more remain than wanted, a sample stays that is the same each time for the same code and
-the same sample number.
+other ones, with reasons. Those that Python itself refuses go too, as they say nothing about the tests. If more remain
+than wanted, a sample stays that is the same each time for the same code and number.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ast
 import hashlib
 import sys
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -63,12 +65,34 @@ def is_equivalent(mutation: MutationSpec) -> bool:
     return operator in operators or any(operator.startswith(one) for one in there)
 
 
+@cache
+def operators_in(path: Path) -> tuple[Span, ...]:
+    """Where the binary operators of a file are: a star in a call, or a bar in a pattern, is none."""
+    pairs = [
+        (node.left, node.right) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.BinOp)
+    ]  # fmt: skip
+    return tuple(
+        ((left.end_lineno or 0, left.end_col_offset or 0), (right.lineno, right.col_offset)) for left, right in pairs
+    )
+
+
+def within(mutation: MutationSpec, spans: Iterable[Span]) -> bool:
+    """Whether what is changed lies in one of ``spans``."""
+    return any(start <= tuple(mutation.start_pos) and tuple(mutation.end_pos) <= end for start, end in spans)
+
+
+def is_refused(mutation: MutationSpec) -> bool:
+    """Whether the changed file is no Python any more."""
+    binary = mutation.operator_name.startswith("core/ReplaceBinaryOperator")
+    return binary and not within(mutation, operators_in(mutation.module_path))
+
+
 def noticeable(mutation: MutationSpec) -> bool:
     """Whether a test could see this mutation. Decorators are left to be removed whole, which does show."""
-    return not is_equivalent(mutation) and not any(
-        start <= tuple(mutation.start_pos) and tuple(mutation.end_pos) <= end
-        for start, end in unnoticeable(mutation.module_path)
-    )
+    if is_equivalent(mutation) or is_refused(mutation):
+        return False
+    return not within(mutation, unnoticeable(mutation.module_path))
 
 
 def rank(item: WorkItem, sample: str) -> bytes:
