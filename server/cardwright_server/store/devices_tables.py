@@ -50,6 +50,7 @@ device = table(
     moment("ended_at"),
     Column("disposition", String(30), nullable=False),
     UniqueConstraint("kind", "serial"),
+    Index("ix_device_lot", "lot"),
     Index("ix_device_person", "person"),
     Index("ix_device_guid", "guid"),
     Index("ix_device_policy", "policy", "state"),
