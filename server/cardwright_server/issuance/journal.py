@@ -44,11 +44,17 @@ def revoke_event(certificate: Certificate, reason: RevocationReason) -> JournalE
     return JournalEvent(JournalKind.REVOKE, certificate.org, certificate.id, {"reason": reason})
 
 
+def hold_event(certificate: Certificate, reason: str, *, ends: bool) -> JournalEvent:
+    """Of a hold that is about to begin or end: as grave as a revocation, if a restore forgets it."""
+    return JournalEvent(JournalKind.REVOKE, certificate.org, certificate.id, {"hold": reason, "ends": ends})
+
+
 async def replay(unit: Unit, remembered: Remembered) -> bool:
     """Put back what a restored database does not know. Gives whether there was anything to do.
 
-    A certificate comes back held, as a card session left it or not; whoever knows better releases it. Revocations come
-    back as they were. Events of other domains, and those that took no effect, are passed over. Safe to repeat.
+    A certificate comes back held, as a card session left it or not; whoever knows better releases it. Revocations and
+    holds come back in their order. Events of other domains, and those that took no effect, are passed over. All of them
+    may be replayed again.
     Raises NoSuchAuthority if the authority itself is missing, StaleVersion.
     """
     event = remembered.event
@@ -57,16 +63,28 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
     if event.kind is JournalKind.ISSUE:
         return await _reissue(unit, event)
     if event.kind is JournalKind.REVOKE:
-        certificate = await store.certificate_by_id(unit, event.org, event.subject)
-        if certificate is None or certificate.state is CertificateState.REVOKED:
-            return False
-        state = CertificateState.REVOKED
-        values: dict[str, Any] = {
-            "state": state, "reason": event.data["reason"], "status_at": unit.now, "holds": []
-        }
-        await store.update_certificate(unit, certificate, values)
-        return True
+        return await _repeat(unit, event)
     return False
+
+
+async def _repeat(unit: Unit, event: JournalEvent) -> bool:
+    """A revocation, or the beginning or end of a hold, once more."""
+    certificate = await store.certificate_by_id(unit, event.org, event.subject)
+    if certificate is None or certificate.state is CertificateState.REVOKED:
+        return False
+    values: dict[str, Any] = {"status_at": unit.now}
+    if (reason := event.data.get("hold")) is None:
+        values |= {"state": CertificateState.REVOKED, "reason": event.data["reason"], "holds": []}
+    else:
+        ends = bool(event.data["ends"])
+        holds = certificate.holds - {str(reason)} if ends else certificate.holds | {str(reason)}
+        if holds == certificate.holds:
+            return False
+        values["holds"] = sorted(holds)
+        if certificate.state is not CertificateState.PREPARED:
+            values["state"] = CertificateState.HELD if holds else CertificateState.GOOD
+    await store.update_certificate(unit, certificate, values)
+    return True
 
 
 async def _reissue(unit: Unit, event: JournalEvent) -> bool:

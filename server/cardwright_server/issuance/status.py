@@ -16,7 +16,7 @@ from ..notify.model import DomainEvent
 from ..store.unit import Unit
 from . import store
 from .errors import NoSuchCertificate
-from .journal import revoke_event
+from .journal import hold_event, revoke_event
 from .model import (
     CERTIFICATE,
     UNRELEASED,
@@ -69,6 +69,7 @@ async def hold(
         if certificate.state is not CertificateState.REVOKED and reason not in certificate.holds:
             transition = CERTIFICATE.next(certificate.state, CertificateEvent.HOLD, actor)
             holds = certificate.holds | {reason}
+            unit.beforehand(hold_event(certificate, reason, ends=False))
             changed.append(await _move(unit, who, certificate, transition.target, holds, "certificate.hold", reason))
     return changed
 
@@ -166,6 +167,8 @@ async def _take_hold(unit: Unit, who: Who, actor: Actor, certificate: Certificat
     holds = certificate.holds - {reason}
     transition = CERTIFICATE.next(certificate.state, CertificateEvent.RESUME, actor, lambda guard: bool(holds))
     action = "certificate.release" if reason == UNRELEASED else "certificate.resume"
+    if reason != UNRELEASED:
+        unit.beforehand(hold_event(certificate, reason, ends=True))
     return await _move(unit, who, certificate, transition.target, holds, action, reason)
 
 

@@ -140,10 +140,18 @@ async def test_a_restored_database_learns_what_it_missed(open_database: Any, tmp
     database = open_database(second_medium=medium)
     world = await make_world(database, tmp_path)
     kept = await world.issue(world.request(new_key()))
+    stolen = await world.issue(world.request(new_key()))
+    assert stolen.session is not None
+    await world.do(partial(status.release, who=SERVER, org=world.org, session=stolen.session))
     lost = await world.issue(world.request(new_key()))
 
     async def revoke(unit: Unit) -> None:
         await status.revoke(unit, SERVER, Actor.SERVER, [kept], RevocationReason.KEY_COMPROMISE)
+        found = await store.certificate_by_id(unit, world.org, stolen.id)
+        assert found is not None
+        for reason in ("stolen", "mislaid"):
+            [found] = await status.hold(unit, SERVER, Actor.HELP_DESK, [found], reason)
+        await status.resume(unit, SERVER, Actor.HELP_DESK, [found], "mislaid")
 
     await world.do(revoke)
     await medium.close()
@@ -153,14 +161,15 @@ async def test_a_restored_database_learns_what_it_missed(open_database: Any, tmp
         await unit.execute(certificate_order.delete().where(certificate_order.c.certificate == lost.id))
         await unit.execute(issued_certificate.delete().where(issued_certificate.c.id == lost.id))
         values: dict[str, Any] = {"state": CertificateState.GOOD, "holds": [], "reason": None}
-        await unit.execute(issued_certificate.update().where(issued_certificate.c.id == kept.id).values(values))
+        older = issued_certificate.c.id.in_([kept.id, stolen.id])
+        await unit.execute(issued_certificate.update().where(older).values(values))
 
     await world.do(forget)
     events = list(remembered(tmp_path / "journal"))
     assert {one.event.kind for one in events} == {JournalKind.ISSUE, JournalKind.REVOKE}
     assert {one.settled for one in events} == {Settled.TOOK_EFFECT}
     done = [await world.do(partial(replay, remembered=one)) for one in events]
-    assert done.count(True) == 2
+    assert done.count(True) == 5
     back = await database.read(lambda unit: store.certificate_by_id(unit, world.org, lost.id))
     assert back is not None
     assert (back.serial, back.tbs, back.key, back.holder) == (lost.serial, lost.tbs, lost.key, lost.holder)
@@ -168,5 +177,11 @@ async def test_a_restored_database_learns_what_it_missed(open_database: Any, tmp
     gone = await database.read(lambda unit: store.certificate_by_id(unit, world.org, kept.id))
     assert gone is not None and gone.state is CertificateState.REVOKED
     assert gone.reason is RevocationReason.KEY_COMPROMISE
-    assert not any([await world.do(partial(replay, remembered=one)) for one in events])
+    held = await database.read(lambda unit: store.certificate_by_id(unit, world.org, stolen.id))
+    assert held is not None and (held.state, held.holds) == (CertificateState.HELD, {"stolen"})
+    # Once more from the beginning ends the same.
+    for one in events:
+        await world.do(partial(replay, remembered=one))
+    again = await database.read(lambda unit: store.certificate_by_id(unit, world.org, stolen.id))
+    assert again is not None and again.holds == {"stolen"}
     world.core.close()
