@@ -42,7 +42,7 @@ from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.direct import DirectCard, DirectConnection
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 from cardwright_server.api.sessions import SessionServicer
-from cardwright_server.authentication.authorize import Authorize
+from cardwright_server.authentication.authorize import Authorize, Permission
 from cardwright_server.authentication.principal import Principal, PrincipalKind
 from cardwright_server.policies.document import read
 from cardwright_server.policies.model import Policy
@@ -124,6 +124,7 @@ class Office:
     issued: bool = False
     held: bool = False
     finished_with: list[Outcome] = field(default_factory=list)
+    at_work: set[UUID] = field(default_factory=set)
     states: dict[tuple[str, str], str] = field(default_factory=dict)
     certificates: dict[tuple[str, str], bytes] = field(default_factory=dict)
     archive: dict[str, tuple[Wrapped, ArchiveContext]] = field(default_factory=dict)
@@ -145,11 +146,18 @@ class Office:
             unlockable=self.issued and not self.held,
         )
 
+    async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
+        self.at_work.add(session)
+
+    async def ended(self, unit: Unit, org: UUID, request: UUID | None, session: UUID) -> None:
+        self.at_work.discard(session)
+
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:
         self.issued = self.issued or outcome is Outcome.DONE
         self.finished_with.append(outcome)
+        self.at_work.discard(session)
 
     # --------------------------------------------------------------------------------------------- Certificates
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from uuid import UUID
 
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Identity
@@ -23,6 +24,9 @@ from .model import LIVE, CardSession, SessionEvent
 
 LEASE = timedelta(seconds=30)
 """How long a session that is cut off keeps others from its card."""
+
+Ended = Callable[[Unit, UUID, UUID | None, UUID], Awaitable[None]]
+"""Told of a session that ended before its goal: organization, request, session."""
 
 
 class Ledger:
@@ -120,13 +124,14 @@ class Ledger:
         """Leave the card to others."""
         await release(unit, self._lease)
 
-    async def end(self, event: SessionEvent, outcome: str, entry: AuditEntry) -> None:
+    async def end(self, event: SessionEvent, outcome: str, entry: AuditEntry, tell: Ended) -> None:
         """Record a bad end with what the card has confirmed, and let go of the card. Nothing if it ended already."""
 
         async def work(unit: Unit) -> None:
             session = await store.get(unit, self.session.org, self.session.id)
             if session.state in LIVE:
                 await self.within(unit, event, values={"outcome": outcome})
+                await tell(unit, session.org, session.request, session.id)
                 unit.audit(entry)
             await self.let_go(unit)
 

@@ -15,7 +15,7 @@ from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.program.items import Answers, AnyBatch
 from cardwright_cardops.secret import Secret
 
-from ..authentication.authorize import CallTarget
+from ..authentication.authorize import CallTarget, Permission
 from ..authentication.principal import Principal
 from ..policies.model import Origin, Policy
 from ..store.unit import Unit
@@ -67,10 +67,16 @@ class Devices(Protocol):
         Raises the domain's error when there is no such device or request, or none that is open.
         """
 
+    async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
+        """The session works on the task from now on. Raises the domain's error when another one does."""
+
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:
         """The session reached its goal: the device is ISSUED (or goes on as it was), the request is done."""
+
+    async def ended(self, unit: Unit, org: UUID, request: UUID | None, session: UUID) -> None:
+        """The session ended before its goal; the next one goes on with the same request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,8 @@ class SessionService:
         ledger = Ledger(self._database, opened.session, opened.lease, opened.entries, again)
 
         async def ended(event: SessionEvent, code: str) -> None:
-            await ledger.end(event, code, self._entry(principal, task, ledger.session, event, code))
+            entry = self._entry(principal, task, ledger.session, event, code)
+            await ledger.end(event, code, entry, self._ports.devices.ended)
 
         try:
             async with self._held(ledger):
@@ -125,13 +126,15 @@ class SessionService:
 
     async def _open(self, unit: Unit, principal: Principal, greeting: Greeting) -> _Opened:
         task = await self._ports.devices.task(unit, principal, greeting)
-        await self._authorize(unit, principal, _call(task), task.target)
+        permission = await self._authorize(unit, principal, _call(task), task.target)
         identifier = new_id()
         lease = await acquire(unit, lease_name(task.device), identifier, LEASE)
         if lease is None:
             raise CardInSession("Another session holds this card.")
         for left in await store.live(unit, task.org, task.device):
             await store.move(unit, left, _E.LOSE, Actor.TIMER, {"outcome": SessionLost.code})
+            await self._ports.devices.ended(unit, task.org, left.request, left.id)
+        await self._ports.devices.begin(unit, permission, task, identifier)
         unfinished = await store.is_unfinished(unit, task.org, task.device)
         entries = await store.records(unit, task.org, task.device)
         session = await store.insert(
@@ -162,9 +165,9 @@ class SessionService:
         task, card = opened.task, greeting.card
         plan = _planned(task, card, fold(opened.entries), opened)
         if not plan:
-            if not opened.unfinished:
+            if not opened.unfinished and task.request is None:
                 return await self._finish(principal, task, ledger, Outcome.NOTHING_DUE, card)
-            # What an earlier session wrote is released only by what the card shows now.
+            # Records change only by what the card shows to us, now.
             seen = await run_async(observe(look(task.policy.card)), _Relay(line, ledger, greeting))
             if _planned(task, seen, fold(opened.entries), opened):
                 raise NotAtGoal("The card is not as the workstation said.")

@@ -1,0 +1,118 @@
+"""``Certificates`` by the issuance domain: one transaction before the vault signs for a stage, one after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, time
+from typing import Protocol
+from uuid import UUID, uuid5
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan import authority as ask
+from cardwright_cardops.plan.inventory import fingerprint
+
+from ..audit.model import SERVER
+from ..authentication.principal import Principal
+from ..issuance import status
+from ..issuance.errors import CertificateRefused, OriginRefused
+from ..issuance.model import Answer, CertificateState, Holder, HolderKind, Issued, Pending, Refused, RevocationReason
+from ..issuance.names import HolderNames, subject
+from ..issuance.origin import Evidence, Expected, MadeHere, Station
+from ..issuance.requests import CertificateRequest
+from ..issuance.service import IssuanceService, Prepared
+from ..machine import Actor
+from ..policies.model import Origin
+from ..store.unit import Database, Unit
+from .ports import CertificateOrder, Task
+
+
+class Names(Protocol):
+    """What certificates may say of a device's holder: from people and numbering."""
+
+    async def names(self, task: Task) -> HolderNames:
+        """Names of the card and of the person whose it is."""
+
+
+class IssuedCertificates:
+    """The embedded or another authority, behind ``IssuanceService``."""
+
+    def __init__(self, database: Database, service: IssuanceService, names: Names) -> None:
+        self._database = database
+        self._service = service
+        self._names = names
+
+    async def subject(self, task: Task, slot: Slot, profile: str) -> bytes:
+        """See ``Certificates``. Raises CertificateRefused."""
+        chosen = self._service.profiles.pick(profile, strict=task.policy.strict)
+        return subject(chosen, await self._names.names(task), self._service.settings.base).public_bytes()
+
+    async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[ask.Issued | ask.Pending | ask.Refused, ...]:
+        """See ``Certificates``. Raises RequestReused, NoSuchAuthority, VaultError, StoreError."""
+        requests = [await self._request(order) for order in orders]
+
+        async def prepare(unit: Unit) -> list[Prepared | Answer]:
+            found: list[Prepared | Answer] = []
+            for request in requests:
+                try:
+                    found.append(await self._service.prepare(unit, SERVER, request))
+                except (CertificateRefused, OriginRefused) as refusal:
+                    found.append(Refused(refusal.reason, refusal.message))
+            return found
+
+        prepared = await self._database.transact(prepare)
+        waiting = [one for one in prepared if isinstance(one, Prepared)]
+        signed = [(one, await self._service.sign(one)) for one in waiting]
+
+        async def record(unit: Unit) -> list[Answer]:
+            return [await self._service.record(unit, SERVER, one, answer) for one, answer in signed]
+
+        recorded = iter(await self._database.transact(record) if signed else ())
+        return tuple([_reply(next(recorded) if isinstance(one, Prepared) else one) for one in prepared])
+
+    async def settle(
+        self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str]
+    ) -> None:
+        """See ``Certificates``."""
+        mine = await status.of_device(unit, task.org, task.device)
+        here = {(slot.label.lower(), mark) for slot, mark in keys.items()}
+        gone = [one for one in mine if (one.holder.part, one.key) not in here]
+        await status.revoke(unit, principal.who, Actor.SERVER, gone, RevocationReason.SUPERSEDED)
+        kept = {one.session for one in mine if one not in gone and one.state is CertificateState.HELD}
+        for made_in in kept - {None}:
+            assert made_in is not None
+            await status.release(unit, principal.who, task.org, made_in)
+
+    async def _request(self, order: CertificateOrder) -> CertificateRequest:
+        task, row = order.task, order.task.policy.card.slot(order.slot)
+        public = order.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        part = order.slot.label.lower()
+        evidence: Evidence = Station(order.origin is Origin.TRUSTED_STATION) if order.request else MadeHere()
+        return CertificateRequest(
+            # The same key in the same slot is the same request, whichever session asks.
+            id=uuid5(task.device, f"{part} {fingerprint(order.public_key)} {task.guid}"),
+            org=task.org,
+            profile=order.profile,
+            holder=Holder(HolderKind.DEVICE_SLOT, task.device, part, task.person),
+            names=await self._names.names(task),
+            expected=Expected(public, order.slot, serial=task.serial)
+            if row is None
+            else Expected(public, order.slot, row.pin_policy, row.touch_policy, task.serial),
+            proof=order.request,
+            evidence=evidence,
+            least_origin=task.policy.least_origin.get(order.slot, Origin.UNPROVEN),
+            strict=task.policy.strict,
+            until=datetime.combine(task.expires, time(23, 59, 59), UTC),
+            session=order.session,
+        )
+
+
+def _reply(answer: Answer) -> ask.Issued | ask.Pending | ask.Refused:
+    match answer:
+        case Issued():
+            return ask.Issued(answer.certificate.certificate)
+        case Pending():
+            return ask.Pending()
+        case Refused():
+            return ask.Refused(answer.message)
