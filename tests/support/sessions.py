@@ -49,7 +49,7 @@ from cardwright_server.policies.model import Policy
 from cardwright_server.sessions import store
 from cardwright_server.sessions.contents import PlainContents
 from cardwright_server.sessions.model import Greeting, Outcome
-from cardwright_server.sessions.ports import CertificateOrder, Task
+from cardwright_server.sessions.ports import CertificateOrder, Certificates, Devices, Task
 from cardwright_server.sessions.service import Ports, SessionService
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import LocalVault
@@ -373,16 +373,21 @@ def a_workstation(org: UUID) -> Principal:
 
 @asynccontextmanager
 async def serving(
-    database: Database, office: Office, authorize: Authorize = allow, principal: Principal | None = None
+    database: Database,
+    office: Office,
+    authorize: Authorize = allow,
+    principal: Principal | None = None,
+    certificates: Certificates | None = None,
+    devices: Devices | None = None,
 ) -> AsyncIterator[str]:
-    """A server; gives the path of its socket."""
+    """A server; gives the path of its socket. ``certificates`` and ``devices`` take the place of the office."""
     caller = principal or a_workstation(office.org)
 
     async def identify(context: object) -> Principal:
         return caller
 
     folder = Path(tempfile.mkdtemp(prefix="cw-", dir="/tmp"))  # a socket's path has 107 octets at most
-    ports = Ports(office, office, PlainContents(), _Escrow(office), office.vault)
+    ports = Ports(devices or office, certificates or office, PlainContents(), _Escrow(office), office.vault)
     server = grpc.aio.server()
     servicer = SessionServicer(SessionService(database, authorize, ports), identify)
     sessions_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
