@@ -141,6 +141,10 @@ class Slapd:
         self.change(f"dn: {dn}\nobjectClass: inetOrgPerson\nuid: {uid}\nuserPassword: {password}\n{lines}")
         return dn
 
+    def has_person(self, uid: str) -> bool:
+        """Whether anybody has this login."""
+        return "dn: " in self.tool("ldapsearch", "-LLL", "-b", BASE, f"(uid={uid})", "1.1")
+
     def add_group(self, name: str, *members: str) -> str:
         """Add a group; gives the distinguished name."""
         dn = f"cn={name},ou=groups,{BASE}"

@@ -74,7 +74,7 @@ class LdapDirectory:
 
     async def find(self, login: str) -> DirectoryEntry | None:
         """See Directory."""
-        if not login:
+        if not _askable(login):
             return None
         found = await self._search(f"({self._config.login_attribute}={escape_filter_chars(login)})", 2)
         if len(found) > 1:
@@ -83,6 +83,8 @@ class LdapDirectory:
 
     async def search(self, text: str, limit: int) -> list[DirectoryEntry]:
         """See Directory."""
+        if not _askable(text):
+            return []
         begins = escape_filter_chars(text)
         names = (self._config.login_attribute, self._config.name_attribute, "sn", self._config.mail_attribute)
         return await self._search("(|" + "".join(f"({name}={begins}*)" for name in names) + ")", limit)
@@ -143,7 +145,7 @@ class LdapDirectory:
     def _entry(self, session: Session, dn: str, values: _Values) -> DirectoryEntry | None:
         config = self._config
         login = values.first(config.login_attribute)
-        if not login:
+        if not _askable(login):
             return None
         entry = values.identifier(config.entry_attribute)
         if not entry:
@@ -206,6 +208,11 @@ class _Values:
         """The only value of an id, or ""."""
         found = self.texts(name)
         return found[0][:200] if len(found) == 1 else ""
+
+
+def _askable(text: str) -> bool:
+    """Directories drop what is invisible, or end at it, and would find others than were asked for."""
+    return bool(text) and len(text) <= LONGEST_VALUE and text.isprintable()
 
 
 def _text(value: bytes) -> str:

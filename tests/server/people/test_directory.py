@@ -120,7 +120,10 @@ async def test_find_and_bind_by_every_way(slapd: Slapd, way: str) -> None:
 
 @pytest.mark.parametrize("login", ["*", "a*", "x)(uid=*", "x)(|(uid=*)", "\\2a", "a\x00b", "(", "\u202e", ""])
 async def test_what_is_typed_is_never_a_filter(slapd: Slapd, login: str) -> None:
-    slapd.add_person(unique("inject"))
+    # Both would be found by "a", to which a directory cuts some of these down.
+    slapd.add_person(unique("a"))
+    if not slapd.has_person("a"):
+        slapd.add_person("a", place="guests")
     assert await ask(reach(slapd, "ldapi")).find(login) is None
     assert await ask(reach(slapd, "ldapi")).search(f"{login}zzz", 5) == []
 
