@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cardwright_cardops.errors import CardwrightError
 
 
@@ -87,3 +89,15 @@ class RestoreRefused(DeviceError):
 
     code = "RESTORE_REFUSED"
     default_advice = "A stolen device that was found is brought to the help desk; otherwise finish the replacement."
+
+
+class PukRefused(DeviceError):
+    """The PUK of this device is not released here and now. ``reasons`` are codes."""
+
+    code = "PUK_REFUSED"
+    default_effect = "No PUK left the vault."
+    default_advice = "Meet the conditions that are named, or go to an operator's station."
+
+    def __init__(self, sentences: Sequence[str], reasons: Sequence[str]) -> None:
+        super().__init__("the PUK is not released: " + "; ".join(sentences))
+        self.reasons = tuple(reasons)
