@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from cardwright_cardops.transport.connection import Connection
 from cardwright_simulators.card import VirtualCard
 from tests.support.command_line import Desk
 from tests.support.virtual import POOL
@@ -80,6 +81,24 @@ def test_a_card_is_chosen(option: tuple[str, str]) -> None:
     assert desk.run("pin", "change", *option, secrets="123456\n654321\n").code == 0
     assert desk.run("pin", "status", *option, "--json").json["pin"]["default"] is False
     assert desk.run("pin", "status", "--serial", "11", "--json").json["pin"]["default"] is True
+
+
+def test_a_card_that_is_swapped_after_it_was_chosen_gets_nothing() -> None:
+    """Every connection belongs to one card; one made later would reach the card that is in by then."""
+    desk = two()
+    stranger = card(11)
+    taken: list[str] = []
+    connect = desk.direct._connect
+
+    def once(reader: str) -> Connection:
+        taken.append(reader)
+        if taken.count(reader) > 1:
+            desk.cards[reader] = stranger
+        return connect(reader)
+
+    desk.direct._connect = once
+    assert desk.run("pin", "change", "--serial", "22", secrets="123456\n654321\n").code == 0
+    assert taken == ["left", "right"], "no second connection was made"
 
 
 def test_a_choice_that_fits_nothing_says_what_is_there() -> None:

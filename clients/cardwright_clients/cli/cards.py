@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 from uuid import UUID
@@ -172,36 +172,60 @@ class DirectCards:
 
     def cards(self) -> tuple[CardSummary, ...]:
         """The cards, each looked at."""
-        return tuple(self._look(reader) for reader in self._list() if reader.atr or reader.mute)
+        with ExitStack() as held:
+            return tuple(summary for summary, _ in self._look_at_all(held))
 
-    def _look(self, reader: ReaderSummary) -> CardSummary:
+    def _present(self) -> list[ReaderSummary]:
+        return [reader for reader in self._list() if reader.atr or reader.mute]
+
+    def _look_at_all(self, held: ExitStack) -> list[tuple[CardSummary, Connection | None]]:
+        """Every card, with the connection over which it was looked at; ``held`` closes them."""
+        return [self._look(reader, held) for reader in self._present()]
+
+    def _look(self, reader: ReaderSummary, held: ExitStack) -> tuple[CardSummary, Connection | None]:
         try:
             connection = self._connect(reader.name)
         except TransportError as error:
-            return CardSummary(reader.name, reader.atr, problem=error)
+            return CardSummary(reader.name, reader.atr, problem=error), None
+        held.callback(connection.close)
         try:
             inventory = DirectCard(connection, CardSummary(reader.name, reader.atr)).run(observe(IDENTITY))
         except CardwrightError as error:
-            return CardSummary(reader.name, reader.atr, problem=error)
-        finally:
-            connection.close()
-        return CardSummary(reader.name, reader.atr, inventory.identity)
+            return CardSummary(reader.name, reader.atr, problem=error), connection
+        return CardSummary(reader.name, reader.atr, inventory.identity), connection
 
     @contextmanager
     def open(self, choice: Choice, trace: Trace | None = None) -> Iterator[OpenCard]:
-        """The card that ``choice`` names. The only card there is needs no look first."""
-        present = [reader for reader in self._list() if reader.atr or reader.mute]
-        if len(present) == 1 and choice == Choice():
-            summary = CardSummary(present[0].name, present[0].atr)
-        else:
-            summary = choose(tuple(self._look(reader) for reader in present), choice)
-        if summary.problem is not None:
-            raise summary.problem
-        connection = self._connect(summary.reader)
-        try:
+        """The card that ``choice`` names, over the very connection by which it was recognised.
+
+        A connection ends when its card leaves, so another card put in meanwhile is never taken for the chosen one. The
+        only card there is needs no look first.
+        """
+        with ExitStack() as held:
+            present = self._present()
+            if len(present) == 1 and choice == Choice():
+                summary, connection = CardSummary(present[0].name, present[0].atr), self._connect(present[0].name)
+                held.callback(connection.close)
+            else:
+                looked = [self._look(reader, held) for reader in present]
+                summary = choose(tuple(one for one, _ in looked), choice)
+                if summary.problem is not None:
+                    raise summary.problem
+                connection = _only(summary, looked)
             yield DirectCard(TracedConnection(connection, trace) if trace is not None else connection, summary)
-        finally:
+
+
+def _only(chosen: CardSummary, looked: list[tuple[CardSummary, Connection | None]]) -> Connection:
+    """The connection of the chosen card; the others are let go. Raises CardNotFound."""
+    found: Connection | None = None
+    for summary, connection in looked:
+        if summary is chosen:
+            found = connection
+        elif connection is not None:
             connection.close()
+    if found is None:
+        raise CardNotFound("The chosen card cannot be reached any more.")
+    return found
 
 
 def choose(cards: tuple[CardSummary, ...], choice: Choice) -> CardSummary:
