@@ -74,6 +74,9 @@ class StatusError(CardwrightError):
         self.doing = doing
 
 
+_LAST_TRY_SPENT: Final = "The last try is spent; it is blocked now. Nothing else on the card changed."
+
+
 class VerificationFailed(StatusError):
     """A PIN, PUK or pairing code was wrong. ``tries_left`` is None where the card does not count."""
 
@@ -95,8 +98,13 @@ class Blocked(VerificationFailed):
 
     code = "REFERENCE_BLOCKED"
     meaning = "it is blocked, no tries are left"
-    default_effect = "Nothing on the card changed."
+    default_effect = "No comparison was made; nothing on the card changed."
     default_advice = "A blocked PIN is unblocked with the PUK; a blocked PUK needs the card's issuer."
+
+    def __init__(self, sw: int, doing: str, *, effect: str | None = None, advice: str | None = None) -> None:
+        # 6983 refuses without comparing; a counting word says that this very value was wrong.
+        spent = sw != SW.BLOCKED
+        super().__init__(sw, doing, effect=effect or (_LAST_TRY_SPENT if spent else None), advice=advice)
 
 
 class SecurityStatusNotSatisfied(StatusError):

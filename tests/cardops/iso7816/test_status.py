@@ -72,6 +72,13 @@ def test_a_wrong_value_says_how_many_tries_are_left() -> None:
     assert blocked.tries_left == 0 and "unblocked with the PUK" in blocked.advice
 
 
+def test_the_last_try_spent_is_told_from_a_refusal_without_comparison() -> None:
+    spent, refused = error_for(0x63C0, "unblocking the PIN"), error_for(0x6983, "unblocking the PIN")
+    assert spent.effect == "The last try is spent; it is blocked now. Nothing else on the card changed."
+    assert refused.effect == "No comparison was made; nothing on the card changed."
+    assert status.Blocked(0x63C0, "verifying", effect="Known better.").effect == "Known better."
+
+
 def test_6982_lists_what_it_can_mean() -> None:
     error = error_for(0x6982, "signing")
     assert isinstance(error, status.SecurityStatusNotSatisfied)
