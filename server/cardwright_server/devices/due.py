@@ -21,7 +21,7 @@ from ..notify.model import DomainEvent
 from ..store.devices_tables import device, device_due
 from ..store.ids import new_id
 from ..store.unit import Unit
-from .model import DeviceState
+from .model import IN_USE, DeviceState
 
 
 class What(StrEnum):
@@ -72,7 +72,6 @@ class DueOfCard:
     due: Due
 
 
-_IN_USE = (DeviceState.ISSUED, DeviceState.UPDATING, DeviceState.SUSPENDED, DeviceState.INVALID)
 WARNINGS = (30, 14, 7, 3, 1)
 """Days before the end on which holders are warned."""
 
@@ -147,7 +146,7 @@ class DueList:
             device.c.org == org,
             device.c.policy == policy,
             or_(device.c.policy_number.is_(None), device.c.policy_number < number),
-            device.c.state.in_(_IN_USE),
+            device.c.state.in_(IN_USE),
         )
         affected = select(device.c.id).where(*older)
         await unit.execute(

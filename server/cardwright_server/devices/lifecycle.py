@@ -52,6 +52,7 @@ class Told:
     ``reason``: of an incident or the end. ``values``: columns that binding or issuing sets. ``read_back``: the card
     was read back after the last step and is as planned. ``consistent``: it is as before the update, or as after it.
     ``lock_card``: the card itself shall be blocked at its next contact. ``found``: a lost card is at hand.
+    ``expires_at`` and ``activate_by``: None for as late as the policy allows.
     """
 
     reason: Reason = Reason.NONE
@@ -121,7 +122,7 @@ class DeviceLifecycle:
                 "may_be_bound": self._may_be_bound,
                 "request_is_executing": self._request_is_executing,
                 "request_goes_on": self._request_goes_on,
-                "read_back_matches": lambda move: move.told.read_back and self._is_of_session(move),
+                "read_back_matches": self._read_back_matches,
                 "not_activated_in_time": lambda move: _passed(move, move.device.activate_by),
                 "is_the_last_hold": self._is_the_last_hold,
                 "is_held_so": self._is_held_so,
@@ -186,6 +187,8 @@ class DeviceLifecycle:
         device = await self.device(unit, principal.org, identifier)
         move = _Move(unit, principal, device, event, actor, told)
         row = await self._rules.choose(device.state, event, actor, move)
+        if event in (DeviceEvent.ISSUE, DeviceEvent.PRODUCE):
+            move.told = told = await self._within_policy(unit, device, told)
         values = {"state": row.target, **_values(move, row.target)}
         number = await store.update(unit, device.id, device.version, values)
         reason = Reason(values.get("reason", device.reason))
@@ -245,6 +248,19 @@ class DeviceLifecycle:
         data = {"before": row.source, "after": row.target, "reason": detail, "temporary": device.temporary}
         move.unit.emit(DomainEvent(device.org, action, "device", device.id, person, data))
 
+    async def _within_policy(self, unit: Unit, device: Device, told: Told) -> Told:
+        """What is told, with ends that the policy allows: the earlier counts."""
+        policy = await self.policy_of(unit, device)
+        if policy is None:
+            return told
+        longest = unit.now + (policy.document.temporary if device.temporary else policy.document.validity)
+        latest = unit.now + policy.document.activate_within
+        return replace(
+            told,
+            expires_at=min(told.expires_at or longest, longest),
+            activate_by=min(told.activate_by or latest, latest),
+        )
+
     # Guards.
 
     async def _may_be_bound(self, move: _Move) -> bool:
@@ -266,6 +282,7 @@ class DeviceLifecycle:
         told = move.told
         if told.request is None or told.session is None:
             return False
+        await self._check_holder(move)
         if move.device.state is DeviceState.FAILED and move.actor is Actor.USER:
             policy = await self.policy_of(move.unit, move.device)
             if policy is None or not policy.document.user_retry:
@@ -276,9 +293,16 @@ class DeviceLifecycle:
         # While a session holds the device, nobody else begins; INTERRUPT lets go of it.
         return move.device.session is None and await self._request_is_executing(move)
 
-    @staticmethod
-    def _is_of_session(move: _Move) -> bool:
-        return move.device.session is not None and move.device.session == move.told.session
+    async def _read_back_matches(self, move: _Move) -> bool:
+        await self._check_holder(move)
+        return move.told.read_back and move.device.session is not None and move.device.session == move.told.session
+
+    async def _check_holder(self, move: _Move) -> None:
+        """Raises PersonNotActive: a device that is not held yet must not come into use after its holder was."""
+        if move.device.person is not None:
+            person = await self._people.person(move.unit, move.device.org, move.device.person)
+            if person.status is not PersonStatus.ACTIVE:
+                raise PersonNotActive("this person is not active")
 
     async def _is_the_last_hold(self, move: _Move) -> bool:
         return await store.holds(move.unit, move.device.id) == {move.told.hold} and self._may_lift(move)
@@ -425,11 +449,10 @@ def _values(move: _Move, target: DeviceState) -> dict[str, Any]:
         case event if event in _STARTS:
             return {**told.values, "session": told.session, "reason": Reason.NONE}
         case DeviceEvent.ISSUE:
-            ends = told.expires_at or move.device.expires_at
-            return {**told.values, "session": None, "issued_at": now, "expires_at": ends}
+            return {**told.values, "session": None, "issued_at": now, "expires_at": told.expires_at}
         case DeviceEvent.PRODUCE:
-            ends = told.expires_at or move.device.expires_at
-            return {**told.values, "session": None, "expires_at": ends, "activate_by": told.activate_by}
+            ends = {"expires_at": told.expires_at, "activate_by": told.activate_by}
+            return {**told.values, **ends, "session": None}
         case DeviceEvent.ACTIVATE:
             return {"issued_at": now, "activate_by": None}
         case DeviceEvent.FAIL:

@@ -133,6 +133,8 @@ STANDING_IN = frozenset(
     }
 )
 """States in which a replacement keeps the device that it replaces from coming back."""
+IN_USE = frozenset({DeviceState.ISSUED, DeviceState.UPDATING, DeviceState.SUSPENDED, DeviceState.INVALID})
+"""States of a device that its holder was given, and that has not ended."""
 WITH_CREDENTIALS = LIVE - {DeviceState.ASSIGNED}
 """States that end by termination."""
 

@@ -30,6 +30,7 @@ from .errors import BadDevice, SelfBindingClosed
 from .lifecycle import DeviceLifecycle, Told
 from .machine import DEVICE
 from .model import (
+    IN_USE,
     INCIDENTS,
     TERMINATIONS,
     Device,
@@ -252,7 +253,7 @@ class DeviceService:
                 case PersonStatus.LEFT, _:
                     told = Told(reason=Reason.LEFT, disposition=Disposition.NOT_COLLECTED)
                     await self._lifecycle.move(unit, itself, device.id, DeviceEvent.TERMINATE, Actor.SERVER, told)
-                case PersonStatus.SUSPENDED, state if state in _MAY_BE_HELD:
+                case PersonStatus.SUSPENDED, state if state in IN_USE:
                     told = Told(hold=HoldReason.PERSON)
                     await self._lifecycle.move(unit, itself, device.id, DeviceEvent.SUSPEND, Actor.SERVER, told)
                 case PersonStatus.ACTIVE, _ if HoldReason.PERSON in await store.holds(unit, device.id):
@@ -296,5 +297,4 @@ class DeviceService:
 
 
 _ENDED = (DeviceState.STOCK, DeviceState.TERMINATED, DeviceState.DISPOSED)
-_MAY_BE_HELD = (DeviceState.ISSUED, DeviceState.UPDATING, DeviceState.SUSPENDED, DeviceState.INVALID)
 _MAY_EXPIRE = (DeviceState.ISSUED, DeviceState.UPDATING, DeviceState.SUSPENDED)

@@ -12,7 +12,7 @@ from ..policies.model import DeviceKind
 from ..store.devices_tables import device, device_hold, device_lot, device_number, device_secret, device_transition
 from ..store.transitions import note
 from ..store.unit import Unit
-from .model import LIVE, STANDING_IN, Derivation, Device, DeviceState, HoldReason, Lot, Reason, SecretSource
+from .model import IN_USE, LIVE, STANDING_IN, Derivation, Device, DeviceState, HoldReason, Lot, Reason, SecretSource
 
 
 def _device(row: Row[Any]) -> Device:
@@ -101,7 +101,7 @@ async def of_person(unit: Unit, org: UUID, person: UUID) -> list[Device]:
 
 
 async def count_live(unit: Unit, org: UUID, person: UUID, policy: UUID) -> int:
-    """Live devices of a person under a policy that count: no stand-ins, none that is out of use."""
+    """Live devices of a person under a policy that count: no stand-ins, and no replacement before it is in use."""
     found: int = await unit.value(
         select(func.count())
         .select_from(device)
@@ -109,8 +109,9 @@ async def count_live(unit: Unit, org: UUID, person: UUID, policy: UUID) -> int:
             device.c.org == org,
             device.c.person == person,
             device.c.policy == policy,
-            device.c.state.in_(LIVE - {DeviceState.INVALID}),
-            device.c.replaces.is_(None),
+            device.c.state.in_(LIVE),
+            device.c.temporary.is_(False),
+            device.c.replaces.is_(None) | device.c.state.in_(IN_USE),
         )
     )
     return found

@@ -84,6 +84,7 @@ class Document(_Part, frozen=True):
     self_bind: bool = False
     user_retry: bool = True
     validity_days: Days = 1826
+    temporary_days: Days = 14
     activate_within_days: Days = 30
     renew_before_days: Annotated[int, msgspec.Meta(ge=0, le=7320)] = 30
     objects: Annotated[list[str], msgspec.Meta(max_length=40)] = msgspec.field(default_factory=lambda: ["chuid", "ccc"])
@@ -157,6 +158,7 @@ def _policy(document: Document, profiles: Collection[str]) -> Policy:
         self_bind=document.self_bind,
         user_retry=document.user_retry,
         validity=timedelta(days=document.validity_days),
+        temporary=timedelta(days=document.temporary_days),
         activate_within=timedelta(days=document.activate_within_days),
         unlock=frozenset(document.unlock),
         two_person_termination=(
@@ -213,6 +215,8 @@ def _findings(document: Document, profiles: Collection[str]) -> Iterator[str]:
         yield "$.management_key.touch: needs a management key of the card's own"
     if document.renew_before_days >= document.validity_days:
         yield "$.renew_before_days: a device would be due from its first day"
+    if document.temporary_days > document.validity_days:
+        yield "$.temporary_days: a temporary device does not outlive a permanent one"
     if len(set(document.device_kinds)) != len(document.device_kinds):
         yield "$.device_kinds: one is named twice"
     if len(set(document.unlock)) != len(document.unlock):

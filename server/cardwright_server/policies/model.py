@@ -86,6 +86,8 @@ class Policy:
     self_bind: bool
     user_retry: bool
     validity: timedelta
+    temporary: timedelta
+    """Validity of a device that stands in for a forgotten one."""
     activate_within: timedelta
     unlock: frozenset[UnlockMethod]
     two_person_termination: bool

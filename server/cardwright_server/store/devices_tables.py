@@ -52,7 +52,7 @@ device = table(
     UniqueConstraint("kind", "serial"),
     Index("ix_device_lot", "lot"),
     Index("ix_device_person", "person"),
-    Index("ix_device_guid", "guid"),
+    Index("ix_device_guid", "guid", unique=True),
     Index("ix_device_policy", "policy", "state"),
     Index("ix_device_replaces", "replaces"),
     Index("ix_device_expires_at", "expires_at"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,6 +22,7 @@ from cardwright_server.devices.errors import (
     SelfBindingClosed,
     TooManyDevices,
 )
+from cardwright_server.devices.lifecycle import Told
 from cardwright_server.devices.model import CRL_REASONS, Device, DeviceState, Disposition, HoldReason, Reason
 from cardwright_server.machine import GuardRefused, IllegalTransition
 from cardwright_server.people.model import PersonStatus, Role
@@ -461,6 +463,50 @@ async def test_people_who_leave_take_everything_with_them(world: World) -> None:
         assert world.credentials.of(one.id)[-1] == ("revoke", "cessationOfOperation cessationOfOperation")
         assert await world.open_requests(one.id) == []
     assert await world.open_requests(waiting) == []
+
+
+async def test_replacements_count_once_they_are_in_use(database: Database) -> None:
+    world = await make_world(database, replacing=[("max_devices = 2", "max_devices = 1")])
+    person = await world.person()
+    device = await world.issued(person)
+    await call(world, "report_incident", world.issuer, device.id, Reason.LOST)
+    with pytest.raises(TooManyDevices):
+        await world.bound(person)  # what is lost is replaced, not added to
+    await replaced(world, device)
+    with pytest.raises(TooManyDevices):
+        await world.bound(person)
+
+
+async def test_nothing_comes_into_use_for_a_person_who_is_suspended(world: World) -> None:
+    person = await world.person()
+    device = await world.bound(person)
+    request, session = await world.issuance(device), uuid4()
+    permission = as_operator(world.issuer)
+
+    async def status(now: PersonStatus) -> None:
+        await world.database.transact(lambda unit: world.free.people.set_status(unit, world.issuer, person.id, now))
+        await world.database.transact(
+            lambda unit: world.services.devices.follow_person(unit, world.org, person.id, now)
+        )
+
+    await status(PersonStatus.SUSPENDED)
+    with pytest.raises(PersonNotActive):
+        await ask(world, "start", permission, request.id, session)
+    await status(PersonStatus.ACTIVE)
+    await ask(world, "start", permission, request.id, session)
+    await status(PersonStatus.SUSPENDED)
+    with pytest.raises(PersonNotActive):
+        await ask(world, "finish", world.org, request.id, session, Told(read_back=True))
+    assert await world.state(device) is DeviceState.IN_PRODUCTION
+    assert world.credentials.of(device) == []
+
+
+async def test_devices_end_no_later_than_the_policy_says(open_database: Any, clock: Clock) -> None:
+    world = await make_world(open_database(clock=clock))
+    device = await world.issued(days=10_000)
+    assert device.expires_at == clock.now + timedelta(days=1826)
+    await call(world, "report_incident", world.issuer, device.id, Reason.FORGOTTEN)
+    assert (await replaced(world, device)).expires_at == clock.now + timedelta(days=14)
 
 
 async def test_time_ends_devices(open_database: Any, clock: Clock) -> None:

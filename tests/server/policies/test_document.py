@@ -117,6 +117,7 @@ def test_what_is_not_understood_is_refused_with_its_path(text: str, where: str) 
         ("unlock = ['self']\n" + MINIMAL + "[puk]\nown = false", r"\$\.unlock"),
         (MINIMAL + "[management_key]\nown = false\ntouch = true", r"\$\.management_key\.touch"),
         ("validity_days = 30\n" + MINIMAL, r"\$\.renew_before_days"),
+        ("validity_days = 40\ntemporary_days = 41\n" + MINIMAL, r"\$\.temporary_days"),
         ("objects = ['chuid', 'chuid']\n" + MINIMAL, "twice"),
         ("objects = ['tarot']\n" + MINIMAL, "tarot"),
         ("device_kinds = ['phone', 'phone']\n" + MINIMAL, r"\$\.device_kinds"),

@@ -88,7 +88,7 @@ def upgrade() -> None:
     with op.batch_alter_table("device", schema=None) as batch_op:
         batch_op.create_index("ix_device_activate_by", ["activate_by"], unique=False)
         batch_op.create_index("ix_device_expires_at", ["expires_at"], unique=False)
-        batch_op.create_index("ix_device_guid", ["guid"], unique=False)
+        batch_op.create_index("ix_device_guid", ["guid"], unique=True)
         batch_op.create_index("ix_device_lot", ["lot"], unique=False)
         batch_op.create_index("ix_device_org_state", ["org", "state"], unique=False)
         batch_op.create_index("ix_device_person", ["person"], unique=False)
