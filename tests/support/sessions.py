@@ -272,6 +272,7 @@ class Station:
         purpose: sessions_pb2.Purpose.ValueType = sessions_pb2.PURPOSE_ISSUE,
         *,
         cut: int | None = None,
+        request: str = "",
     ) -> Trip:
         """One session. ``cut``: hang up before sending the message with this number (0 is the hello)."""
         trip = Trip()
@@ -287,6 +288,7 @@ class Station:
                 software="test",
                 reader="reader",
                 purpose=purpose,
+                request=request,
                 card=wire.inventory_to_wire(seen),
             )
             executor: Any = local

@@ -14,7 +14,9 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.wire import WireMalformed, WireUnsupported
 
 from ..authentication.errors import AuthorizationError, ProofExpired, ProofRequired
+from ..devices.errors import NoSuchDevice
 from ..machine import GuardRefused, IllegalTransition
+from ..requests.errors import NoSuchRequest
 from ..sessions.errors import (
     CardInSession,
     LineLost,
@@ -32,6 +34,8 @@ _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (ProofRequired, grpc.StatusCode.UNAUTHENTICATED),
     (ProofExpired, grpc.StatusCode.UNAUTHENTICATED),
     (AuthorizationError, grpc.StatusCode.PERMISSION_DENIED),
+    (NoSuchDevice, grpc.StatusCode.NOT_FOUND),
+    (NoSuchRequest, grpc.StatusCode.NOT_FOUND),
     (CardInSession, grpc.StatusCode.ABORTED),
     (SessionLost, grpc.StatusCode.ABORTED),
     (StaleVersion, grpc.StatusCode.ABORTED),

@@ -103,3 +103,11 @@ class NotAtGoal(SessionError):
     code = "SESSION_NOT_AT_GOAL"
     default_effect = "The steps were done, but the card is not released."
     default_advice = "Start again: the next session looks at the card and does the rest."
+
+
+class NothingToDo(SessionError):
+    """No device or open request fits the card and what the session is for."""
+
+    code = "SESSION_WITHOUT_REQUEST"
+    default_effect = "Nothing was sent to the card."
+    default_advice = "Make a request for this device first, or put in the card that the request is for."

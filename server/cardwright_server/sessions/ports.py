@@ -26,9 +26,10 @@ from .model import Greeting, Outcome, Purpose, Showing
 class Task:
     """One device and what is to become of it.
 
-    ``guid`` is the card UUID that it has or is to get. ``management_key`` and ``puk`` are the values that cards of its
-    lot come with, None for the vendor's published ones. ``trusted``: the workstation is a trusted station.
-    ``unlockable``: issued, without hold or incident. ``expires``: last day of the card.
+    ``guid`` is the card UUID that it has or is to get; ``guid_is_new``: unless a session recorded one already.
+    ``management_key`` and ``puk`` are the values that cards of its lot come with, None for the vendor's published ones.
+    ``trusted``: the workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
+    last day of the card. ``asked_as``: the request as authorization sees it.
     """
 
     org: UUID
@@ -42,20 +43,17 @@ class Task:
     serial: str = ""
     trusted: bool = False
     unlockable: bool = False
-    requested_by: UUID | None = None
+    asked_as: CallTarget | None = None
+    guid_is_new: bool = False
     management_key: Secret | None = field(default=None, repr=False)
     puk: Secret | None = field(default=None, repr=False)
 
     @property
     def target(self) -> CallTarget:
         """What authorization looks at."""
-        return CallTarget(
-            self.org,
-            person=self.person,
-            requested_by=self.requested_by,
-            request=self.request,
-            strict=self.policy.strict,
-        )
+        if self.asked_as is not None:
+            return self.asked_as
+        return CallTarget(self.org, person=self.person, request=self.request, strict=self.policy.strict)
 
 
 class Devices(Protocol):

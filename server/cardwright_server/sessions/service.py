@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -137,6 +137,9 @@ class SessionService:
         await self._ports.devices.begin(unit, permission, task, identifier)
         unfinished = await store.is_unfinished(unit, task.org, task.device)
         entries = await store.records(unit, task.org, task.device)
+        recorded = fold(entries).guid
+        if task.guid_is_new and recorded is not None:
+            task = replace(task, guid=recorded)
         session = await store.insert(
             unit,
             task.org,

@@ -1,0 +1,113 @@
+"""``Devices`` by the domains of devices, requests and policies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import Protocol
+from uuid import UUID
+
+from cardwright_cardops.plan.inventory import Inventory
+
+from ..authentication.authorize import Permission
+from ..authentication.principal import Principal
+from ..devices.lifecycle import DeviceLifecycle, Told
+from ..devices.model import Device, DeviceState
+from ..devices.numbering import Numbering
+from ..requests.model import Request, RequestKind
+from ..requests.service import RequestService
+from ..store.unit import Unit
+from .errors import NothingToDo
+from .model import Greeting, Outcome, Purpose
+from .ports import Task
+
+_KINDS = {
+    Purpose.ISSUE: frozenset({RequestKind.ISSUANCE, RequestKind.REPLACEMENT, RequestKind.REISSUE}),
+    Purpose.UPDATE: frozenset({RequestKind.UPDATE}),
+    Purpose.UNLOCK: frozenset({RequestKind.UNLOCK}),
+}
+
+
+class Stations(Protocol):
+    """What sessions ask about workstations."""
+
+    def is_trusted(self, workstation: UUID | None) -> bool:
+        """Whether it is enrolled as a station whose word about a key counts. No statement."""
+
+
+class Desk:
+    """Finds what is to be done with a card, and moves device and request along with the session."""
+
+    def __init__(
+        self, lifecycle: DeviceLifecycle, requests: RequestService, numbering: Numbering, stations: Stations
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._numbering = numbering
+        self._requests = requests
+        self._stations = stations
+
+    async def task(self, unit: Unit, principal: Principal, greeting: Greeting) -> Task:
+        """See ``Devices``: the request that is named, else the open one of the card with this card UUID.
+
+        Raises NoSuchRequest, NoSuchDevice, NothingToDo.
+        """
+        device, request = await self._found(unit, principal.org, greeting)
+        policy = await self._lifecycle.policy_of(unit, device)
+        if policy is None:
+            raise NothingToDo("This device is bound to nobody, so no policy applies to it.")
+        expires = device.expires_at or unit.now + policy.document.validity
+        return Task(
+            device.org,
+            device.id,
+            greeting.purpose,
+            policy.document,
+            device.guid or await self._numbering.card_uuid(unit, device.org, device.id),
+            expires.date(),
+            person=device.person,
+            request=None if request is None else request.id,
+            serial=device.serial,
+            trusted=self._stations.is_trusted(principal.workstation),
+            unlockable=device.state is DeviceState.ISSUED,
+            guid_is_new=device.guid is None,
+            asked_as=None if request is None else request.target,
+        )
+
+    async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
+        """See ``Devices``. Raises what ``RequestService.start`` raises."""
+        if task.request is not None:
+            await self._requests.start(unit, permission, task.request, session)
+
+    async def finished(
+        self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
+    ) -> None:
+        """See ``Devices``. What waits for certificates stays open, and goes on at the next contact."""
+        if task.request is None:
+            return
+        if outcome is Outcome.PENDING:
+            await self._requests.interrupt(unit, task.org, task.request, session)
+            return
+        ends = datetime.combine(task.expires, time(0), UTC)
+        told = Told(read_back=True, expires_at=ends, values={"guid": task.guid})
+        await self._requests.finish(unit, task.org, task.request, session, told)
+
+    async def ended(self, unit: Unit, org: UUID, request: UUID | None, session: UUID) -> None:
+        """See ``Devices``."""
+        if request is None:
+            return
+        found = await self._requests.request(unit, org, request)
+        if found.session == session:
+            await self._requests.interrupt(unit, org, request, session)
+
+    async def _found(self, unit: Unit, org: UUID, greeting: Greeting) -> tuple[Device, Request | None]:
+        kinds, guid = _KINDS[greeting.purpose], greeting.card.identity.guid
+        if greeting.request is not None:
+            request = await self._requests.request(unit, org, greeting.request)
+            if request.kind not in kinds or request.worked_on is None:
+                raise NothingToDo(f"This request is not one to {greeting.purpose} a card.")
+            return await self._lifecycle.device(unit, org, request.worked_on), request
+        device = None if guid is None else await self._lifecycle.by_guid(unit, org, guid)
+        if device is None:
+            raise NothingToDo("No device of ours shows this card UUID; name the request.")
+        open_ones = [one for one in await self._requests.open_of(unit, org, device.id) if one.kind in kinds]
+        if not open_ones and greeting.purpose is not Purpose.UPDATE:
+            raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")
+        return device, open_ones[0] if open_ones else None
