@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -40,6 +41,8 @@ from cardwright_server.vault.model import SigningAlgorithm
 
 from .vault import PASSPHRASE, make_core
 
+ON_SQLITE = pytest.mark.parametrize("engine_name", ["sqlite"])
+"""For tests about what is signed and answered, which no engine changes: each world costs seconds on a busy machine."""
 T = TypeVar("T")
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 BASE = x509.Name.from_rfc4514_string("O=Cardwright Test,C=US")

@@ -6,6 +6,7 @@ last, also after the database was restored.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,8 @@ class CrlPublisher:
             return None
         number = max(floor, await store.last_number(unit, authority.id)) + 1
         end = now + self._lifetime
-        tbs = tbs_cert_list(issuer_info(authority), number, now, end, entries)
+        # Many thousand entries take a while, in which others are to be answered.
+        tbs = await asyncio.to_thread(tbs_cert_list, issuer_info(authority), number, now, end, entries)
         identifier = new_id()
         values = {
             "id": identifier,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -16,7 +16,6 @@ from ..audit.model import AuditEntry, Outcome, Target, Who
 from ..machine import Actor
 from ..notify.model import DomainEvent
 from ..policies.model import Origin
-from ..store.ids import new_id
 from ..store.unit import Database, Unit
 from ..vault.errors import VaultRefused
 from ..vault.protocol import Vault
@@ -241,11 +240,10 @@ class IssuanceService:
         present = await _required(unit, certificate.org, certificate.id)
         if present.state is CertificateState.PREPARED:
             if isinstance(answer, Signed):
-                await _keep_signed(unit, who, present, answer.certificate)
+                present = await _keep_signed(unit, who, present, answer.certificate)
             else:
                 reason = answer.reason if isinstance(answer, Declined) else "later"
                 await _give_up(unit, who, present, reason)
-        present = await _required(unit, certificate.org, certificate.id)
         if not present.certificate:
             reason = answer.reason if isinstance(answer, Declined) else "given-up"
             if order is not None and order.state is not OrderState.REFUSED:
@@ -277,9 +275,7 @@ class IssuanceService:
         if not made.not_valid_before_utc <= now + BACKDATED or made.not_valid_after_utc <= now:
             raise CertificateRefused("validity", "What came back is not valid now.")
         held = order.holder.kind not in WITHOUT_HOLD
-        identifier = new_id()
         values = {
-            "id": identifier,
             "org": order.org,
             "request": order.request,
             "authority": authority.id,
@@ -292,18 +288,18 @@ class IssuanceService:
             "state": CertificateState.HELD if held else CertificateState.GOOD,
             "holds": [UNRELEASED] if held else [],
             "status_at": now,
+            "reason": None,
             "not_before": made.not_valid_before_utc,
             "not_after": made.not_valid_after_utc,
             "session": order.session,
             "tbs": made.tbs_certificate_bytes,
             "certificate": der,
         }
-        await store.insert_certificate(unit, values)
-        certificate = await _required(unit, order.org, identifier)
+        certificate = await store.insert_certificate(unit, values)
         unit.beforehand(issue_event(certificate, authority))
         ORDER.next(order.state, OrderEvent.ISSUE, Actor.SERVER)
         await store.answer_order(
-            unit, order.id, {"state": OrderState.ISSUED, "answered_at": now, "certificate": identifier}
+            unit, order.id, {"state": OrderState.ISSUED, "answered_at": now, "certificate": certificate.id}
         )
         _note(unit, who, certificate, "certificate.issue")
 
@@ -327,9 +323,7 @@ async def keep(
 ) -> Certificate:
     """Record serial and TBSCertificate, here and on the second medium, before anybody signs."""
     transition = CERTIFICATE.next(None, CertificateEvent.PREPARE, Actor.SERVER)
-    identifier = new_id()
     values = {
-        "id": identifier,
         "org": request.org,
         "request": request.id,
         "authority": authority.id,
@@ -342,14 +336,14 @@ async def keep(
         "state": transition.target,
         "holds": [] if request.holder.kind in WITHOUT_HOLD else [UNRELEASED],
         "status_at": unit.now,
+        "reason": None,
         "not_before": draft.not_before,
         "not_after": draft.not_after,
         "session": request.session,
         "tbs": build(draft, places),
         "certificate": b"",
     }
-    await store.insert_certificate(unit, values)
-    certificate = await _required(unit, request.org, identifier)
+    certificate = await store.insert_certificate(unit, values)
     unit.beforehand(issue_event(certificate, authority))
     _note(unit, who, certificate, "certificate.prepare")
     return certificate
@@ -381,18 +375,19 @@ async def _ask(
         "csr": request.proof,
         "session": request.session,
     }
-    await store.insert_order(unit, values)
-    order = await store.order_by_request(unit, request.org, request.id)
-    assert order is not None
-    return order
+    return await store.insert_order(unit, values)
 
 
-async def _keep_signed(unit: Unit, who: Who, certificate: Certificate, der: bytes) -> None:
+async def _keep_signed(unit: Unit, who: Who, certificate: Certificate, der: bytes) -> Certificate:
     held = bool(certificate.holds)
     transition = CERTIFICATE.next(certificate.state, CertificateEvent.SIGN, Actor.SERVER, lambda guard: held)
     values = {"state": transition.target, "certificate": der, "status_at": unit.now}
-    if await store.keep_signed(unit, certificate.id, values):
-        _note(unit, who, certificate, "certificate.issue")
+    if not await store.keep_signed(unit, certificate.id, values):
+        return await _required(unit, certificate.org, certificate.id)
+    _note(unit, who, certificate, "certificate.issue")
+    return replace(
+        certificate, state=transition.target, certificate=der, status_at=unit.now, version=certificate.version + 1
+    )
 
 
 async def _give_up(unit: Unit, who: Who, certificate: Certificate, reason: str) -> None:

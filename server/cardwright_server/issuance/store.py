@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Row, func, select, update
@@ -151,9 +152,10 @@ async def update_authority(unit: Unit, authority: Authority, values: Mapping[str
 # Certificates.
 
 
-async def insert_certificate(unit: Unit, values: Mapping[str, Any]) -> UUID:
-    """Add a certificate."""
-    return await unit.insert(issued_certificate, values)
+async def insert_certificate(unit: Unit, values: Mapping[str, Any]) -> Certificate:
+    """Add a certificate; ``values`` has every column but those that all tables share."""
+    identifier = await unit.insert(issued_certificate, values)
+    return _certificate(cast("Row[Any]", SimpleNamespace(**{**values, "id": identifier, "version": 1})))
 
 
 async def certificate_by_id(unit: Unit, org: UUID, identifier: UUID) -> Certificate | None:
@@ -273,9 +275,10 @@ async def changed_since(unit: Unit, authority: UUID, since: datetime) -> bool:
 # Orders.
 
 
-async def insert_order(unit: Unit, values: Mapping[str, Any]) -> UUID:
-    """Add an order."""
-    return await unit.insert(certificate_order, values)
+async def insert_order(unit: Unit, values: Mapping[str, Any]) -> Order:
+    """Add an order; ``values`` has every column but those that all tables share."""
+    identifier = await unit.insert(certificate_order, values)
+    return _order(cast("Row[Any]", SimpleNamespace(**{**values, "id": identifier, "version": 1})))
 
 
 async def order_by_request(unit: Unit, org: UUID, request: UUID) -> Order | None:

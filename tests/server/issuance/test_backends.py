@@ -18,7 +18,7 @@ from cardwright_server.issuance.authorities import add_foreign
 from cardwright_server.issuance.backend import BackendAnswer, Declined, Later, Signed
 from cardwright_server.issuance.model import CertificateState, Issued, Order, Pending, Purpose, Refused
 from cardwright_server.store.unit import Database
-from tests.support.issuance import World, make_world, new_key
+from tests.support.issuance import ON_SQLITE, World, make_world, new_key
 
 NAME = x509.Name.from_rfc4514_string("CN=Elsewhere,O=Somebody")
 
@@ -91,17 +91,20 @@ async def test_a_late_answer_is_collected_later(far: World, slow: Slow) -> None:
     assert "elsewhere" not in await far.publisher.publish_due(far.database)
 
 
+@ON_SQLITE
 async def test_other_profiles_stay_at_home(far: World, slow: Slow) -> None:
     issued = await far.issue(far.request(new_key()))
     assert issued.authority == far.authorities[Purpose.CARDS].id and slow.submitted == 0
 
 
+@ON_SQLITE
 async def test_an_answer_for_another_key_is_refused(far: World, slow: Slow) -> None:
     slow.ready = slow.wrong_key = True
     answer = await far.service.certify(far.database, SERVER, far.request(new_key(), "smartcard-logon"))
     assert isinstance(answer, Refused) and answer.reason == "key"
 
 
+@ON_SQLITE
 async def test_an_answer_by_another_issuer_is_refused(far: World, slow: Slow) -> None:
     slow.ready, slow.key = True, ec.generate_private_key(ec.SECP256R1())
     answer = await far.service.certify(far.database, SERVER, far.request(new_key(), "smartcard-logon"))

@@ -20,7 +20,7 @@ from cardwright_server.store.issuance_tables import certificate_order, issued_ce
 from cardwright_server.store.second_medium import JournalKind, SecondMedium, Settled, remembered
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.errors import VaultUnavailable
-from tests.support.issuance import World, make_world, new_key
+from tests.support.issuance import ON_SQLITE, World, make_world, new_key
 
 T = TypeVar("T")
 
@@ -71,6 +71,7 @@ async def test_issuing_goes_on_where_it_stopped(world: World, commit: int, after
         assert issued.x509.tbs_certificate_bytes == prepared.tbs
 
 
+@ON_SQLITE
 async def test_a_vault_that_is_away_harms_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     request = world.request(new_key())
 

@@ -15,7 +15,7 @@ from cardwright_server.issuance.model import HolderKind, Purpose
 from cardwright_server.issuance.origin import MadeHere
 from cardwright_server.store.unit import Database
 from tests.support.fpki_reading import findings
-from tests.support.issuance import make_world, new_key
+from tests.support.issuance import ON_SQLITE, make_world, new_key
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,7 @@ def facts(shared_data: Path) -> dict[str, Any]:
     return found
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("kind", ["rsa2048", "p256"])
 async def test_certificates_keep_their_profiles(
     open_database: Any, tmp_path: Path, facts: dict[str, Any], kind: str
@@ -58,6 +59,7 @@ async def test_certificates_keep_their_profiles(
     world.core.close()
 
 
+@ON_SQLITE
 async def test_the_reading_notices_what_is_wrong(open_database: Any, tmp_path: Path, facts: dict[str, Any]) -> None:
     world = await make_world(open_database(), tmp_path)
     civ = (await world.issue(world.request(new_key(), strict=False))).x509

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from sqlalchemy import func, select
 
 from cardwright_cardops.piv.references import Slot
 from cardwright_server.audit.model import SERVER
@@ -19,7 +20,10 @@ from cardwright_server.issuance.model import CertificateState, HolderKind, Issue
 from cardwright_server.issuance.names import HolderNames
 from cardwright_server.issuance.origin import Expected, MadeHere, Sealed, Station
 from cardwright_server.policies.model import Origin
-from tests.support.issuance import World, csr, new_key, openssl, pem, spki
+from cardwright_server.store.audit_tables import audit_entry
+from cardwright_server.store.issuance_tables import certificate_order, issued_certificate
+from cardwright_server.store.unit import Unit
+from tests.support.issuance import ON_SQLITE, World, csr, new_key, openssl, pem, spki
 
 
 async def test_openssl_verifies_a_certificate_and_shows_what_the_profile_says(world: World) -> None:
@@ -48,37 +52,45 @@ async def test_openssl_verifies_a_certificate_and_shows_what_the_profile_says(wo
     assert issued.origin is Origin.SEALED
 
 
+@ON_SQLITE
 async def test_openssl_reads_the_request_that_is_the_proof(world: World) -> None:
     path = world.folder / "request.der"
     path.write_bytes(csr(new_key()))
     assert "verify OK" in openssl("req", "-inform", "DER", "-in", path, "-verify", "-noout")
 
 
-@pytest.mark.parametrize(
-    ("reason", "changes"),
-    [
-        ("profile", {"profile": "nothing"}),
-        ("holder", {"profile": "workstation"}),
-        ("proof", {"proof": b"", "evidence": Station(trusted=True)}),
-        ("proof", {"proof": b"0" * 100}),
-        ("proof", {"proof": b"0" * 20000}),
-        ("origin", {"evidence": None}),
-        ("origin", {"evidence": Station(trusted=True)}),
-        ("origin", {"least_origin": Origin.ATTESTED}),
-        ("names", {"names": HolderNames(common_name="Ada", card_uuid=uuid4())}),
-        ("names", {"names": HolderNames(fascn=bytes(25), card_uuid=uuid4())}),
-        ("names", {"names": HolderNames(common_name="Ada", fascn=bytes(24), card_uuid=uuid4())}),
-        ("validity", {"until": datetime.now(UTC)}),
-    ],
-)
-async def test_what_does_not_hold_is_refused_and_leaves_nothing_but_an_audit_entry(
-    world: World, reason: str, changes: dict[str, Any]
-) -> None:
-    answer = await world.service.certify(world.database, SERVER, replace(world.request(new_key()), **changes))
-    assert isinstance(answer, Refused)
-    assert answer.reason == reason
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("profile", {"profile": "nothing"}),
+    ("holder", {"profile": "workstation"}),
+    ("proof", {"proof": b"", "evidence": Station(trusted=True)}),
+    ("proof", {"proof": b"0" * 100}),
+    ("proof", {"proof": b"0" * 20000}),
+    ("origin", {"evidence": None}),
+    ("origin", {"evidence": Station(trusted=True)}),
+    ("origin", {"least_origin": Origin.ATTESTED}),
+    ("names", {"names": HolderNames(common_name="Ada", card_uuid=uuid4())}),
+    ("names", {"names": HolderNames(fascn=bytes(25), card_uuid=uuid4())}),
+    ("names", {"names": HolderNames(common_name="Ada", fascn=bytes(24), card_uuid=uuid4())}),
+    ("validity", {"until": datetime.now(UTC)}),
+]
+"""What is wrong, and the reason that is stated."""
 
 
+async def test_what_does_not_hold_is_refused_and_leaves_nothing_but_an_audit_entry(world: World) -> None:
+    async def counts(unit: Unit) -> tuple[int, int, int]:
+        tables = (issued_certificate, certificate_order, audit_entry)
+        return tuple([await unit.value(select(func.count()).select_from(one)) for one in tables])
+
+    certificates, orders, entries = await world.database.read(counts)
+    for reason, changes in REFUSED:
+        answer = await world.service.certify(world.database, SERVER, replace(world.request(new_key()), **changes))
+        assert isinstance(answer, Refused)
+        assert answer.reason == reason, changes
+        assert answer.message.endswith(".")
+    assert await world.database.read(counts) == (certificates, orders, entries + len(REFUSED))
+
+
+@ON_SQLITE
 async def test_a_request_for_another_key_than_the_slots_is_refused(world: World) -> None:
     slot, rogue = new_key(), new_key()
     request = world.request(slot, proof=csr(rogue))
@@ -89,6 +101,7 @@ async def test_a_request_for_another_key_than_the_slots_is_refused(world: World)
     assert isinstance(answer, Refused) and answer.reason == "key"
 
 
+@ON_SQLITE
 async def test_a_request_signed_by_another_key_is_refused(world: World) -> None:
     key = new_key()
     good = csr(key)
@@ -97,6 +110,7 @@ async def test_a_request_signed_by_another_key_is_refused(world: World) -> None:
     assert isinstance(answer, Refused) and answer.reason == "proof"
 
 
+@ON_SQLITE
 async def test_a_weak_hash_or_key_is_refused(world: World) -> None:
     small = new_key("rsa1024")
     answer = await world.service.certify(world.database, SERVER, world.request(small))
@@ -132,6 +146,7 @@ async def test_one_request_on_two_connections_gives_one_certificate(world: World
     assert len(made) == 1 and len(answers) == 4
 
 
+@ON_SQLITE
 async def test_the_end_is_bounded_by_card_and_content_signer(world: World) -> None:
     until = (datetime.now(UTC) + timedelta(days=100)).replace(microsecond=0)
     issued = await world.issue(world.request(new_key(), until=until))
@@ -143,6 +158,7 @@ async def test_the_end_is_bounded_by_card_and_content_signer(world: World) -> No
     assert "Ada" not in issued.x509.subject.rfc4514_string()
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("kind", ["rsa2048", "p384"])
 async def test_every_profile_for_cards_is_issued_and_verified(world: World, kind: str) -> None:
     root = pem(world.folder, "root", world.authorities[Purpose.ROOT].certificate)
@@ -159,6 +175,7 @@ async def test_every_profile_for_cards_is_issued_and_verified(world: World, kind
         assert issued.profile == profile.name
 
 
+@ON_SQLITE
 async def test_a_policy_that_claims_nothing_gets_the_civ_profile(world: World) -> None:
     request = world.request(new_key(), strict=False, evidence=None)
     issued = await world.issue(request)
@@ -167,6 +184,7 @@ async def test_a_policy_that_claims_nothing_gets_the_civ_profile(world: World) -
         issued.x509.extensions.get_extension_for_class(x509.CertificatePolicies)
 
 
+@ON_SQLITE
 async def test_a_key_made_by_the_vault_needs_no_proof_and_asserts_no_hardware(world: World) -> None:
     key = new_key("rsa2048")
     made = world.request(key, "key-management", proof=b"", evidence=MadeHere())
@@ -179,6 +197,7 @@ async def test_a_key_made_by_the_vault_needs_no_proof_and_asserts_no_hardware(wo
     assert isinstance(answer, Refused) and answer.reason == "origin"
 
 
+@ON_SQLITE
 async def test_machines_get_certificates_of_their_own_authorities(world: World) -> None:
     for profile, kind, purpose in (
         ("workstation", HolderKind.WORKSTATION, Purpose.WORKSTATIONS),

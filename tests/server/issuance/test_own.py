@@ -23,7 +23,7 @@ from cardwright_server.issuance.names import HolderNames
 from cardwright_server.issuance.own import Alarm, OwnCertificates, alarm
 from cardwright_server.machine import Actor
 from cardwright_server.vault.model import SigningAlgorithm
-from tests.support.issuance import BASE, FASCN, NAMES, World, csr, make_world, new_key, openssl, pem
+from tests.support.issuance import BASE, FASCN, NAMES, ON_SQLITE, World, csr, make_world, new_key, openssl, pem
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ async def test_responders_are_renewed_at_two_thirds_and_by_one_of_several(aging:
     assert newest.public_key() == responders[1].x509.public_key()
 
 
+@ON_SQLITE
 async def test_authorities_are_renewed_with_their_key_and_old_certificates_still_verify(
     aging: tuple[World, Any],
 ) -> None:
@@ -82,6 +83,7 @@ async def test_authorities_are_renewed_with_their_key_and_old_certificates_still
     issued.x509.verify_directly_issued_by(after)
 
 
+@ON_SQLITE
 async def test_alarms_rise_when_nothing_is_renewed(aging: tuple[World, Any]) -> None:
     world, clock = aging
     registry = CollectorRegistry()
@@ -125,6 +127,7 @@ class Tls:
             self._next = csr(new_key())
 
 
+@ON_SQLITE
 async def test_tls_servers_get_new_keys_in_time(aging: tuple[World, Any]) -> None:
     world, clock = aging
     tls = Tls()
@@ -205,6 +208,7 @@ async def test_a_certificate_of_one_authority_is_refused_in_anothers_place(world
         await role(desk, Purpose.WORKSTATIONS, HolderKind.WORKSTATION)
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("algorithm", [SigningAlgorithm.RSA2048, SigningAlgorithm.P384])
 async def test_other_kinds_of_authority_keys(open_database: Any, tmp_path: Path, algorithm: SigningAlgorithm) -> None:
     world = await make_world(open_database(), tmp_path, issuing=algorithm, root=algorithm)

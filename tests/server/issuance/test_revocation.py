@@ -28,7 +28,7 @@ from cardwright_server.issuance.model import Certificate, Purpose, RevocationRea
 from cardwright_server.issuance.ocsp import MAX_REQUEST, OcspResponder, Status
 from cardwright_server.machine import Actor
 from cardwright_server.store.unit import Unit
-from tests.support.issuance import World, aside, new_key, openssl, pem, serving
+from tests.support.issuance import ON_SQLITE, World, aside, new_key, openssl, pem, serving
 
 
 @dataclass
@@ -162,6 +162,7 @@ async def test_two_publishers_never_give_one_number_twice(world: World, open_dat
     assert (await numbers_of(world.vault))["cards-1"] == newest.number
 
 
+@ON_SQLITE
 async def test_ocsp_never_says_good_of_a_serial_that_was_not_issued(world: World) -> None:
     async with judged(world) as judge:
         text = await judge.ocsp(f"{uuid4().int:x}")
@@ -196,6 +197,7 @@ def ocsp_request(world: World, certificate: Certificate, issuer: Purpose = Purpo
     return builder.build().public_bytes(Encoding.DER)
 
 
+@ON_SQLITE
 async def test_get_is_cached_and_post_is_not(world: World) -> None:
     issued = await world.issue(world.request(new_key()))
     request = ocsp_request(world, issued)
@@ -216,6 +218,7 @@ async def test_get_is_cached_and_post_is_not(world: World) -> None:
         assert (await judge.fetch("/crl/nobody.crl"))[0] == 404
 
 
+@ON_SQLITE
 async def test_bad_questions_get_unsigned_failures(world: World) -> None:
     issued = await world.issue(world.request(new_key()))
     responder = OcspResponder(world.database, world.vault)
@@ -233,6 +236,7 @@ async def test_bad_questions_get_unsigned_failures(world: World) -> None:
     assert (await responder.answer(ocsp_request(world, issued, Purpose.ROOT))).status is Status.UNAUTHORIZED
 
 
+@ON_SQLITE
 async def test_every_mutation_of_a_request_gets_some_answer(world: World) -> None:
     issued = await world.issue(world.request(new_key()))
     responder = OcspResponder(world.database, world.vault)
@@ -271,12 +275,14 @@ async def test_what_a_failed_session_made_is_revoked_and_what_it_released_is_not
     assert (await again(world, second)).state == "revoked"
 
 
+@ON_SQLITE
 async def test_the_first_hold_is_ended_by_release_only(world: World) -> None:
     issued = await world.issue(world.request(new_key()))
     with pytest.raises(ValueError):
         await move(world, status.resume, Actor.SERVER, [issued], "unreleased")
 
 
+@ON_SQLITE
 async def test_authorities_are_served_with_their_certificates(world: World) -> None:
     async with judged(world) as judge:
         code, headers, body = await judge.fetch("/ca/cards-1.cer")

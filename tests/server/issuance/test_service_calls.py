@@ -19,7 +19,7 @@ from cardwright_server.issuance.status import CertificateService
 from cardwright_server.machine import Actor
 from cardwright_server.store.unit import Unit
 from cardwright_server.vault.errors import VaultUnavailable
-from tests.support.issuance import World, new_key
+from tests.support.issuance import ON_SQLITE, World, new_key
 from tests.support.people import allow, authorizer
 
 
@@ -27,6 +27,7 @@ async def everyone(unit: Unit, permission: Permission) -> Any:
     return None
 
 
+@ON_SQLITE
 async def test_nobody_without_proof_reads_or_revokes(world: World) -> None:
     issued = await world.issue(world.request(new_key()))
     service = CertificateService(authorizer(), everyone)
@@ -76,6 +77,7 @@ async def test_find_revoke_and_authorities(world: World) -> None:
     assert len(await world.do(lambda unit: service.authorities(unit, us))) == 4
 
 
+@ON_SQLITE
 async def test_every_job_runs_and_an_error_does_not_end_it(world: World) -> None:
     made = jobs(world.database, world.service, world.own, world.publisher)
     assert [one.name for one in made] == ["publish-crl", "repair-certificates", "renew-own-certificates"]
