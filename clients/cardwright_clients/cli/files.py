@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 import sys
-import tempfile
 from pathlib import Path
 
 import click
@@ -26,6 +27,8 @@ def read_bounded(path: Path, most: int = MAX_INPUT) -> bytes:
     """The content of ``path``; "-" is standard input. Raises FileUnusable."""
     try:
         if str(path) == "-":
+            if sys.stdin is None:
+                raise FileUnusable("Standard input is closed.")
             raw = sys.stdin.buffer.read(most + 1)
         else:
             with path.open("rb") as file:
@@ -37,19 +40,72 @@ def read_bounded(path: Path, most: int = MAX_INPUT) -> bytes:
     return raw
 
 
-def write_output(path: Path | None, content: bytes) -> None:
-    """Write ``content`` to ``path``, whole or not at all; None and "-" are standard output. Raises FileUnusable."""
+def require_writable(path: Path | None) -> None:
+    """Refuse an output that ``write_output`` could not write, before a card is touched for it. Raises FileUnusable."""
     if path is None or str(path) == "-":
-        click.echo(content, nl=False)
         return
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(name, path)
-        except BaseException:
+        status = _status(path)
+        if status is not None and not os.access(path, os.W_OK):
+            raise FileUnusable(f"{path} cannot be written: you may not.")
+        if status is None or stat.S_ISREG(status.st_mode):
+            descriptor, name = _beside(Path(os.path.realpath(path)), status)
+            os.close(descriptor)
             os.unlink(name)
-            raise
     except OSError as error:
         raise FileUnusable(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def write_output(path: Path | None, content: bytes) -> None:
+    """Write ``content`` to ``path``; None and "-" are standard output. Raises FileUnusable.
+
+    A plain file is written whole or not at all, and keeps its mode if it was there; a new one has what umask leaves.
+    Symbolic links are followed. What is no plain file, a FIFO or a device, is written to.
+    """
+    try:
+        if path is None or str(path) == "-":
+            click.echo(content, nl=False)
+            return
+        status = _status(path)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            with path.open("wb") as file:
+                file.write(content)
+            return
+        if status is not None and not os.access(path, os.W_OK):
+            raise FileUnusable(f"{path} cannot be written: you may not.")
+        _replace(Path(os.path.realpath(path)), status, content)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileUnusable(f"{path or 'Standard output'} cannot be written: {error.strerror}.") from error
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What stands at ``path`` once links are followed, None for nothing. Raises FileUnusable for a folder, OSError."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise FileUnusable(f"{path} cannot be written: it is a folder.")
+    return status
+
+
+def _beside(target: Path, status: os.stat_result | None) -> tuple[int, Path]:
+    """A new empty file in the folder of ``target``, with the mode that ``target`` has or would get."""
+    name = target.with_name(f".cardwright-{secrets.token_hex(8)}")
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if status is None else 0o600)
+    if status is not None:
+        os.fchmod(descriptor, status.st_mode & 0o777)
+    return descriptor, name
+
+
+def _replace(target: Path, status: os.stat_result | None, content: bytes) -> None:
+    descriptor, name = _beside(target, status)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
