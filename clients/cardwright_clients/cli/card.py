@@ -13,7 +13,7 @@ from cardwright_cardops.plan.inventory import Inventory, KeyState, Presence
 from cardwright_cardops.plan.observe import observe
 
 from .cards import CardSummary, Choice, card_options, the_cards
-from .output import hex_text, json_option, show_fields, show_json, show_table
+from .output import hex_text, json_option, say, show_fields, show_json, show_table
 from .tree import LazyGroup, describe
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def list_cards(as_json: bool) -> None:
     if as_json:
         show_json({"cards": [_summary(card) for card in cards]})
     elif not cards:
-        click.echo("There is no card in any reader.", err=True)
+        say("There is no card in any reader.", err=True)
     else:
         rows = [
             (card.reader, card.identity.serial or "-", str(card.identity.guid or "-"), _remark(card)) for card in cards

@@ -22,7 +22,7 @@ from cardwright_cardops.check.live import read_card
 from cardwright_cardops.errors import CardwrightError
 
 from .cards import Choice, NoPins, card_options, the_cards
-from .output import json_option, show_json
+from .output import json_option, say, show_json
 from .secrets import AskedPins, SecretSource, secret_options
 
 COULD_NOT_RUN = 2
@@ -84,11 +84,11 @@ def _live(choice: Choice, with_pin: bool, secrets_fd: int | None, pinentry: str 
 def _show(report: Report) -> None:
     marks = {Severity.ERROR: "error  ", Severity.WARNING: "warning", Severity.INFO: "info   "}
     for finding in report.findings:
-        click.echo(f"{marks[finding.severity]} {finding.object:<7} {finding.code}: {finding.message}")
-        click.echo(f"                {finding.reference}")
+        say(f"{marks[finding.severity]} {finding.object:<7} {finding.code}: {finding.message}")
+        say(f"                {finding.reference}")
     counts = ", ".join(f"{len(report.of(severity))} {severity.value}s" for severity in Severity)
     verdict = "good" if report.good else "not good"
-    click.echo(f"{verdict} at level {report.level.value} as of {report.at:%Y-%m-%d %H:%M} ({counts})")
+    say(f"{verdict} at level {report.level.value} as of {report.at:%Y-%m-%d %H:%M} ({counts})")
 
 
 def _time(text: str | None) -> datetime:

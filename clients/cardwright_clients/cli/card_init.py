@@ -20,7 +20,7 @@ from cardwright_cardops.secret import Secret
 
 from .cards import Choice, OpenCard, card_options, the_cards
 from .files import read_bounded
-from .output import Progress, json_option, show_json
+from .output import Progress, json_option, say, show_json
 from .secrets import AskedPins, SecretSource, secret_options
 from .secrets_file import default_path, open_journal, settle
 from .words import describe_step
@@ -80,9 +80,9 @@ def command(
         done = [describe_step(step) for step in report.done]
         show_json({"done": done, "secrets": str(kept), **report.inventory.document()})
     elif report.done:
-        click.echo(f"The card is set up: {len(report.done)} steps. Its secrets are in {kept}: keep that file.")
+        say(f"The card is set up: {len(report.done)} steps. Its secrets are in {kept}: keep that file.")
     else:
-        click.echo("The card is set up already; nothing was changed.")
+        say("The card is set up already; nothing was changed.")
 
 
 class _Journals:
@@ -117,9 +117,9 @@ def _consent(card: OpenCard, policy: DevicePolicy, secrets_out: Path | None) -> 
     steps = plan(policy, inventory, fold(entries), now=datetime.now(UTC))
     if not steps:
         return steps.digest
-    click.echo(f"On {card.summary.name} this will be done, in about {max(1, round(steps.seconds))} s:", err=True)
+    say(f"On {card.summary.name} this will be done, in about {max(1, round(steps.seconds))} s:", err=True)
     for step in steps.steps:
-        click.echo(f"  {describe_step(step)}", err=True)
+        say(f"  {describe_step(step)}", err=True)
     click.confirm("Begin?", abort=True, err=True)
     return steps.digest
 

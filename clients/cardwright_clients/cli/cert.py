@@ -17,6 +17,7 @@ from .cards import Choice, card_options, the_cards
 from .files import read_bounded, write_output
 from .key import SlotOccupied
 from .management import STAGE, Manager, look, management_options
+from .output import say
 from .secrets import SecretSource
 
 
@@ -93,7 +94,7 @@ def import_certificate(
         doing = f"writing the certificate of slot {where.label}"
         work = programs.write_object(where.certificate_tag, content, doing, STAGE)
         Manager(card, source, management_key_file).run(work, marks, inventory)
-        click.echo(f"The certificate is in slot {where.label} of {card.summary.name}.")
+        say(f"The certificate is in slot {where.label} of {card.summary.name}.")
 
 
 @command.command("delete")
@@ -115,7 +116,7 @@ def delete(
         doing = f"deleting the certificate of slot {where.label}"
         work = programs.write_object(where.certificate_tag, b"", doing, STAGE)
         Manager(card, source, management_key_file).run(work, marks, inventory)
-        click.echo(f"Slot {where.label} of {card.summary.name} has no certificate any more.")
+        say(f"Slot {where.label} of {card.summary.name} has no certificate any more.")
 
 
 def load_any_certificate(raw: bytes) -> x509.Certificate:

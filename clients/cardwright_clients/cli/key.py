@@ -22,7 +22,7 @@ from cardwright_cardops.piv.vendor.attestation import Attestation, verify_attest
 from .cards import Choice, OpenCard, card_options, the_cards
 from .files import read_bounded, write_output
 from .management import STAGE, Manager, look, management_options
-from .output import json_option, show_fields, show_json
+from .output import json_option, say, show_fields, show_json
 from .secrets import SecretSource
 
 PIN_POLICIES = click.Choice([policy.name.lower() for policy in PinPolicy])
@@ -69,7 +69,7 @@ def generate(
         source = SecretSource(descriptor=secrets_fd, pinentry=pinentry, act=f"make a key on {card.summary.name}")
         marks, inventory = look(card)
         _refuse_occupied(card, where, overwrite)
-        click.echo(f"Making a {what.label} key in slot {where.label}; do not pull the card.", err=True)
+        say(f"Making a {what.label} key in slot {where.label}; do not pull the card.", err=True)
         work = programs.generate_key(
             where, what, PinPolicy[pin_policy.upper()], TouchPolicy[touch_policy.upper()], STAGE
         )
@@ -104,7 +104,7 @@ def import_key(
             where, key, PinPolicy[pin_policy.upper()], TouchPolicy[touch_policy.upper()], STAGE
         )
         Manager(card, source, management_key_file).run(work, marks, inventory)
-        click.echo(f"The key is in slot {where.label} of {card.summary.name}.")
+        say(f"The key is in slot {where.label} of {card.summary.name}.")
 
 
 @command.command("attest")

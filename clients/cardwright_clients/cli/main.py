@@ -40,11 +40,22 @@ def main(arguments: list[str] | None = None, cards: Cards | None = None) -> None
     """Run the command line and exit with its code. ``cards`` takes the place of those that PC/SC shows."""
     given = sys.argv[1:] if arguments is None else arguments
     if given in (["--help"], ["-h"]):
-        print(help_text(), end="")
-        sys.exit(0)
+        sys.exit(_help())
     from .tree import run
 
     sys.exit(run(given, cards))
+
+
+def _help() -> int:
+    try:
+        print(help_text(), end="", flush=True)
+    except OSError as error:
+        from .tree import discard_output
+
+        discard_output()
+        print(f"Error FILE: The output cannot be written: {error.strerror}.", file=sys.stderr)
+        return 1
+    return 0
 
 
 def help_text() -> str:

@@ -11,7 +11,7 @@ from cardwright_cardops.plan.inventory import SecretState
 from cardwright_cardops.plan.observe import Look, observe
 
 from .cards import Choice, card_options, the_cards
-from .output import json_option, show_fields, show_json
+from .output import json_option, say, show_fields, show_json
 from .secrets import AskedPins, SecretSource, secret_options
 
 last_try_option = click.option(
@@ -84,7 +84,7 @@ def change(
             card.run(programs.change_puk(marks, old, new), keep_tries=keep)
         else:
             card.run(programs.change_pin(marks, which), AskedPins(source), keep_tries=keep)
-        click.echo(f"The {name} of {card.summary.name} is changed.")
+        say(f"The {name} of {card.summary.name} is changed.")
 
 
 @command.command("unblock")
@@ -102,4 +102,5 @@ def unblock(choice: Choice, allow_last_try: bool, secrets_fd: int | None, pinent
         marks = card.run(programs.read_marks())
         puk = source.current(PinReference.PUK)
         card.run(programs.unblock_pin(marks, puk), AskedPins(source), keep_tries=keep)
-        click.echo(f"{card.summary.name.capitalize()} has a new PIN.")
+        name = card.summary.name
+        say(f"{name[:1].upper()}{name[1:]} has a new PIN.")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from .cards import ReaderSummary, the_cards
-from .output import hex_text, json_option, show_json, show_table
+from .output import hex_text, json_option, say, show_json, show_table
 
 
 @click.command("readers")
@@ -22,7 +20,7 @@ def command(watch: bool, as_json: bool) -> None:
     if as_json:
         show_json({"readers": [_document(reader) for reader in readers]})
     elif not readers:
-        click.echo("There is no reader. Plug one in, or start a virtual card with 'cardwright sim card'.", err=True)
+        say("There is no reader. Plug one in, or start a virtual card with 'cardwright sim card'.", err=True)
     else:
         show_table([(reader.name, _card(reader)) for reader in readers], ("READER", "CARD"))
 
@@ -47,6 +45,6 @@ def _watch(as_json: bool) -> None:
             reader = getattr(event, "reader", "")
             atr = getattr(event, "atr", b"")
             if as_json:
-                click.echo(json.dumps({"event": kind, "reader": reader, "atr": atr.hex()}))
+                show_json({"event": kind, "reader": reader, "atr": atr.hex()}, indent=None)
             else:
-                click.echo(f"{kind:<14} {reader} {hex_text(atr)}".rstrip())
+                say(f"{kind:<14} {reader} {hex_text(atr)}".rstrip())

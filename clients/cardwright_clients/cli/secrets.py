@@ -20,6 +20,8 @@ from cardwright_cardops.piv.pins import NoPin, reference_name
 from cardwright_cardops.piv.references import PinReference
 from cardwright_cardops.secret import Secret
 
+from .output import visible
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_LINE = 128
@@ -73,7 +75,7 @@ class Asked:
     def sentence(self) -> str:
         """The question with the act named and the tries left."""
         left = "" if self.tries is None else f" ({self.tries} {'try' if self.tries == 1 else 'tries'} left)"
-        return f"{self.what} to {self.act}{left}"
+        return visible(f"{self.what} to {self.act}{left}")
 
 
 Ask = Callable[[Asked], Secret]

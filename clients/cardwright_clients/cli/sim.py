@@ -10,7 +10,7 @@ import click
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.transport.connection import Interface
 
-from .output import json_option, show_json, show_table
+from .output import json_option, say, show_json, show_table
 
 DEFAULT_VPCD = "127.0.0.1:35963"
 
@@ -69,7 +69,7 @@ def card(
     else:
         made = VirtualCard(profile, serial=serial, interface=coupling, store=store, timing=clock)
     with Vpicc(FaultyCard(made, scripted) if scripted else made, host, port) as reader:
-        click.echo(f"A {profile} card, serial {made.serial}, is in the reader at {host}:{port}. Ctrl-C takes it out.")
+        say(f"A {profile} card, serial {made.serial}, is in the reader at {host}:{port}. Ctrl-C takes it out.")
         signal.signal(signal.SIGTERM, lambda number, frame: reader.stop())
         reader.wait()
 

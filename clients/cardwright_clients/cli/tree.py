@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import json
+import io
+import os
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
     from cardwright_cardops.errors import CardwrightError
 
     from .cards import Cards
+
+
+TRACEBACK = "CARDWRIGHT_TRACEBACK"
+"""For developers: set, every error also shows where it comes from. A traceback may name files of the machine."""
+
+COULD_NOT_CHECK = 2
+"""Exit code of ``card check`` when it could not run: 1 says that there are findings."""
+
+LISTED = "\n  "
+"""What stands between the rows of a list in a message, as of the cards there are."""
 
 
 class LazyGroup(click.Group):
@@ -50,38 +62,94 @@ def cardwright() -> None:
 
 def run(arguments: list[str], cards: Cards | None = None) -> int:
     """Run one command line; its exit code."""
+    from .output import say
+
     try:
         code = cardwright.main(args=arguments, prog_name="cardwright", standalone_mode=False, obj=cards)
     except click.exceptions.Abort:
-        click.echo("Interrupted. What was written to a card so far stands; run the command again.", err=True)
+        say("Interrupted. What was written to a card so far stands; run the command again.", err=True)
         code = 130
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _usage(error, as_json="--json" in arguments)
     except BrokenPipeError:
-        sys.stderr.close()
+        discard_output()
         code = 1
     except Exception as error:
-        code = _report(error, as_json="--json" in arguments)
+        code = _report(error, arguments)
     return code if isinstance(code, int) else 0
 
 
-def _report(error: Exception, *, as_json: bool) -> int:
-    """Say a CardwrightError in words, or as JSON where JSON was asked for; re-raise everything else."""
+def _usage(error: click.ClickException, *, as_json: bool) -> int:
+    """Say what was wrong with the command line, in words and, where asked for, as JSON."""
+    from .output import say, show_json
+
+    if as_json:
+        told = {
+            "code": "USAGE", "message": error.format_message(), "effect": "Nothing was sent to any card.",
+            "advice": "See the command's --help.",
+        }  # fmt: skip
+        show_json({"error": told})
+    words = io.StringIO()
+    error.show(words)
+    for line in words.getvalue().splitlines():
+        say(line, err=True)
+    return error.exit_code
+
+
+def _report(error: Exception, arguments: list[str]) -> int:
+    """Say an error in words, and as JSON where JSON was asked for; its exit code."""
     from cardwright_cardops.errors import CardwrightError
 
-    if not isinstance(error, CardwrightError):
-        raise error
-    if as_json:
-        click.echo(json.dumps({"error": describe(error)}, indent=2))
-    click.echo(f"Error {error.code}: {error.message}", err=True)
-    for line in (error.effect, error.advice):
+    from .output import say, show_json
+
+    known = error if isinstance(error, CardwrightError) else _unforeseen(error)
+    if os.environ.get(TRACEBACK):
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            say(line, err=True)
+    first, *rest = known.message.split(LISTED)
+    say(f"Error {known.code}: {first}", err=True)
+    for line in (*rest, known.effect, known.advice):
         if line:
-            click.echo(f"  {line}", err=True)
-    exit_code = getattr(error, "exit_code", 1)
-    return exit_code if isinstance(exit_code, int) else 1
+            say(f"  {line}", err=True)
+    if "--json" in arguments:
+        try:
+            show_json({"error": describe(known)})
+        except CardwrightError:
+            pass  # standard output takes no more; it was said in words
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # full, closed, not there
+        discard_output()
+    return COULD_NOT_CHECK if arguments[:2] == ["card", "check"] else 1
+
+
+def _unforeseen(error: Exception) -> CardwrightError:
+    """An error that no one gave a code. Its own text may hold anything, so only its kind and place are told."""
+    from cardwright_cardops.errors import CardwrightError
+
+    from .files import FileUnusable
+
+    stands = "What was written to a card so far stands; 'cardwright card show' tells what is on it."
+    if isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename is not None else ""
+        return FileUnusable(f"Reading or writing failed: {name}{error.strerror}.", effect=stands)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return CardwrightError(
+        f"An unforeseen {type(error).__name__} in {os.path.basename(frame.filename)}, line {frame.lineno}.",
+        effect=stands,
+        advice=f"This is a mistake in cardwright: please report it. {TRACEBACK}=1 shows where it comes from.",
+    )
+
+
+def discard_output() -> None:
+    """Let nothing more go to a standard output that takes no more, not even what is left at the end."""
+    stream = sys.__stdout__
+    if stream is not None and sys.stdout is stream:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def describe(error: CardwrightError) -> dict[str, object]:
