@@ -77,11 +77,13 @@ class Slot(IntEnum):
 
     @classmethod
     def named(cls, text: str) -> Slot:
-        """The slot people call ``text`` (hex, any case). Raises UnknownSlot."""
-        try:
-            return cls(int(text, 16))
-        except ValueError:
-            raise UnknownSlot(f"There is no slot '{text}'.") from None
+        """The slot people call ``text`` (two hex digits, any case). Raises UnknownSlot."""
+        if len(text) == 2 and text.isascii() and text.isalnum():
+            try:
+                return cls(int(text, 16))
+            except ValueError:
+                pass
+        raise UnknownSlot(f"There is no slot '{text}'.")
 
 
 _CERTIFICATES: Final = {
