@@ -38,6 +38,7 @@ from pyhanko_certvalidator.validate import async_validate_path
 from .. import asn1
 from ..piv.containers import Container
 from .bundle import TrustUnreadable
+from .candidate_paths import CandidatePaths
 from .certificates import CURRENT
 from .context import Context
 
@@ -89,8 +90,9 @@ class _Judge:
     def examine(self, container: Container, certificate: x509.Certificate) -> None:
         """Report what is wrong with the path of one certificate, at ``container``."""
         context, seen = self._context, _convert(certificate)
+        candidates = CandidatePaths(seen, self._plain)
         try:
-            path = _now(find_valid_path(seen, self._plain.path_builder.async_build_paths_lazy(seen), self._plain))
+            path = _now(find_valid_path(seen, candidates, self._plain))
         except ExpiredError as cause:
             context.report("CERT_ISSUER_EXPIRED", container, f"an issuing CA expired {cause.expired_dt:%Y-%m-%d}")
         except (PathBuildingError, InvalidCertificateError):
@@ -101,6 +103,10 @@ class _Judge:
             context.report("CERT_PATH_INVALID", container, f"the path cannot be judged: {type(cause).__name__}")
         else:
             self._revocation(container, path)
+            return
+        if candidates.cut:
+            message = f"{candidates.emitted} paths were tried; the certificates given allow more than a check looks at"
+            context.report("PATH_TOO_MANY", container, message)
 
     def _revocation(self, container: Container, path: ValidationPath) -> None:
         if not self._crls and not self._ocsp:

@@ -137,6 +137,7 @@ _ROWS = (
     ("CERT_ISSUER_EXPIRED", "EEEE", _5280 + "section 6.1.3", "A CA certificate in the path has expired."),
     ("CERT_UNTRUSTED", "EEEE", _5280 + "section 6.1", "No path leads to a trust anchor."),
     ("CERT_PATH_INVALID", "EEEE", _5280 + "section 6.1", "The path to the trust anchor does not hold."),
+    ("PATH_TOO_MANY", "WWWW", _5280 + "section 6.1", "No path held, and not every possible one was tried."),
     ("CERT_REVOKED", "EEEE", _5280 + "section 6.3", "The certificate is revoked."),
     ("CERT_ISSUER_REVOKED", "EEEE", _5280 + "section 6.3", "A CA certificate in the path is revoked."),
     ("REVOCATION_NOT_CHECKED", "IIII", _5280 + "section 6.3", "Neither CRL nor OCSP response was given."),

@@ -386,9 +386,9 @@ ELSEWHERE = {
     "CERT_REVOKED", "CERT_ISSUER_REVOKED", "REVOCATION_NOT_CHECKED", "REVOCATION_UNKNOWN", "PATH_NOT_CHECKED",
     "KEY_NOT_PROVED", "CERT_FASCN_FORBIDDEN",
     "SIGNATURE_ALGORITHM_WEAK", "SIGNER_DN_MISMATCH", "CONTENT_SIGNER_KEY", "CONTENT_SIGNER_DIFFERS",
-    "CERT_SIGNATURE_WEAK", "CERT_PATH_INVALID",
+    "CERT_SIGNATURE_WEAK", "CERT_PATH_INVALID", "PATH_TOO_MANY",
 }  # fmt: skip
-"""Codes made by the other tests of this file and of test_signers.py."""
+"""Codes made by the other tests of this file, of test_signers.py and of test_candidate_paths.py."""
 
 
 def test_every_code_is_made_by_some_test() -> None:
