@@ -19,12 +19,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import CollectorRegistry, Gauge
 
 from ..audit.model import Who
+from ..authentication.authorize import Authorize, CallTarget
+from ..authentication.matrix import Call
+from ..authentication.principal import Principal
 from ..policies.model import Origin
 from ..store.unit import Database, Unit
 from ..vault.model import KeyRole, PublicKeyInfo
 from ..vault.protocol import Vault
 from . import store
 from .backend import issuer_info
+from .content import current_signer
 from .errors import NoSuchAuthority
 from .model import (
     OWN,
@@ -148,6 +152,16 @@ class OwnCertificates:
         for server in self._servers:
             made += await self._server(database, who, server)
         return made
+
+    async def rotate_signer(self, database: Database, authorize: Authorize, principal: Principal) -> Certificate:
+        """Certify content-signing keys that were made since (``authorities.make_content_signer``) now; the signer of
+        now, which is the newest. Raises AuthorizationError, NoSuchAuthority, VaultError, StoreError.
+        """
+        org = principal.org
+        call, target = Call("CertificateService.RotateSigner"), CallTarget(org)
+        await database.transact(lambda unit: authorize(unit, principal, call, target))
+        await self.renew(database, principal.who)
+        return await database.read(lambda unit: current_signer(unit, org))
 
     async def watch(self, database: Database) -> dict[tuple[HolderKind, str], Alarm]:
         """The alarm of every own certificate that is in use (the last to end for each key); sets the metrics."""

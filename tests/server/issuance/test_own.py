@@ -15,6 +15,8 @@ from prometheus_client import CollectorRegistry
 from cardwright_cardops.piv import signed
 from cardwright_cardops.piv.objects.chuid import Chuid, signature_input
 from cardwright_server.audit.model import SERVER
+from cardwright_server.authentication.errors import AuthorizationError
+from cardwright_server.authentication.principal import anyone, server
 from cardwright_server.issuance import content, status, store
 from cardwright_server.issuance.authorities import Plan, establish, make_content_signer, verify_role
 from cardwright_server.issuance.errors import NoSuchAuthority, WrongRole
@@ -24,6 +26,7 @@ from cardwright_server.issuance.own import Alarm, OwnCertificates, alarm
 from cardwright_server.machine import Actor
 from cardwright_server.vault.model import SigningAlgorithm
 from tests.support.issuance import BASE, FASCN, NAMES, ON_SQLITE, World, csr, make_world, new_key, openssl, pem
+from tests.support.people import authorizer
 
 
 @pytest.fixture
@@ -153,7 +156,10 @@ async def test_signed_objects_verify_and_a_new_signer_takes_over(world: World) -
 
     name = x509.Name.from_rfc4514_string("CN=Second Signer,O=Cardwright Test,C=US").public_bytes()
     await make_content_signer(world.vault, world.admin, "cards-1-content-2", name, SigningAlgorithm.P384)
-    assert await world.own.renew(world.database, SERVER) == 1
+    with pytest.raises(AuthorizationError):
+        await world.own.rotate_signer(world.database, authorizer(), anyone(world.org, front="portal"))
+    rotated = await world.own.rotate_signer(world.database, authorizer(), server(world.org))
+    assert rotated.holder.part == "cards-1-content-2"
 
     async def retire(unit: Any) -> None:
         await status.revoke(unit, SERVER, Actor.SERVER, [signer], RevocationReason.SUPERSEDED)

@@ -275,6 +275,32 @@ async def test_what_a_failed_session_made_is_revoked_and_what_it_released_is_not
     assert (await again(world, second)).state == "revoked"
 
 
+async def test_many_at_once_lose_no_reason_and_a_revocation_is_final(world: World, open_database: Any) -> None:
+    issued = await world.issue(world.request(new_key()))
+    await move(world, status.release, world.org, issued.session)
+    reasons = [f"reason-{letter}" for letter in "abcdef"]
+    databases = [open_database() for _ in range(3)]
+
+    async def act(place: int, what: Any, argument: Any) -> None:
+        async def work(unit: Unit) -> None:
+            present = await store.certificate_by_id(unit, world.org, issued.id)
+            assert present is not None
+            await what(unit, SERVER, Actor.SERVER, [present], argument)
+
+        await databases[place % 3].transact(work)
+
+    await asyncio.gather(*(act(place, status.hold, one) for place, one in enumerate(reasons)))
+    assert (await again(world, issued)).holds == set(reasons)
+    resumed = [act(place, status.resume, one) for place, one in enumerate(reasons[:4])]
+    await asyncio.gather(*resumed)
+    present = await again(world, issued)
+    assert present.state == "held" and present.holds == set(reasons[4:])
+    ends = [act(place, status.resume, one) for place, one in enumerate(reasons[4:])]
+    await asyncio.gather(*ends, act(2, status.revoke, RevocationReason.KEY_COMPROMISE))
+    present = await again(world, issued)
+    assert (present.state, present.holds, present.reason) == ("revoked", frozenset(), "key-compromise")
+
+
 @ON_SQLITE
 async def test_the_first_hold_is_ended_by_release_only(world: World) -> None:
     issued = await world.issue(world.request(new_key()))
