@@ -250,7 +250,8 @@ class LocalAuthority:
         return None
 
     def _serial_number(self) -> int:
-        return int.from_bytes(self._random(16), "big") | 1 << 126 & (1 << 127) - 1
+        """127 bits, the first of them set, so that all serial numbers have 16 octets in DER."""
+        return (int.from_bytes(self._random(16), "big") | 1 << 126) & (1 << 127) - 1
 
     # ------------------------------------------------------------------------------------------------- objects
 
