@@ -107,7 +107,9 @@ def execute(plan: Plan, inventory: Inventory, circumstances: Circumstances | Non
         return Report(inventory=inventory)
     reply, = yield from asking(to.Preflight(plan, inventory))
     guid = expect(to.Granted, reply, "this plan").guid
-    yield from session.note(Entry(Kind.CARD, serial=inventory.identity.serial, guid=guid))
+    shown = inventory.identity.guid
+    has_guid = () if shown is None else (Entry(Kind.WRITTEN, guid=shown),)
+    yield from session.note(Entry(Kind.CARD, serial=inventory.identity.serial, guid=guid), *has_guid)
     try:
         yield from (_by_steps(session) if session.how.pace is Pace.STEP else _by_phases(session))
     except CardwrightError as error:
@@ -263,7 +265,8 @@ def _write(session: Session) -> Execution[None]:
                 )
                 acts.append(Act(step, (Apdu(put),), f"importing the key of slot {step.slot.label}"))
             case WriteObject():
-                acts.append(_put(session, step, step.tag, ()))
+                is_chuid = step.tag == containers.CHUID.tag
+                acts.append(_put(session, step, step.tag, (_guid_entry(session),) if is_chuid else ()))
             case WriteCertificate() if step.slot not in session.pending:
                 acts.append(_put(session, step, step.tag, (Entry(Kind.WRITTEN, slot=step.slot),)))
             case SetManagementKey():
@@ -280,6 +283,11 @@ def _write(session: Session) -> Execution[None]:
 def _put(session: Session, step: Step, tag: int, confirm: tuple[Entry, ...]) -> Act:
     put = commands.put_data(tag, session.contents[tag])
     return Act(step, (Apdu(put),), f"writing {containers.CONTAINERS[tag].name} ({tag:X})", confirm)
+
+
+def _guid_entry(session: Session) -> Entry:
+    """From now on a card without this GUID is another one, even if it has no serial number."""
+    return Entry(Kind.WRITTEN, guid=session.records.guid)
 
 
 def _read_back(session: Session) -> Execution[None]:

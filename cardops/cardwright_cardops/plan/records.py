@@ -51,6 +51,7 @@ class Kind(Enum):
     KEY = "key about to be imported"
     CERTIFICATE = "certificate issued"
     WRITTEN = "slot finished"
+    """Without a slot: the card has the GUID, in a CHUID that it showed or took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,37 @@ class LateJournal:
 
 
 def require_same_card(entries: Iterable[Entry], identity: Identity) -> None:
-    """Raise JournalOfAnotherCard when a journal names another card than ``identity``."""
-    for entry in entries:
-        if entry.kind is Kind.CARD and not identity.is_same_card(Identity(guid=entry.guid, serial=entry.serial)):
+    """Raise JournalOfAnotherCard unless ``identity`` is that of the journal's card, as far as can be told.
+
+    Only while neither the journal nor the card has a number, and no GUID is known to have reached the card, nothing
+    can be told: then who gave the journal vouches for it.
+    """
+    kept = tuple(entries)
+    named = [entry for entry in kept if entry.kind is Kind.CARD]
+    for entry in named:
+        if not identity.is_same_card(Identity(guid=entry.guid, serial=entry.serial)):
             raise JournalOfAnotherCard("The secrets file was begun for another card.")
+    if not named or shows_card(kept, identity):
+        return
+    if identity.serial:
+        raise JournalOfAnotherCard("The secrets file was begun for a card that has no serial number; this one has one.")
+    if any(entry.serial for entry in named):
+        raise JournalOfAnotherCard("The secrets file was begun for a card with a serial number; this one shows none.")
+    if any(entry.kind is Kind.WRITTEN and entry.guid is not None for entry in kept):
+        raise JournalOfAnotherCard(
+            "The secrets file is of a card that has its CHUID; this one shows none.",
+            advice="Give the secrets file of this card, or a new one; for a card that was reset, a new one.",
+        )
+
+
+def shows_card(entries: Iterable[Entry], identity: Identity) -> bool:
+    """Whether a card shows something that only the journal's card can show: its number, GUID or card key."""
+    kept = tuple(entries)
+    named = [entry for entry in kept if entry.kind is Kind.CARD]
+    made = [entry for entry in kept if entry.kind in (Kind.KEY, Kind.CERTIFICATE)]
+    return (
+        any(entry.serial == identity.serial for entry in named if entry.serial)
+        or any(entry.guid == identity.guid for entry in named if entry.guid)
+        or any(entry.fingerprint == identity.card_key for entry in made
+               if entry.fingerprint and entry.slot is Slot.CARD_AUTHENTICATION)
+    )  # fmt: skip

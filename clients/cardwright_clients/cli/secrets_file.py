@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
-from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm
 from cardwright_cardops.piv.management_key import ManagementKey
 from cardwright_cardops.plan.inventory import Identity
-from cardwright_cardops.plan.journal_file import FileJournal
-from cardwright_cardops.plan.records import Entry, JournalFailed, Kind
+from cardwright_cardops.plan.journal_file import FileJournal, JournalMalformed
+from cardwright_cardops.plan.records import Entry, JournalFailed, Kind, shows_card
 
 
 class SecretsFileExposed(CardwrightError):
@@ -27,27 +27,28 @@ class SecretsFileExposed(CardwrightError):
 
 
 UNNUMBERED = "unnumbered"
-"""Name for a card that has no number yet: ``settle`` renames the file once the card has its GUID."""
+"""Names for cards that have no number yet begin so: ``settle`` renames the file once the card has its GUID."""
 
 
 def default_path(identity: Identity) -> Path:
     """Where the secrets of a card are kept unless told otherwise: below XDG_STATE_HOME, by serial number or GUID.
 
-    A card that got its GUID in a session that was interrupted is found under the name of the unnumbered one.
+    A card that got its GUID or card key in a session that was interrupted is found by what that session recorded. A
+    card that shows nothing recorded gets a name of its own: the secrets of another card are never taken for its.
     """
     if identity.serial:
         return _named(identity.serial)
-    if identity.guid is None:
-        return _named(UNNUMBERED)
-    path, begun = _named(str(identity.guid)), _named(UNNUMBERED)
-    if not path.exists() and begun.exists() and _recorded_guid(open_journal(begun).entries()) == identity.guid:
+    if identity.guid is not None and (path := _named(str(identity.guid))).exists():
+        return path
+    if (begun := _begun(identity)) is not None:
         return begun
-    return path
+    return _named(f"{UNNUMBERED}-{secrets.token_hex(6)}" if identity.guid is None else str(identity.guid))
 
 
 def settle(path: Path, identity: Identity) -> Path:
     """Give the finished journal of an unnumbered card the card's GUID for a name. Raises JournalFailed."""
-    if path != _named(UNNUMBERED) or identity.guid is None:
+    ours = path.name.startswith(UNNUMBERED) and path.absolute().parent == _folder().absolute()
+    if not ours or identity.guid is None:
         return path
     settled = _named(str(identity.guid))
     try:
@@ -62,13 +63,25 @@ def settle(path: Path, identity: Identity) -> Path:
     return settled
 
 
-def _named(name: str) -> Path:
+def _folder() -> Path:
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return Path(home) / "cardwright" / "cards" / f"{name}.secrets"
+    return Path(home) / "cardwright" / "cards"
 
 
-def _recorded_guid(entries: tuple[Entry, ...]) -> UUID | None:
-    return next((entry.guid for entry in entries if entry.kind is Kind.CARD and entry.guid is not None), None)
+def _named(name: str) -> Path:
+    return _folder() / f"{name}.secrets"
+
+
+def _begun(identity: Identity) -> Path | None:
+    """The file of an interrupted session on a card without a number, if this is that card."""
+    for path in sorted(_folder().glob(f"{UNNUMBERED}*.secrets")):
+        try:
+            entries = open_journal(path).entries()
+        except (SecretsFileExposed, JournalMalformed, JournalFailed):
+            continue  # what cannot be read is no evidence for any card
+        if shows_card(entries, identity):
+            return path
+    return None
 
 
 def open_journal(path: Path) -> FileJournal:
