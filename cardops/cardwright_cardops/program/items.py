@@ -14,7 +14,8 @@ from typing import Final, TypeAlias, TypeVar
 
 from ..errors import CardwrightError
 from ..iso7816.apdu import CommandAPDU
-from ..iso7816.status import SW, error_for
+from ..iso7816.exchange import BrokenExchange
+from ..iso7816.status import SW, CardFailure, StatusError, error_for
 from ..secret import Secret
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ INS_GET_DATA: Final = 0xCB
 INS_GET_METADATA: Final = 0xF7
 INS_GET_SERIAL: Final = 0xF8
 INS_GET_VERSION: Final = 0xFD
+
+_NOT_ALL_TAKEN: Final = "The card did not take all of it; the object may be empty or as before: read it again."
 
 _READS: Final = frozenset((INS_GET_DATA, INS_GET_METADATA, INS_GET_SERIAL, INS_GET_VERSION))
 
@@ -199,10 +202,17 @@ class Answer:
     def require(self, doing: str, accept: frozenset[int] = ONLY_OK) -> bytes:
         """The data, if the card answered with an accepted status word.
 
-        Raises the cause of a lost or unsent item, else the StatusError of the status word.
+        Raises the cause of a lost or unsent item, else the StatusError of the status word, also of the one that
+        stopped a chained command.
         """
         if self.outcome is Outcome.ANSWERED and self.sw in accept:
             return self.data
+        if isinstance(self.cause, BrokenExchange) and self.sw is not None:
+            refused = error_for(self.sw, doing)
+            # Words without a meaning of their own, and faults of the card, say no more than the broken exchange.
+            if type(refused) is not StatusError and not isinstance(refused, CardFailure):
+                refused.effect = _NOT_ALL_TAKEN
+                raise refused from self.cause
         if self.cause is not None:
             raise self.cause
         if self.sw is None:

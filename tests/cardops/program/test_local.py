@@ -7,8 +7,8 @@ import hashlib
 import pytest
 
 from cardwright_cardops.iso7816.apdu import CommandAPDU
-from cardwright_cardops.iso7816.exchange import Limits
-from cardwright_cardops.iso7816.status import NotFound
+from cardwright_cardops.iso7816.exchange import BrokenExchange, Limits
+from cardwright_cardops.iso7816.status import NoSpace, NotFound
 from cardwright_cardops.piv import commands
 from cardwright_cardops.piv.key_items import KeyItems
 from cardwright_cardops.piv.pins import FixedPins, TriesGuard
@@ -90,7 +90,20 @@ def test_a_broken_chain_is_in_doubt_with_its_word_and_ends_its_group() -> None:
     answers = executor(card).execute(Batch((Group((put, CHUID)), Group((CCC,)))))
     assert (answers[0][0].outcome, answers[0][0].sw) == (Outcome.IN_DOUBT, 0x6A84)
     assert answers[0][1].outcome is Outcome.NOT_SENT and answers[1][0].ok
+    with pytest.raises(NoSpace, match=r"^writing 9A: .*6A84") as caught:
+        answers[0][0].require("writing 9A")
+    assert caught.value.code == "CARD_FULL"
+    assert caught.value.effect.startswith("The card did not take all of it; the object may be empty or as before")
     card.done()
+
+
+@pytest.mark.parametrize("word", ["6f00", "6581", "6a89"])
+def test_a_broken_chain_whose_word_says_nothing_more_stays_broken(word: str) -> None:
+    put = Apdu(commands.put_data(0x5FC105, bytes(300)))
+    card = ScriptedCard([("10db3fffff" + put.command.data[:255].hex(), word)])
+    ((answer,),) = executor(card).execute(Batch((Group((put,)),)))
+    with pytest.raises(BrokenExchange):
+        answer.require("writing 9A")
 
 
 def test_an_answer_can_be_asked_for_as_digest_or_status_only() -> None:
