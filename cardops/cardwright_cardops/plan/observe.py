@@ -20,7 +20,7 @@ from ..piv import commands, containers, signed
 from ..piv.algorithms import Algorithm, ManagementAlgorithm, UnsupportedAlgorithm
 from ..piv.objects import Ccc, CertificateObject, Chuid, Discovery, KeyHistory, MalformedObject, SecurityObject, decode
 from ..piv.objects.security_object import HashTable
-from ..piv.references import ACTIVE_SLOTS, MANAGEMENT_KEY, PinReference, Slot
+from ..piv.references import ACTIVE_SLOTS, MANAGEMENT_KEY, RETIRED_SLOTS, PinReference, Slot
 from ..piv.responses import ApplicationProperties, MalformedAnswer, parse_select
 from ..piv.vendor import yubico
 from ..program.items import Answer, Answers, Apdu, Batch, Group, Outcome, Program
@@ -62,12 +62,14 @@ class Look:
     """What to read. ``objects`` are container tags beside the certificates of ``slots``.
 
     A card that shows no CHUID, tells its keys outright and has none in ``slots`` is fresh, and is asked no further
-    unless ``thorough``. ``one_batch`` asks everything at once: more commands, fewer round trips.
+    unless ``thorough``. ``retired`` looks into every retired slot, in a batch of its own. ``one_batch`` asks the rest
+    at once: more commands, fewer round trips.
     """
 
     slots: tuple[Slot, ...] = ACTIVE_SLOTS
     objects: tuple[int, ...] = (containers.CHUID.tag, containers.CCC.tag)
     thorough: bool = False
+    retired: bool = False
     one_batch: bool = False
     stage: str = ""
 
@@ -75,6 +77,7 @@ class Look:
 EVERYTHING: Final = Look(
     objects=tuple(row.tag for row in containers.PIV_CONTAINERS if row.slot is None and not row.contact.needs_person),
     thorough=True,
+    retired=True,
 )
 """What a person wants to see: every slot in use and every object that is free to read."""
 
@@ -129,12 +132,28 @@ def observe_with_witness(
                 reading.object(tag, answer)
             if not reading.has_metadata:
                 reading.pin_state(answers[-1][0])
-    retired = [tag for tag in reading.retired_tags if tag not in reading.raw_answers]
-    if retired and look.thorough:
-        answers = _arrived((yield Batch(tuple(Group((Apdu(commands.get_data(tag)),)) for tag in retired), look.stage)))
-        for tag, (answer,) in zip(retired, answers, strict=True):
-            reading.object(tag, answer)
+    if look.retired:
+        yield from _retired(look, reading)
     return reading.inventory(), witness.data if witness is not None and witness.ok else None
+
+
+def _retired(look: Look, reading: _Reading) -> Program[None]:
+    """Keys of retired slots from metadata where the card has it; every retired certificate in any case.
+
+    Key History is not relied on: other tools fill retired slots and leave it as it was.
+    """
+    slots = tuple(slot for slot in RETIRED_SLOTS if slot not in look.slots) if reading.has_metadata else ()
+    tags = tuple(row.tag for row in containers.RETIRED if not reading.was_asked(row.tag))
+    metadata = Group(tuple(Apdu(yubico.get_metadata(slot), _METADATA_ANSWERS) for slot in slots))
+    reads = tuple(Group((Apdu(commands.get_data(tag)),)) for tag in tags)
+    answers = _arrived((yield Batch((*((metadata,) if slots else ()), *reads), look.stage)))
+    if slots:
+        for slot, answer in zip(slots, answers[0], strict=True):
+            reading.metadata(slot, answer)
+        answers = answers[1:]
+    for tag, (answer,) in zip(tags, answers, strict=True):
+        if answer.sw not in _ABSENT:
+            reading.object(tag, answer)
 
 
 def taken_in(inventory: Inventory, contents: Mapping[int, bytes]) -> Inventory:
@@ -188,11 +207,9 @@ class _Reading:
         absent = self._value.object(containers.CHUID.tag).presence is Presence.ABSENT
         return self.has_metadata and absent and not self._value.keys
 
-    @property
-    def retired_tags(self) -> list[int]:
-        """Certificates that Key History says are on the card: they fill the retired slots from the first."""
-        on_card = (self._value.retired_counts or (0, 0))[0]
-        return [row.tag for row in containers.RETIRED[:on_card]]
+    def was_asked(self, tag: int) -> bool:
+        """Whether the inventory already has an answer for the container."""
+        return self._value.object(tag).presence is not Presence.UNREAD
 
     def _features(self, **changes: object) -> None:
         self._value = replace(self._value, features=replace(self._value.features, **changes))  # type: ignore[arg-type]

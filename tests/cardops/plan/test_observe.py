@@ -145,14 +145,15 @@ def test_select_that_is_refused_is_no_piv_card() -> None:
 
 def test_everything_in_one_batch_says_the_same() -> None:
     card = issued()
-    program = observe_with_witness(replace(EVERYTHING, one_batch=True), ManagementAlgorithm.AES192)
+    look = replace(EVERYTHING, retired=False)
+    program = observe_with_witness(replace(look, one_batch=True), ManagementAlgorithm.AES192)
     end = executor(card)
     answers = end.execute(next(program))
     with pytest.raises(StopIteration) as done:
         program.send(answers)
     end.end_stage()
     inventory, witness = done.value.value
-    assert inventory == run(observe(), executor(card))
+    assert inventory == run(observe(look), executor(card))
     assert witness is not None and len(witness) == 20
 
 
@@ -165,6 +166,21 @@ def test_retired_keys_are_found_through_key_history() -> None:
     seen = run(observe(), executor(card))
     assert seen.retired_counts == (2, 0)
     assert [row.slot for row in seen.certificates if row.slot.is_retired] == list(RETIRED_SLOTS[:2])
+
+
+@pytest.mark.parametrize("profile", ["yubikey-5.7", "sp800-73-5"])
+def test_retired_slots_are_found_without_key_history(profile: str) -> None:
+    card = issued(profile)
+    state = card._core.state
+    state.objects[0x5FC120] = state.objects[containers.CERT_9D.tag]
+    state.keys[0x85] = state.keys[Slot.KEY_MANAGEMENT]
+    seen = run(observe(), executor(card))
+    assert seen.retired_counts is None
+    assert [row.slot for row in seen.certificates if row.slot.is_retired] == [RETIRED_SLOTS[-1]]
+    found = [(row.slot, row.evidence) for row in seen.keys if row.slot.is_retired]
+    told = profile == "yubikey-5.7"
+    assert found == [(Slot(0x85), Evidence.METADATA) if told else (RETIRED_SLOTS[-1], Evidence.CERTIFICATE)]
+    assert not [row for row in run(observe(Look(thorough=True)), executor(card)).keys if row.slot.is_retired]
 
 
 @pytest.mark.parametrize("profile", CASES)
