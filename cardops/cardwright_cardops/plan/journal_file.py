@@ -5,8 +5,12 @@ It holds the new management key, the PUK and imported keys in clear: it is the s
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import stat
+import weakref
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -20,6 +24,8 @@ from .records import Entry, JournalFailed, Kind, require_same_card
 FORMAT: Final = 1
 MAX_OCTETS: Final = 4 * 1024 * 1024
 _HEAD: Final = {"cardwright": "secrets of one card", "format": FORMAT}
+_FIRST_LINE: Final = canonical(_HEAD) + b"\n"
+_SAFELY: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class JournalMalformed(CardwrightError):
@@ -31,41 +37,55 @@ class JournalMalformed(CardwrightError):
 
 
 class FileJournal:
-    """One card's entries in a file. A file is never overwritten, only added to."""
+    """One card's entries in a file, which is only ever added to.
 
-    __slots__ = ("_entries", "_folder_synced", "path")
+    Opening and reading change nothing. From its first note until ``close`` a journal holds the file's lock (flock), so
+    two sessions never write into one file.
+    """
 
-    def __init__(self, path: Path, entries: tuple[Entry, ...]) -> None:
+    __slots__ = ("__weakref__", "_closer", "_entries", "_file", "_folder_synced", "_is_new", "_whole", "path")
+
+    def __init__(self, path: Path, entries: tuple[Entry, ...] = (), *, whole: bytes = b"", is_new: bool = True) -> None:
+        """``whole``: the lines that were read, without a last one that was not finished."""
         self.path = path
         self._entries = list(entries)
+        self._whole = whole
+        self._is_new = is_new
         self._folder_synced = False
+        self._file: int | None = None
+        self._closer: weakref.finalize[..., FileJournal] | None = None
 
     @classmethod
     def begin(cls, path: str | Path) -> FileJournal:
         """A new journal; the file is made with the first entries. Raises JournalFailed if there is one already."""
         path = Path(path)
-        if path.exists():
+        if os.path.lexists(path):
             raise JournalFailed(f"{path} exists and is not overwritten.", effect="Nothing was sent to the card.")
-        return cls(path, ())
+        return cls(path)
 
     @classmethod
     def resume(cls, path: str | Path) -> FileJournal:
-        """The journal that an earlier session began. Raises JournalMalformed, JournalFailed."""
+        """The journal that an earlier session began, maybe without getting to its first entry.
+
+        Raises JournalMalformed, JournalFailed.
+        """
         path = Path(path)
         try:
-            with path.open("rb") as file:
-                raw = file.read(MAX_OCTETS + 1)
+            file = os.open(path, os.O_RDONLY | _SAFELY | os.O_NONBLOCK)
+            try:
+                raw = _read(path, file)
+            finally:
+                os.close(file)
         except OSError as error:
             raise JournalFailed(f"The file {path} cannot be read: {error.strerror}.") from error
-        if len(raw) > MAX_OCTETS:
-            raise JournalMalformed(f"The file {path} is larger than a secrets file can be.")
-        lines = raw.split(b"\n")
-        if lines.pop():
-            # The last line was not finished: nothing was sent to the card for it.
-            _cut(path, len(raw) - len(raw.rpartition(b"\n")[2]))
+        # A last line that was not finished is nothing: nothing was sent to the card for it.
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if not whole and _FIRST_LINE.startswith(raw):
+            return cls(path, is_new=False)
+        lines = whole.split(b"\n")[:-1]
         if not lines or _parsed(path, lines[0]) != _HEAD:
             raise JournalMalformed(f"The file {path} is no secrets file.")
-        return cls(path, tuple(_entry(path, line) for line in lines[1:]))
+        return cls(path, tuple(_entry(path, line) for line in lines[1:]), whole=whole, is_new=False)
 
     def recall(self, identity: Identity) -> tuple[Entry, ...]:
         """Everything in the file. Raises JournalOfAnotherCard."""
@@ -79,21 +99,59 @@ class FileJournal:
     def note(self, entries: tuple[Entry, ...]) -> None:
         """Append and sync. Raises JournalFailed; then the file is as before or ends in a part that is ignored."""
         raw = b"".join(canonical(_document(entry)) + b"\n" for entry in entries)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        if not self._whole:
+            raw = _FIRST_LINE + raw
         try:
-            if not self._entries and not self.path.exists():
-                handle = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-                raw = canonical(_HEAD) + b"\n" + raw
-            else:
-                handle = os.open(self.path, flags)
-            with os.fdopen(handle, "wb") as file:
-                file.write(raw)
-                file.flush()
-                os.fsync(file.fileno())
+            file = self._held()
+            os.ftruncate(file, len(self._whole))
+            try:
+                _write(file, raw)
+                os.fsync(file)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file, len(self._whole))
+                raise
             self._sync_folder()
         except OSError as error:
             raise JournalFailed(f"The secrets file {self.path} cannot be written: {error.strerror}.") from error
+        self._whole += raw
         self._entries.extend(entries)
+
+    def close(self) -> None:
+        """Let go of the file; a later note takes it again."""
+        if self._closer is not None:
+            self._closer()
+        self._file = self._closer = None
+
+    def _held(self) -> int:
+        """The file, open and locked, as it was read. Raises OSError, JournalFailed."""
+        if self._file is not None:
+            return self._file
+        made = os.O_CREAT | os.O_EXCL if self._is_new else 0
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_APPEND | _SAFELY | made, 0o600)
+        except FileExistsError:
+            raise self._taken("was made by another program in the meantime") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            raw = _read(self.path, file)
+            if raw[: raw.rfind(b"\n") + 1] != self._whole or (not self._whole and not _FIRST_LINE.startswith(raw)):
+                raise self._taken("was changed by another program in the meantime")
+        except BlockingIOError:
+            os.close(file)
+            raise self._taken("is in use by another program") from None
+        except BaseException:
+            os.close(file)
+            raise
+        self._file, self._is_new = file, False
+        self._closer = weakref.finalize(self, os.close, file)
+        return file
+
+    def _taken(self, how: str) -> JournalFailed:
+        return JournalFailed(
+            f"The secrets file {self.path} {how}.",
+            advice="See that no other 'card init' runs, and start again; give every card a file of its own.",
+        )
 
     def _sync_folder(self) -> None:
         if self._folder_synced:
@@ -106,11 +164,21 @@ class FileJournal:
         self._folder_synced = True
 
 
-def _cut(path: Path, size: int) -> None:
-    try:
-        os.truncate(path, size)
-    except OSError as error:
-        raise JournalFailed(f"The secrets file {path} cannot be written: {error.strerror}.") from error
+def _read(path: Path, file: int) -> bytes:
+    """The whole file. Raises OSError, JournalMalformed."""
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        raise JournalMalformed(f"{path} is no plain file.")
+    with open(file, "rb", closefd=False) as reading:
+        raw = reading.read(MAX_OCTETS + 1)
+    if len(raw) > MAX_OCTETS:
+        raise JournalMalformed(f"The file {path} is larger than a secrets file can be.")
+    return raw
+
+
+def _write(file: int, raw: bytes) -> None:
+    rest = memoryview(raw)
+    while rest:
+        rest = rest[os.write(file, rest) :]
 
 
 def _document(entry: Entry) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import secrets
 import stat
 from pathlib import Path
 
+import click
+
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm
 from cardwright_cardops.piv.management_key import ManagementKey
@@ -96,12 +98,20 @@ def open_journal(path: Path) -> FileJournal:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise JournalFailed(f"The folder {path.parent} cannot be made: {error.strerror}.") from error
-        return FileJournal.begin(path)
+        return _for_this_command(FileJournal.begin(path))
     except OSError as error:
         raise JournalFailed(f"The file {path} cannot be looked at: {error.strerror}.") from error
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise SecretsFileExposed(f"{path} is not a plain file that only you can read.")
-    return FileJournal.resume(path)
+    return _for_this_command(FileJournal.resume(path))
+
+
+def _for_this_command(journal: FileJournal) -> FileJournal:
+    """The file is locked while the command runs and no longer."""
+    command = click.get_current_context(silent=True)
+    if command is not None:
+        command.call_on_close(journal.close)
+    return journal
 
 
 def management_keys(entries: tuple[Entry, ...]) -> tuple[ManagementKey, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from uuid import UUID
 
@@ -30,6 +33,7 @@ def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
     assert not path.exists()
     journal.note(ENTRIES[:2])
     journal.note(ENTRIES[2:])
+    journal.close()
     assert path.stat().st_mode & 0o777 == 0o600
     assert FileJournal.resume(path).entries() == ENTRIES == journal.entries()
     FileJournal.resume(path).note(ENTRIES[:1])
@@ -69,8 +73,95 @@ def test_a_last_line_that_was_cut_is_forgotten(tmp_path: Path) -> None:
     for size in range(len(whole) - 1, whole.rindex(b"\n", 0, -1), -7):
         path.write_bytes(whole[:size])
         assert FileJournal.resume(path).entries() == ENTRIES[:-1]
+        assert path.read_bytes() == whole[:size], "reading changes nothing"
         FileJournal.resume(path).note(ENTRIES[-1:])
         assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"notes\nof mine, no end", b"one line only", b"\n", b"{}\nrest", b"\xff\nrest"])
+def test_a_file_of_another_kind_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "letter.txt"
+    path.write_bytes(content)
+    with pytest.raises(JournalMalformed):
+        FileJournal.resume(path)
+    assert path.read_bytes() == content
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(JournalFailed):
+        FileJournal.resume(link)
+
+
+def test_a_head_that_was_cut_records_nothing_and_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "card.secrets"
+    FileJournal.begin(path).note(ENTRIES)
+    whole = path.read_bytes()
+    for size in range(whole.index(b"\n") + 2):
+        path.write_bytes(whole[:size])
+        journal = FileJournal.resume(path)
+        assert journal.entries() == ()
+        assert path.read_bytes() == whole[:size]
+        journal.note(ENTRIES)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("room", [0, 1, 20, 60, 200])
+def test_a_full_disk_loses_nothing_and_can_be_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    path = tmp_path / "card.secrets"
+    left, write = [room], os.write
+
+    def short(handle: int, data: bytes) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sent = write(handle, data[: left[0]])
+        left[0] -= sent
+        return sent
+
+    monkeypatch.setattr(os, "write", short)
+    monkeypatch.setattr(os, "ftruncate", lambda handle, size: None)  # nor does giving back work
+    with pytest.raises(JournalFailed):
+        FileJournal.begin(path).note(ENTRIES)
+    assert path.stat().st_size == room
+    monkeypatch.undo()
+    journal = FileJournal.resume(path)
+    seen = journal.entries()
+    assert seen == ENTRIES[: len(seen)] and len(seen) < len(ENTRIES)
+    journal.note(ENTRIES[len(seen) :])
+    journal.close()
+    assert FileJournal.resume(path).entries() == ENTRIES
+
+
+def test_two_that_began_one_file_do_not_both_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "card.secrets"
+    first, second = FileJournal.begin(path), FileJournal.begin(path)
+    first.note(ENTRIES[:1])
+    for _ in range(2):
+        with pytest.raises(JournalFailed) as caught:
+            second.note(ENTRIES[1:])
+        assert caught.value.advice
+    first.close()
+    with pytest.raises(JournalFailed):
+        second.note(ENTRIES[1:])
+    assert FileJournal.resume(path).entries() == ENTRIES[:1]
+
+
+def test_a_file_in_use_is_locked_until_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "card.secrets"
+    first = FileJournal.begin(path)
+    first.note(ENTRIES[:1])
+    late = FileJournal.resume(path)
+    other = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    assert subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True).returncode == 1
+    with pytest.raises(JournalFailed, match="in use"):
+        late.note(ENTRIES[1:2])
+    first.note(ENTRIES[1:2])
+    first.close()
+    with pytest.raises(JournalFailed, match="changed"):
+        late.note(ENTRIES[1:2])
+    FileJournal.resume(path).note(ENTRIES[2:])
+    assert FileJournal.resume(path).entries() == ENTRIES
+    assert subprocess.run([sys.executable, "-c", other, str(path)], capture_output=True).returncode == 0
 
 
 @given(st.binary(max_size=300), st.integers(0, 400))
