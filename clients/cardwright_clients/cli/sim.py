@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -13,6 +15,9 @@ from cardwright_cardops.transport.connection import Interface
 from .output import json_option, say, show_json, show_table
 
 DEFAULT_VPCD = "127.0.0.1:35963"
+
+_HOST: Final = re.compile(r"[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63}){0,9}|(?=.*:)[0-9A-Fa-f:.]{2,45}")
+"""A name or an address of IPv4 or IPv6, without brackets."""
 
 
 class BadAddress(CardwrightError):
@@ -64,6 +69,8 @@ def card(
     coupling = Interface(interface)
     clock = Timing(DURATIONS[timing])
     store = FileStore(state) if state is not None else None
+    if store is not None:
+        store.lock()
     if image is not None:
         made = images.load(image, profile=profile, interface=coupling, store=store, timing=clock)
     else:
@@ -87,7 +94,7 @@ def profiles(as_json: bool) -> None:
 
 
 @command.command("images")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".")
 @json_option
 def list_images(folder: Path, as_json: bool) -> None:
     """List the card images (JSON) in FOLDER; 'sim card --image' starts one, 'card check --image' checks one."""
@@ -110,6 +117,6 @@ def list_images(folder: Path, as_json: bool) -> None:
 def address(text: str) -> tuple[str, int]:
     """HOST:PORT. Raises BadAddress."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not _HOST.fullmatch(host) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise BadAddress(f"'{text}' is not HOST:PORT.")
     return host, int(port)

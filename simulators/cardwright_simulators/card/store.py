@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+
+from cardwright_cardops.errors import CardwrightError
 
 from .state import CardState
 
@@ -36,11 +41,50 @@ class MemoryStore:
         self._state = state
 
 
+class StateInUse(CardwrightError):
+    """Another process runs the card of this state file. ``path`` is the file."""
+
+    code = "SIM_STATE_IN_USE"
+    default_effect = "The virtual card was not started; its file was not changed."
+    default_advice = "Stop the other virtual card, or give another state file."
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"The virtual card in {path} runs already.")
+        self.path = path
+
+
 class FileStore:
     """A card in a JSON file of mode 0600, replaced by rename once per command that changes something."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._release: Callable[[], object] | None = None
+
+    def lock(self) -> None:
+        """Keep other processes off the card until ``release`` or the end of this store. Raises StateInUse, OSError.
+
+        The lock is on a file beside it, because the state file itself is replaced; that file stays.
+        """
+        if self._release is not None:
+            return
+        path = self.path.resolve()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        handle = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise StateInUse(self.path) from None
+        except OSError:
+            os.close(handle)
+            raise
+        self._release = weakref.finalize(self, os.close, handle)
+
+    def release(self) -> None:
+        """Let other processes have the card."""
+        if self._release is not None:
+            self._release()
+        self._release = None
 
     def load(self) -> CardState | None:
         """The card in the file; None when there is no file. Raises StateDamaged or OSError."""
