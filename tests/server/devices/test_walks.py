@@ -104,7 +104,7 @@ async def world(clients: list[Database]) -> World:
     return await make_world(clients[0], replacing=[("max_devices = 2", "max_devices = 1")])
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(plan=plans(DEVICE, steps=14))
 async def test_walks_over_devices(world: World, clients: list[Database], plan: Plan[DeviceEvent]) -> None:
     person, device = await world.person(), await world.stock()

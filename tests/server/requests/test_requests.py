@@ -374,7 +374,7 @@ def clients(open_database: Callable[..., Database]) -> list[Database]:
     return [open_database(pool=1) for _ in range(3)]
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(plan=plans(REQUEST, steps=10))
 async def test_walks_over_requests(world: World, clients: list[Database], plan: Plan[RequestEvent]) -> None:
     """Of a replacement that nobody approved yet, so that nothing follows by itself from a step."""
