@@ -138,8 +138,9 @@ def trace(choice: Choice, out: Path | None) -> None:
     """
     from cardwright_cardops.transport.trace import Trace
 
-    from .files import write_output
+    from .files import require_writable, write_output
 
+    require_writable(out)
     record = Trace()
     try:
         with the_cards().open(choice, record) as card:

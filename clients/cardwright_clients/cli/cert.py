@@ -6,15 +6,17 @@ from pathlib import Path
 
 import click
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv import programs
+from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.program.items import Program
 
 from .cards import Choice, card_options, the_cards
-from .files import read_bounded, write_output
+from .files import read_bounded, require_writable, write_output
 from .key import SlotOccupied
 from .management import STAGE, Manager, look, management_options
 from .output import say
@@ -50,6 +52,7 @@ def command() -> None:
 def export(slot: str, choice: Choice, out: Path | None, der: bool) -> None:
     """Print the certificate of SLOT. No PIN is needed."""
     where = Slot.named(slot)
+    require_writable(out)
 
     def program() -> Program[x509.Certificate]:
         yield from programs.read_marks("read")
@@ -80,6 +83,7 @@ def import_certificate(
     """
     where = Slot.named(slot)
     certificate = load_any_certificate(read_bounded(file))
+    _require_usable_key(certificate)
     with the_cards().open(choice) as card:
         source = SecretSource(
             descriptor=secrets_fd, pinentry=pinentry, act=f"write a certificate to {card.summary.name}"
@@ -100,12 +104,18 @@ def import_certificate(
 @command.command("delete")
 @click.argument("slot")
 @card_options
+@click.option("--attestation", is_flag=True, help="Delete even that of slot F9, which only the card's maker can issue.")
 @management_options
 def delete(
-    slot: str, choice: Choice, management_key_file: Path | None, secrets_fd: int | None, pinentry: str | None
-) -> None:
+    slot: str, choice: Choice, attestation: bool, management_key_file: Path | None, secrets_fd: int | None,
+    pinentry: str | None,
+) -> None:  # fmt: skip
     """Delete the certificate of SLOT. Its key stays."""
     where = Slot.named(slot)
+    if where is Slot.ATTESTATION and not attestation:
+        raise click.UsageError(
+            "Slot F9 has the certificate of the card's maker, which cannot be made again: say --attestation as well."
+        )
     with the_cards().open(choice) as card:
         source = SecretSource(
             descriptor=secrets_fd, pinentry=pinentry, act=f"delete a certificate of {card.summary.name}"
@@ -117,6 +127,15 @@ def delete(
         work = programs.write_object(where.certificate_tag, b"", doing, STAGE)
         Manager(card, source, management_key_file).run(work, marks, inventory)
         say(f"Slot {where.label} of {card.summary.name} has no certificate any more.")
+
+
+def _require_usable_key(certificate: x509.Certificate) -> None:
+    """Refuse a certificate of a key that no slot holds. Raises MalformedCertificate, UnsupportedAlgorithm."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise programs.MalformedCertificate("The certificate's key is damaged, or of a kind nobody knows.") from error
+    Algorithm.of(key)  # type: ignore[arg-type]
 
 
 def load_any_certificate(raw: bytes) -> x509.Certificate:

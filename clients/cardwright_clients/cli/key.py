@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -20,7 +21,7 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.piv.vendor.attestation import Attestation, verify_attestation
 
 from .cards import Choice, OpenCard, card_options, the_cards
-from .files import read_bounded, write_output
+from .files import FileUnusable, read_bounded, require_writable, write_output
 from .management import STAGE, Manager, look, management_options
 from .output import json_option, say, show_fields, show_json
 from .secrets import SecretSource
@@ -65,6 +66,7 @@ def generate(
 ) -> None:  # fmt: skip
     """Make a key on the card in SLOT and print its public key."""
     where, what = Slot.named(slot), Algorithm.named(algorithm)
+    require_writable(out)
     with the_cards().open(choice) as card:
         source = SecretSource(descriptor=secrets_fd, pinentry=pinentry, act=f"make a key on {card.summary.name}")
         marks, inventory = look(card)
@@ -74,8 +76,26 @@ def generate(
             where, what, PinPolicy[pin_policy.upper()], TouchPolicy[touch_policy.upper()], STAGE
         )
         public = Manager(card, source, management_key_file).run(work, marks, inventory)
-    write_output(out, public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    _hand_over(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), out, where)
 
+
+def _hand_over(pem: bytes, out: Path | None, slot: Slot) -> None:
+    """Write a public key that stands on the card by now; standard output gets it where ``out`` cannot take it."""
+    try:
+        write_output(out, pem)
+    except FileUnusable as error:
+        printed = out is not None and str(out) != "-"
+        if printed:
+            write_output(None, pem)
+        raise FileUnusable(
+            error.message,
+            effect=f"The new key IS in slot {slot.label} of the card; one that was there before is gone.",
+            advice=(
+                "Keep the public key that is printed on standard output."
+                if printed
+                else f"'cardwright key attest {slot.label.lower()} --out FILE' writes a statement that has the public key."
+            ),
+        ) from error
 
 @command.command("import")
 @click.argument("slot")
@@ -120,6 +140,7 @@ def attest(slot: str, choice: Choice, roots: tuple[Path, ...], out: Path | None,
     Without --root the signatures are checked and the roots are not: the output says "trusted: no".
     """
     where = Slot.named(slot)
+    require_writable(out)
     trusted = [certificate for root in roots for certificate in _certificates(read_bounded(root))]
     with the_cards().open(choice) as card:
         statement, signer = card.run(programs.attestation(where))
@@ -176,6 +197,8 @@ def load_private_key(raw: bytes, source: SecretSource) -> PrivateKey:
             key = load(raw, None)
         except TypeError:
             key = load(raw, source.password("password of the key file").reveal())
+    except UnsupportedAlgorithm as error:
+        raise KeyFileUnreadable("No slot holds a key of this kind or curve.") from error
     except (ValueError, TypeError) as error:
         raise KeyFileUnreadable("The private key cannot be read: damaged, or the password is wrong.") from error
     try:
