@@ -6,9 +6,12 @@ Pinentry grabs the keyboard and keeps the PIN out of our terminal; every text it
 from __future__ import annotations
 
 import os
+import re
+import selectors
 import subprocess
+import time
 from types import TracebackType
-from typing import IO
+from typing import IO, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from .errors import CardwrightError
@@ -17,6 +20,16 @@ from .secret import Secret
 MAX_LINE = 1000
 """Octets of one Assuan line, its end included."""
 
+MAX_LINES: Final = 64
+"""Lines of one reply: status lines and comments, the data, the end."""
+
+REPLY_SECONDS: Final = 5.0
+"""For the greeting and everything that asks nobody."""
+
+ENTRY_SECONDS: Final = 600.0
+"""For a person to type a PIN."""
+
+_END_SECONDS: Final = 2.0
 _CANCELLED = 99
 _CANCELLED_FULLY = 198
 
@@ -45,19 +58,25 @@ def escape(text: str) -> str:
 class Pinentry:
     """One pinentry process. Use it as a context manager; leaving ends the process."""
 
-    def __init__(self, program: str = "pinentry") -> None:
+    def __init__(
+        self, program: str = "pinentry", *, reply_seconds: float = REPLY_SECONDS, entry_seconds: float = ENTRY_SECONDS
+    ) -> None:
+        """``reply_seconds`` are for the program to answer, ``entry_seconds`` for a person to."""
         try:
-            self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         except OSError as error:
             raise PinentryUnavailable(f"Pinentry '{program}' cannot be started: {error.strerror}.") from error
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in: IO[bytes] = self._process.stdin
         self._out: IO[bytes] = self._process.stdout
         self._program = program
+        self._reply_seconds = reply_seconds
+        self._entry_seconds = entry_seconds
+        self._received = b""
 
     def __enter__(self) -> Pinentry:
         try:
-            self._reply()
+            self._reply(self._reply_seconds)
             self._options()
         except BaseException:
             self.close()
@@ -71,42 +90,62 @@ class Pinentry:
         """Show one dialog and return what was typed. Raises PinentryCancelled, PinentryUnavailable."""
         for command, text in (("SETTITLE", title), ("SETDESC", description), ("SETPROMPT", prompt)):
             self._command(f"{command} {escape(text)}")
-        return Secret(self._command("GETPIN"))
+        return Secret(self._command("GETPIN", self._entry_seconds))
 
     def close(self) -> None:
         """End the process."""
         self._in.close()
         self._out.close()
         self._process.terminate()
-        self._process.wait()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _options(self) -> None:
         if "TERM" in os.environ and os.isatty(0):
             self._command(f"OPTION ttyname={escape(os.ttyname(0))}")
             self._command(f"OPTION ttytype={escape(os.environ['TERM'])}")
 
-    def _command(self, line: str) -> bytes:
+    def _command(self, line: str, seconds: float | None = None) -> bytes:
         try:
             self._in.write(line.encode() + b"\n")
             self._in.flush()
         except OSError as error:
             raise PinentryUnavailable(f"Pinentry '{self._program}' ended unexpectedly.") from error
-        return self._reply()
+        return self._reply(self._reply_seconds if seconds is None else seconds)
 
-    def _reply(self) -> bytes:
+    def _reply(self, seconds: float) -> bytes:
         """Data up to OK. Status lines and comments are passed over."""
+        deadline = time.monotonic() + seconds
         data = b""
-        while True:
-            line = self._out.readline(MAX_LINE + 1)
-            if not line.endswith(b"\n"):
-                raise PinentryUnavailable(f"Pinentry '{self._program}' ended or said something that is not Assuan.")
-            word, _, rest = line.rstrip(b"\r\n").partition(b" ")
+        for _ in range(MAX_LINES):
+            word, _, rest = self._line(deadline).partition(b" ")
             if word == b"OK":
                 return data
             if word == b"D":
                 data += unquote_to_bytes(rest)
             elif word == b"ERR":
-                code = int(rest.split()[0]) & 0xFFFF if rest[:1].isdigit() else 0
+                number = re.match(rb"[0-9]{1,10}", rest)
+                code = int(number.group()) & 0xFFFF if number else 0
                 if code in (_CANCELLED, _CANCELLED_FULLY):
                     raise PinentryCancelled("The PIN entry was cancelled.")
                 raise PinentryUnavailable(f"Pinentry '{self._program}' cannot ask for a PIN (error {code}).")
+        raise PinentryUnavailable(f"Pinentry '{self._program}' said {MAX_LINES} lines and came to no end.")
+
+    def _line(self, deadline: float) -> bytes:
+        """The next line, without its end. Raises PinentryUnavailable for none by ``deadline`` or an overlong one."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._out, selectors.EVENT_READ)
+            while b"\n" not in self._received:
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise PinentryUnavailable(f"Pinentry '{self._program}' did not answer in time.")
+                more = os.read(self._out.fileno(), MAX_LINE)
+                if not more or len(self._received) > MAX_LINE:
+                    raise PinentryUnavailable(
+                        f"Pinentry '{self._program}' ended or said something that is not Assuan."
+                    )
+                self._received += more
+        line, _, self._received = self._received.partition(b"\n")
+        return line.rstrip(b"\r")
