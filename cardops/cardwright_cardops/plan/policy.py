@@ -212,14 +212,15 @@ class _Reader:
         self._left = dict(document)
         self._where = where
 
-    def take(self, name: str, kind: type, default: Any = ...) -> Any:
+    def take(self, name: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
         if name not in self._left:
             if default is ...:
                 raise PolicyMalformed(f"In {self._where} '{name}' is missing.")
             return default
         value = self._left.pop(name)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise PolicyMalformed(f"In {self._where} '{name}' is not a {kind.__name__}.")
+            names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+            raise PolicyMalformed(f"In {self._where} '{name}' is not a {names.replace('NoneType', 'null')}.")
         return value
 
     def rows(self, name: str, most: int) -> list[Any]:
@@ -264,8 +265,8 @@ def _recovered(document: Mapping[str, Any]) -> RecoveredKey:
 
 def _secrets(document: Mapping[str, Any]) -> SecretsPolicy:
     row = _Reader(document, "secrets")
-    algorithm = row.take("management_algorithm", (str, type(None)), None)  # type: ignore[arg-type]
-    retries = row.take("retries", (list, type(None)), None)  # type: ignore[arg-type]
+    algorithm = row.take("management_algorithm", (str, type(None)), None)
+    retries = row.take("retries", (list, type(None)), None)
     if retries is not None and not (
         len(retries) == 2 and all(type(count) is int and 1 <= count <= 255 for count in retries)
     ):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,10 +21,15 @@ from cardwright_cardops.secret import Secret
 from .cards import Choice, OpenCard, card_options, the_cards
 from .files import read_bounded
 from .output import Progress, json_option, say, show_json
-from .secrets import AskedPins, SecretSource, secret_options
+from .secrets import AskedPins, SecretSource, on_terminal, secret_options
 from .secrets_file import default_path, open_journal, settle
 from .words import describe_step
 
+MAX_POLICY = 64 << 10
+"""Octets of a policy file: many times the largest policy there can be."""
+MAX_POLICY_LINE = 8 << 10
+MAX_DOTS = 32
+"""Dots in one line: reading dotted keys takes time that grows with the square of their number."""
 DEFAULT_KEYS = "9a=p256,9c=p256,9d=p256:import,9e=p256"
 
 
@@ -51,12 +56,16 @@ def command(
 
     The card gets a new PIN, PUK and management key, a CHUID and CCC, keys and self-signed certificates. --secrets-fd
     has two lines: the new PIN and the new PUK. The management key, the PUK and imported keys are kept in the secrets
-    file, which is written before the card changes and is only ever added to.
+    file: each is written there before the command that sets it goes to the card, and nothing is taken out again.
+
+    On a terminal the plan is shown and consent asked for. With --secrets-fd nothing is asked; --replace then wants
+    --yes. Without a terminal one of --yes and --secrets-fd must be given.
     """
     policy = _policy(policy_file, keys, replace, keep_management_key)
+    asks = _must_ask(policy, yes, secrets_fd)
     with the_cards().open(choice) as card:
         source = SecretSource(descriptor=secrets_fd, pinentry=pinentry, act=f"set up {card.summary.name}")
-        agreed = "" if yes or not sys.stdin.isatty() else _consent(card, policy, secrets_out)
+        agreed = _consent(card, policy, secrets_out) if asks else ""
         pins = AskedPins(source)
         pins.new_pin(PinReference.PIN)
         secrets = Secrets(
@@ -83,6 +92,19 @@ def command(
         say(f"The card is set up: {len(report.done)} steps. Its secrets are in {kept}: keep that file.")
     else:
         say("The card is set up already; nothing was changed.")
+
+
+def _must_ask(policy: DevicePolicy, yes: bool, secrets_fd: int | None) -> bool:
+    """Whether a person has to agree to the plan. Raises UsageError where one has to and none is there."""
+    if yes:
+        return False
+    if secrets_fd is not None:
+        if policy.replace:
+            raise click.UsageError("With --secrets-fd nothing is asked, so replacing keys wants --yes as well.")
+        return False
+    if not on_terminal():
+        raise click.UsageError("There is no terminal to show the plan on: give --yes or --secrets-fd.")
+    return True
 
 
 class _Journals:
@@ -127,7 +149,7 @@ def _consent(card: OpenCard, policy: DevicePolicy, secrets_out: Path | None) -> 
 def _policy(file: Path | None, keys: str | None, replace: bool, keep_key: bool) -> DevicePolicy:
     if file is None:
         secrets = SecretsPolicy(management_key=not keep_key)
-        return DevicePolicy(slots=parse_keys(keys or DEFAULT_KEYS), replace=replace, secrets=secrets)
+        return DevicePolicy(slots=parse_keys(DEFAULT_KEYS if keys is None else keys), replace=replace, secrets=secrets)
     if keys is not None or replace or keep_key:
         raise click.UsageError("--keys, --replace and --keep-management-key are said in the policy, if there is one.")
     return read_policy(file)
@@ -138,9 +160,22 @@ def read_policy(file: Path) -> DevicePolicy:
     import json
     import tomllib
 
-    text = read_bounded(file, 1 << 20).decode("utf-8", "replace")
+    raw = read_bounded(file, MAX_POLICY)
     try:
-        document = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+        text = raw.decode()
+        if text.lstrip().startswith("{"):
+            document = json.loads(text, object_pairs_hook=_members)
+        else:
+            if any(len(line) > MAX_POLICY_LINE or line.count(".") > MAX_DOTS for line in text.split("\n")):
+                raise ValueError(f"a line has more than {MAX_POLICY_LINE} characters or {MAX_DOTS} dots")
+            document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise PolicyMalformed(f"{file} is neither TOML nor JSON: {error}.") from error
     return DevicePolicy.from_document(document)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a member is named twice")
+    return made

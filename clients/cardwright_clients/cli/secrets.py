@@ -25,6 +25,8 @@ from .output import visible
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_LINE = 128
+MAX_VALUE = 8
+"""Octets of a PIN or PUK (SP 800-73-5 part 2 section 2.4.3)."""
 
 
 class BadPin(CardwrightError):
@@ -50,17 +52,25 @@ class SecretsDescriptor:
         try:
             self._file = os.fdopen(descriptor, "rb", closefd=False)
         except OSError as error:
-            raise NoPin(f"File descriptor {descriptor} cannot be read: {error.strerror}.") from error
+            raise _unreadable(descriptor, error) from error
+        self._descriptor = descriptor
         self._number = 0
 
     def next(self, what: str) -> Secret:
         """The next line. Raises NoPin at the end or for an overlong line."""
         self._number += 1
-        line = self._file.readline(MAX_LINE + 1)
+        try:
+            line = self._file.readline(MAX_LINE + 1)
+        except OSError as error:
+            raise _unreadable(self._descriptor, error) from error
         value = line.rstrip(b"\r\n")
         if not value or len(line) > MAX_LINE:
             raise NoPin(f"Line {self._number} of --secrets-fd should be the {what}; it is missing or too long.")
         return Secret(value)
+
+
+def _unreadable(descriptor: int, error: OSError) -> NoPin:
+    return NoPin(f"File descriptor {descriptor} cannot be read: {error.strerror or 'it is write-only'}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,7 @@ class Terminal:
 
     def __call__(self, asked: Asked) -> Secret:
         value = click.prompt(asked.sentence, hide_input=True, err=True)
-        return Secret(str(value).encode())
+        return Secret(str(value).encode("utf-8", "surrogateescape"))
 
 
 class PinentryPrompt:
@@ -119,8 +129,12 @@ class SecretSource:
         return self._ask(asked)
 
     def current(self, reference: int, tries: int | None = None) -> Secret:
-        """The value that is set now. Raises NoPin."""
-        return self._get(Asked(f"current {reference_name(reference)}", self._act, tries))
+        """The value that is set now. Raises NoPin, and BadPin for what no card can hold."""
+        name = f"current {reference_name(reference)}"
+        value = self._get(Asked(name, self._act, tries))
+        if not 1 <= len(value.reveal()) <= MAX_VALUE:
+            raise BadPin(f"The {name} has at most {MAX_VALUE} characters, and at least one.")
+        return value
 
     def new(self, reference: int) -> Secret:
         """A value to set: asked twice where a person types it. Raises NoPin, BadPin, MismatchedPins."""
@@ -172,7 +186,7 @@ class AskedPins:
 def check_new(reference: int, value: Secret) -> None:
     """Refuse a new PIN that is not 6 to 8 digits, or a PUK that is not 8 octets (SP 800-73-5 part 2 2.4.3).
 
-    Raises BadPin. Values that are set already are never checked: the card knows best.
+    Raises BadPin. Of values that are set already only the length is checked: the card knows best.
     """
     raw = value.reveal()
     if reference == PinReference.PUK:
@@ -182,10 +196,15 @@ def check_new(reference: int, value: Secret) -> None:
         raise BadPin("A PIN has 6 to 8 digits and nothing else.")
 
 
+def on_terminal() -> bool:
+    """Whether there is somebody to ask; standard input may be closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def _way_to_ask(pinentry: str | None) -> Ask | None:
     if pinentry is not None:
         return PinentryPrompt(pinentry)
-    if sys.stdin.isatty():
+    if on_terminal():
         return Terminal()
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         found = shutil.which("pinentry")
@@ -196,7 +215,8 @@ def _way_to_ask(pinentry: str | None) -> Ask | None:
 def secret_options(function: F) -> F:
     """The options that say where secrets come from: ``secrets_fd`` and ``pinentry``."""
     descriptor = click.option(
-        "--secrets-fd", type=click.IntRange(min=0), metavar="N", help="Read secrets from file descriptor N, one a line."
-    )
+        "--secrets-fd", type=click.IntRange(0, 0x7FFFFFFF), metavar="N",
+        help="Read secrets from file descriptor N, one a line.",
+    )  # fmt: skip
     program = click.option("--pinentry", metavar="PROGRAM", help="Ask through this pinentry program.")
     return descriptor(program(function))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import contextlib
 import io
 import os
 import sys
@@ -114,10 +115,8 @@ def _report(error: Exception, arguments: list[str]) -> int:
         if line:
             say(f"  {line}", err=True)
     if "--json" in arguments:
-        try:
+        with contextlib.suppress(CardwrightError):  # standard output may take no more; it was said in words
             show_json({"error": describe(known)})
-        except CardwrightError:
-            pass  # standard output takes no more; it was said in words
     try:
         sys.stdout.flush()
     except (OSError, ValueError, AttributeError):  # full, closed, not there
