@@ -95,6 +95,8 @@ def test_a_key_moves_with_its_fingerprint() -> None:
     moved = e.succeeded(before, i.Move(0x9D, 0x82), None)
     assert moved.facts.keys == {0x82: OLD} and moved.facts.made == frozenset()
     assert e.succeeded(before, i.Move(0x9D, None), None).facts.keys == {}
+    other = e.succeeded(before, i.Generate(0x9A, 0x11, 0, 0), None)
+    assert e.succeeded(other, i.Move(0x9D, 0x82), None).facts.made == {0x9A}
     assert e.succeeded(state(x9D=OLD), i.Move(0x9C, 0x82), None).facts.keys == {0x9D: OLD, 0x82: UNREAD}
 
 

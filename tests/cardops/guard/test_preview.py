@@ -195,10 +195,12 @@ def documents() -> Documents:
 
 CHANGES: dict[str, Any] = {
     "another format": lambda plan, card: plan.update(format=2),
+    "an older format": lambda plan, card: plan.update(format=0),
     "no format": lambda plan, card: plan.pop("format"),
     "another card": lambda plan, card: plan["card"].update(serial="1"),
     "card that is not the one read": lambda plan, card: card["identity"].update(guid=None),
     "inventory of another format": lambda plan, card: card.update(format=2),
+    "inventory of an older format": lambda plan, card: card.update(format=0),
     "unknown step": lambda plan, card: plan["steps"].append({"kind": "open-door"}),
     "step of no kind": lambda plan, card: plan["steps"].append({}),
     "step with more to it": lambda plan, card: plan["steps"][0].update(quietly=True),

@@ -130,3 +130,19 @@ def test_ecdsa_over_the_leftmost_octets_verifies() -> None:
     block = signing.ecdsa_block(signing.digest(b"m", hashes.SHA384()), Algorithm.P256)
     signature = key.sign(block, ec.ECDSA(Prehashed(hashes.SHA256())))
     key.public_key().verify(signature, b"m", ec.ECDSA(hashes.SHA384()))
+
+
+def test_blocks_that_are_too_short_for_their_padding() -> None:
+    algorithm = hashes.SHA256()
+    for size in range(2 * algorithm.digest_size + 2):
+        with pytest.raises(signing.DecryptionFailed, match="too short for OAEP"):
+            signing.unpad_oaep(bytes(size), algorithm, algorithm)
+    with pytest.raises(signing.DecryptionFailed, match="no OAEP padding"):
+        signing.unpad_oaep(bytes(2 * algorithm.digest_size + 2), algorithm, algorithm)
+    for size in range(8):
+        with pytest.raises(signing.DecryptionFailed):
+            signing.unpad_pkcs1_v15(b"\x00\x02" + b"\x01" * size + b"\x00message")
+    assert signing.unpad_pkcs1_v15(b"\x00\x02" + b"\x01" * 8 + b"\x00message") == b"message"
+    for size in (0, 1, 6, 31, 32, 33, 64, 100):
+        assert len(signing.mgf1(b"seed", size, algorithm)) == size
+        assert signing.mgf1(b"seed", 100, algorithm).startswith(signing.mgf1(b"seed", size, algorithm))
