@@ -8,7 +8,7 @@ from datetime import datetime
 
 from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PublicKey
 from cardwright_cardops.piv.proofs import PROOF_AUDIENCE, ProofInvalid, verify
-from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.piv.references import ACTIVE_SLOTS, Slot
 from cardwright_cardops.plan.acts import STAGE, Circumstances, Pace, Witness
 from cardwright_cardops.plan.conduct import Execution, Recall
 from cardwright_cardops.plan.execute import Report, execute
@@ -26,11 +26,9 @@ from .model import Purpose
 
 
 def look(policy: DevicePolicy, stage: str = STAGE) -> Look:
-    """What is read: what the policy needs, and the key that says which card it is."""
+    """What is read: what the policy needs, and every slot in use; 9E says which card it is."""
     wanted = look_for(policy, stage=stage, one_batch=True)
-    if Slot.CARD_AUTHENTICATION in wanted.slots:
-        return wanted
-    return replace(wanted, slots=(*wanted.slots, Slot.CARD_AUTHENTICATION))
+    return replace(wanted, slots=tuple(dict.fromkeys((*wanted.slots, *ACTIVE_SLOTS))))
 
 
 def steps_for(purpose: Purpose, policy: DevicePolicy, card: Inventory, records: Records, now: datetime) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime, time
 from typing import Protocol
 from uuid import UUID, uuid5
@@ -72,12 +72,12 @@ class IssuedCertificates:
         return tuple([_reply(next(recorded) if isinstance(one, Prepared) else one) for one in prepared])
 
     async def settle(
-        self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str]
+        self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str], bare: Set[str]
     ) -> None:
         """See ``Certificates``."""
         mine = await status.of_device(unit, task.org, task.device)
         here = {(slot.label.lower(), mark) for slot, mark in keys.items()}
-        gone = [one for one in mine if (one.holder.part, one.key) not in here]
+        gone = [one for one in mine if (one.holder.part, one.key) not in here and one.key not in bare]
         await status.revoke(unit, principal.who, Actor.SERVER, gone, RevocationReason.SUPERSEDED)
         kept = {one.session for one in mine if one not in gone and one.state is CertificateState.HELD}
         for made_in in kept - {None}:

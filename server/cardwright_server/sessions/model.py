@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
+from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.steps import Plan
 
 from ..machine import Actor, Machine, Transition
+from ..policies.model import Origin
 
 PROTOCOL = 1
 
@@ -130,3 +132,16 @@ class CardSession:
     done: int
     steps: int
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CardKey:
+    """A key of a slot for which a certificate was asked, and what proves where it was made.
+
+    ``public_key`` is SubjectPublicKeyInfo DER.
+    """
+
+    slot: Slot
+    fingerprint: str
+    public_key: bytes = field(repr=False)
+    origin: Origin

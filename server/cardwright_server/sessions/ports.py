@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
@@ -79,7 +79,10 @@ class Devices(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CertificateOrder:
-    """A certificate that a slot needs. ``request`` is its PKCS #10, b"" for a key that the server made."""
+    """A certificate that a slot needs.
+
+    ``request`` is its PKCS #10, b"" for a key that the server made and for an order that is only repeated.
+    """
 
     task: Task
     session: UUID
@@ -101,9 +104,13 @@ class Certificates(Protocol):
         """One answer for each; what is issued is on hold. The same order again gives the same certificate."""
 
     async def settle(
-        self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str]
+        self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str], bare: Set[str]
     ) -> None:
-        """``keys`` (fingerprints by slot) are on the card: release their certificates, revoke the device's others."""
+        """``keys`` (fingerprints by slot) are on the card with their certificates: release those.
+
+        Certificates of ``bare`` keys, which are on the card without one, stay as they are; the device's others are
+        revoked.
+        """
 
 
 class Contents(Protocol):

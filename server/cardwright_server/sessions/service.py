@@ -14,15 +14,16 @@ from cardwright_cardops import wire
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm, PublicKey
 from cardwright_cardops.piv.references import Slot
-from cardwright_cardops.plan.authority import Issued
+from cardwright_cardops.plan.authority import Issued, Pending
 from cardwright_cardops.plan.conduct import conduct_async
 from cardwright_cardops.plan.execute import Report
-from cardwright_cardops.plan.inventory import Identity, Inventory
+from cardwright_cardops.plan.inventory import Identity, Inventory, fingerprint
 from cardwright_cardops.plan.observe import observe
-from cardwright_cardops.plan.records import Entry, Records, fold, require_same_card
+from cardwright_cardops.plan.records import Entry, Kind, Records, fold, require_same_card
 from cardwright_cardops.plan.steps import Plan, Step, WriteCertificate, WriteObject
 from cardwright_cardops.program.items import Answers, AnyBatch, SealedBatch
 from cardwright_cardops.program.runner import run_async
+from cardwright_cardops.secret import Secret
 
 from ..audit.model import AuditEntry, Fact, Target
 from ..audit.model import Outcome as AuditOutcome
@@ -52,8 +53,8 @@ from .errors import (
     WrongCard,
 )
 from .ledger import LEASE, Ledger, lease_name
-from .model import CardSession, Greeting, Outcome, Purpose, SessionEvent, Showing
-from .ports import Certificates, Contents, Devices, Escrow, Line, Task
+from .model import CardKey, CardSession, Greeting, Outcome, Purpose, SessionEvent, Showing
+from .ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Line, Task
 from .secrets import CardSecrets
 
 _E = SessionEvent
@@ -77,7 +78,7 @@ class _Opened:
     lease: Lease
     task: Task
     entries: tuple[Entry, ...]
-    prover: bytes | None
+    keys: tuple[CardKey, ...]
     unfinished: bool
     now: datetime
 
@@ -159,22 +160,24 @@ class SessionService:
         )
         session = await store.move(unit, session, _E.OBSERVE, Actor.SERVER, {})
         unit.audit(self._entry(principal, task, session, "opened"))
-        prover = await store.key(unit, task.org, task.device, Slot.CARD_AUTHENTICATION)
-        return _Opened(session, lease, task, entries, prover, unfinished, unit.now)
+        keys = await store.keys(unit, task.org, task.device)
+        return _Opened(session, lease, task, entries, keys, unfinished, unit.now)
 
     async def _conduct(
         self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
     ) -> Outcome:
-        task, card = opened.task, greeting.card
-        plan = _planned(task, card, fold(opened.entries), opened)
+        card = greeting.card
+        task = await self._without_pending(opened, ledger, card)
+        outcome = Outcome.DONE if task is opened.task else Outcome.PENDING
+        plan = _planned(task, card, fold(ledger.entries), opened)
         if not plan:
             if not opened.unfinished and task.request is None:
                 return await self._finish(principal, task, ledger, Outcome.NOTHING_DUE, card)
             # Records change only by what the card shows to us, now.
             seen = await run_async(observe(look(task.policy.card)), _Relay(line, ledger, greeting))
-            if _planned(task, seen, fold(opened.entries), opened):
+            if _planned(task, seen, fold(ledger.entries), opened):
                 raise NotAtGoal("The card is not as the workstation said.")
-            return await self._finish(principal, task, ledger, Outcome.DONE, seen)
+            return await self._finish(principal, task, ledger, outcome, seen)
         require_allowed(plan, task)
         _require_known(plan, greeting)
         showing = Showing(plan, await self._contents(task, plan, card))
@@ -183,9 +186,41 @@ class SessionService:
         if not await line.show(showing):
             raise ConsentRefused("The person did not agree to the plan.")
         await ledger.write(_E.CONSENT, _E.EXECUTE)
-        report = await self._execute(principal, greeting, line, opened, ledger, showing)
-        outcome = Outcome.PENDING if report.pending else Outcome.DONE
+        report = await self._execute(principal, greeting, line, replace(opened, task=task), ledger, showing)
+        outcome = Outcome.PENDING if report.pending else outcome
         return await self._finish(principal, task, ledger, outcome, report.inventory, _E.VERIFY)
+
+    async def _without_pending(self, opened: _Opened, ledger: Ledger, card: Inventory) -> Task:
+        """The task without slots whose certificate another authority has not issued yet: their keys stay.
+
+        A certificate that came meanwhile is noted, so the plan writes it and makes no new key.
+        """
+        task, known = opened.task, fold(ledger.entries).certificates
+        orders = []
+        for made in opened.keys:
+            row, there = task.policy.card.slot(made.slot), card.key(made.slot)
+            waits = there is not None and there.fingerprint == made.fingerprint and row is not None
+            if row is not None and waits and (made.slot, made.fingerprint) not in known:
+                public = load_der_public_key(made.public_key)
+                assert isinstance(public, PublicKey)
+                orders.append(
+                    CertificateOrder(
+                        task, ledger.session.id, made.slot, row.algorithm, row.profile, public, made.origin
+                    )
+                )
+        pending = set()
+        replies = await self._ports.certificates.certify(orders) if orders else ()
+        for order, reply in zip(orders, replies, strict=True):
+            if isinstance(reply, Issued):
+                mark = fingerprint(order.public_key)
+                entry = Entry(Kind.CERTIFICATE, slot=order.slot, fingerprint=mark, value=Secret(reply.content))
+                await ledger.note((entry,))
+            elif isinstance(reply, Pending):
+                pending.add(order.slot)
+        if not pending:
+            return task
+        slots = tuple(row for row in task.policy.card.slots if row.slot not in pending)
+        return replace(task, policy=replace(task.policy, card=replace(task.policy.card, slots=slots)))
 
     async def _contents(self, task: Task, plan: Plan, card: Inventory) -> dict[int, bytes]:
         """The content of every object that the plan writes, fixed before it is shown."""
@@ -260,8 +295,9 @@ class SessionService:
             session = await ledger.within(unit, *before, _E.FINISH, values={"outcome": outcome})
             if outcome is not Outcome.NOTHING_DUE:
                 if task.purpose is not Purpose.UNLOCK:
-                    keys = _certified(task, card)
-                    await self._ports.certificates.settle(unit, principal, task, session.id, keys)
+                    keys = _certified(card)
+                    bare = {row.fingerprint for row in card.keys} - set(keys.values())
+                    await self._ports.certificates.settle(unit, principal, task, session.id, keys, bare)
                 await self._ports.devices.finished(unit, principal, task, session.id, outcome, card)
                 unit.emit(
                     DomainEvent(
@@ -374,17 +410,18 @@ def _prover(opened: _Opened) -> PublicKey:
     """The key by which the card proves itself before a PUK is released (S3). Raises CardNotProven."""
     if not opened.task.unlockable:
         raise CardNotProven("A PUK is released only for a device that is issued, without hold or incident.")
-    key = None if opened.prover is None else load_der_public_key(opened.prover)
+    mine = [row.public_key for row in opened.keys if row.slot is Slot.CARD_AUTHENTICATION]
+    key = load_der_public_key(mine[-1]) if mine else None
     if not isinstance(key, PublicKey):
         raise CardNotProven("This card was issued without a key in 9E to prove itself by.")
     return key
 
 
-def _certified(task: Task, card: Inventory) -> Mapping[Slot, str]:
+def _certified(card: Inventory) -> Mapping[Slot, str]:
     """Fingerprints of the keys that are on the card with their certificates, by slot."""
     found = {}
     for row in card.certificates:
         key = card.key(row.slot)
-        if task.policy.card.slot(row.slot) is not None and key is not None and key.fingerprint == row.key:
+        if key is not None and key.fingerprint == row.key:
             found[row.slot] = row.key
     return found

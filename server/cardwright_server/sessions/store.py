@@ -13,10 +13,11 @@ from cardwright_cardops.plan.records import Entry, Kind
 from cardwright_cardops.secret import Secret
 
 from ..machine import Actor
+from ..policies.model import Origin
 from ..store import transitions
 from ..store.session_tables import card_key, card_record, card_session, card_session_transition
 from ..store.unit import Unit
-from .model import LIVE, SESSION, CardSession, Purpose, SessionEvent, SessionState
+from .model import LIVE, SESSION, CardKey, CardSession, Purpose, SessionEvent, SessionState
 
 MOST_RECORDS = 10_000
 
@@ -139,12 +140,12 @@ async def add_key(unit: Unit, session: CardSession, slot: Slot, fingerprint: str
     )
 
 
-async def key(unit: Unit, org: UUID, device: UUID, slot: Slot) -> bytes | None:
-    """The newest public key (SubjectPublicKeyInfo DER) of a slot for which a certificate was asked."""
-    mine = (card_key.c.org == org, card_key.c.device == device, card_key.c.slot == int(slot))
-    newest = select(card_key.c.public_key).where(*mine).order_by(card_key.c.id.desc()).limit(1)
-    found: bytes | None = await unit.value(newest)
-    return found
+async def keys(unit: Unit, org: UUID, device: UUID) -> tuple[CardKey, ...]:
+    """Keys for which a certificate was asked, oldest first."""
+    wanted = select(card_key).where(card_key.c.org == org, card_key.c.device == device).order_by(card_key.c.id)
+    return tuple(
+        CardKey(Slot(row.slot), row.fingerprint, row.public_key, Origin(row.origin)) for row in await unit.rows(wanted)
+    )
 
 
 async def _note(

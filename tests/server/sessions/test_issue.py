@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from cardwright_proto.cms.v1 import sessions_pb2
@@ -84,11 +85,19 @@ async def test_no_secret_is_in_the_database(database: Database, tmp_path: Path) 
         assert repr(secret)[2:-1] not in text
 
 
-async def test_a_late_authority_leaves_the_slot_pending(database: Database, tmp_path: Path) -> None:
+async def test_a_late_authority_s_certificates_are_written_later_for_the_same_keys(
+    database: Database, tmp_path: Path
+) -> None:
     office, card = make_office(tmp_path, late=True), fresh_card()
     async with serving(database, office) as socket:
         trip = await Station(card).run(socket)
-    assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_PENDING)
-    assert {place[0] for place in office.good} == {"9D"}
-
-
+        assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_PENDING)
+        assert {place[0] for place in office.good} == {"9D"}
+        before = card.snapshot()
+        waiting = await Station(card).run(socket, sessions_pb2.PURPOSE_UPDATE)
+        assert (waiting.outcome, card.snapshot()) == (sessions_pb2.OUTCOME_NOTHING_DUE, before)
+        office.late = False
+        last = await Station(card).run(socket, sessions_pb2.PURPOSE_UPDATE)
+    assert (last.error, last.outcome) == ("", sessions_pb2.OUTCOME_DONE)
+    assert json.loads(card.snapshot())["keys"] == json.loads(before)["keys"]
+    assert await faults_of(card, office, database) == []
