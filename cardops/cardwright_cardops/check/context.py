@@ -37,14 +37,17 @@ class Context:
     signers: dict[Container, x509.Certificate] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
-    def report(self, code: str, container: Container | int, message: str) -> None:
-        """Add a finding, unless its rule is silent at this level. ``message`` never holds personal content."""
+    def report(self, code: str, container: Container | int | None, message: str) -> None:
+        """Add a finding, unless its rule is silent at this level. ``message`` never holds personal content.
+
+        ``container`` None: it is about the card as a whole.
+        """
         rule = RULES[code]
         severity = rule.severity(self.level)
         if severity is None:
             return
-        tag = container if isinstance(container, int) else container.tag
-        finding = Finding(code, severity, f"{tag:X}", message, rule.reference)
+        tag = container.tag if isinstance(container, Container) else container
+        finding = Finding(code, severity, "" if tag is None else f"{tag:X}", message, rule.reference)
         if finding not in self.findings:
             self.findings.append(finding)
 

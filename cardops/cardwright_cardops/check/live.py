@@ -17,7 +17,7 @@ from ..iso7816.tlv import MalformedTlv
 from ..piv import commands, containers
 from ..piv.algorithms import Algorithm, KeyKind, UnsupportedAlgorithm
 from ..piv.objects import CertificateObject, MalformedObject
-from ..piv.references import ACTIVE_SLOTS, RETIRED_SLOTS, Slot
+from ..piv.references import ACTIVE_SLOTS, MANAGEMENT_KEY, RETIRED_SLOTS, PinReference, Slot
 from ..piv.responses import MalformedAnswer
 from ..piv.signing import default_hash, message_block, signature_of
 from ..piv.vendor import yubico
@@ -29,6 +29,7 @@ Task: TypeAlias = tuple[UseKey, Callable[[bytes], Proof]]
 """What the key is to do, and what its answer proves."""
 
 STAGE = "check"
+_SECRETS = (PinReference.PIN, PinReference.PUK, MANAGEMENT_KEY)
 _ABSENT = frozenset(map(int, (SW.NOT_FOUND, SW.REFERENCE_NOT_FOUND)))
 
 
@@ -46,12 +47,15 @@ def read_card(*, with_pin: bool = False, name: str = "") -> Program[CardData]:
         answer.require(doing)
     reads = tuple(Group((Apdu(commands.get_data(tag)),)) for tag in tags)
     asks = tuple(Group((Apdu(yubico.get_metadata(slot)),)) for slot in ACTIVE_SLOTS)
-    answers = yield Batch((*reads, *asks), STAGE)
+    secrets = tuple(Group((Apdu(yubico.get_metadata(reference)),)) for reference in _SECRETS)
+    answers = yield Batch((*reads, *asks, *secrets), STAGE)
     objects: dict[int, bytes | None] = {}
     for tag, (answer,) in zip(tags, answers, strict=False):
         _keep(objects, tag, answer)
     proofs: dict[int, Proof] = {}
-    for slot, (answer,) in zip(ACTIVE_SLOTS, answers[len(tags) :], strict=True):
+    told = answers[len(tags) + len(asks) :]
+    factory = tuple(reference for reference, (answer,) in zip(_SECRETS, told, strict=True) if _is_default(answer))
+    for slot, (answer,) in zip(ACTIVE_SLOTS, answers[len(tags) :], strict=False):
         key = _told(answer)
         if key is not None:
             proofs[slot] = same_key(key)
@@ -60,7 +64,7 @@ def read_card(*, with_pin: bool = False, name: str = "") -> Program[CardData]:
             proof = yield from _prove(slot, objects.get(slot.certificate_tag), with_pin)
             if proof is not None:
                 proofs[slot] = proof
-    return CardData(objects, proofs, name)
+    return CardData(objects, proofs, name, factory)
 
 
 def _keep(objects: dict[int, bytes | None], tag: int, answer: Answer) -> None:
@@ -70,6 +74,15 @@ def _keep(objects: dict[int, bytes | None], tag: int, answer: Answer) -> None:
         answer.require(f"reading object {tag:X}")
     elif answer.sw not in _ABSENT:
         objects[tag] = None
+
+
+def _is_default(answer: Answer) -> bool:
+    if not answer.ok:
+        return False
+    try:
+        return yubico.parse_metadata(answer.data).is_default is True
+    except MalformedAnswer:
+        return False
 
 
 def _told(answer: Answer) -> PublicKeyTypes | None:

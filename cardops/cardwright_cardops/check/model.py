@@ -50,18 +50,21 @@ class CardData:
     """What is on a card. A tag that is missing in ``objects`` is absent from the card.
 
     ``objects``: tag to GET DATA answer, None where it could not be read (PIN not given).
-    ``proofs``: key reference to Proof.
+    ``proofs``: key reference to Proof. ``factory_secrets``: the references (80 PIN, 81 PUK, 9B management key) that
+    the card itself says still have the value they left the factory with.
     """
 
     objects: Mapping[int, bytes | None] = field(repr=False)
     proofs: Mapping[int, Proof] = field(default_factory=dict, repr=False)
     name: str = ""
+    factory_secrets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that was found. ``object`` is the container's tag in upper-case hexadecimal; a certificate or
-    key is named by its certificate container. ``reference`` is the section of the standard.
+    key is named by its certificate container, a PIN, PUK or management key by its key reference, and what is
+    about the card as a whole by "". ``reference`` is the section of the standard.
     """
 
     code: str

@@ -40,6 +40,8 @@ _5280 = "RFC 5280 "
 
 _ROWS = (
     # what the card answers, and how the containers are built
+    ("NO_OBJECTS", "EEEE", _73 + "table 1", "There is nothing on the card at all."),
+    ("FACTORY_SECRET", "EEEE", _201 + "section 4.3.1", "A PIN, PUK or management key is the factory's."),
     ("OBJECT_UNREADABLE", "EEEE", "SP 800-73-5 part 2 section 3.1.2", "The answer is not one BER-TLV data object."),
     ("OBJECT_MALFORMED", "EEEE", _73 + "appendix A", "The content of the container cannot be read."),
     ("OBJECT_ABSENT", "EEEW", _73 + "table 1", "A container that has to be there is not."),

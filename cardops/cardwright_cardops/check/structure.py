@@ -9,8 +9,12 @@ from ..piv.containers import CCC, CHUID, CONTAINERS, PIV_CONTAINERS, Container, 
 from ..piv.objects import CODECS, AnyObject, CertificateObject, MalformedObject
 from ..piv.objects.certificate import load
 from ..piv.objects.layout import Need
+from ..piv.references import MANAGEMENT_KEY, PinReference
 from .context import Context
 from .model import Level
+
+_SECRETS = {PinReference.PIN: "PIN", PinReference.PUK: "PUK", MANAGEMENT_KEY: "management key"}
+_NOTHING = b"\x53\x00"
 
 
 def check(context: Context) -> None:
@@ -23,10 +27,15 @@ def check(context: Context) -> None:
             context.report("OBJECT_NOT_READ", tag, f"{container.name} was not read: {container.contact.value}")
         else:
             _one(context, container, answer)
+    if not any(answer is None or answer[:2] != _NOTHING for answer in context.data.objects.values()):
+        context.report("NO_OBJECTS", None, "there is not one object on the card")
     wanted = (CHUID, CCC) if context.level is Level.BASIC else PIV_CONTAINERS
     for container in wanted:
         if container.presence is Presence.MANDATORY and container.tag not in context.data.objects:
             context.report("OBJECT_ABSENT", container, f"{container.name} is not on the card")
+    for reference in context.data.factory_secrets:
+        name = _SECRETS.get(reference, f"secret {reference:02X}")
+        context.report("FACTORY_SECRET", reference, f"the {name} still has its factory value")
 
 
 def _one(context: Context, container: Container, answer: bytes) -> None:

@@ -21,8 +21,13 @@ from cardwright_cardops.check import (
     check,
     load_image,
 )
+from cardwright_cardops.check.live import read_card
 from cardwright_cardops.check.rules import markdown
 from cardwright_cardops.piv.containers import CONTAINERS
+from cardwright_cardops.plan.records import MemoryJournal
+from cardwright_cardops.program.runner import run
+from cardwright_simulators.card import VirtualCard
+from tests.support.card_init import CASES, executor
 from tests.support.piv_card import AT, PivCard, crl, key
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "findings.md"
@@ -58,9 +63,34 @@ def test_json_form() -> None:
     assert Report(Level.BASIC, AT, (), ()).worst is None
 
 
-def test_an_empty_card_is_basic_but_not_piv() -> None:
-    assert check(CardData({}), at=AT).good
-    missing = {each.object for each in check(CardData({}), level=Level.CIV, at=AT).of(Severity.ERROR)}
+@pytest.mark.parametrize("objects", [{}, {0x5FC102: b"\x53\x00"}])
+@pytest.mark.parametrize("level", Level)
+def test_a_card_with_nothing_on_it_is_good_at_no_level(objects: dict[int, bytes], level: Level) -> None:
+    report = check(CardData(objects), level=level, at=AT)
+    assert not report.good
+    assert [each.object for each in report.findings if each.code == "NO_OBJECTS"] == [""]
+    assert "NO_OBJECTS" not in {each.code for each in check(CardData({0x5FC109: None}), level=level, at=AT).findings}
+
+
+@pytest.mark.parametrize("level", Level)
+def test_factory_secrets_are_errors_named_by_their_reference(level: Level) -> None:
+    card = CardData({0x5FC102: b"\x53\x01\x00"}, factory_secrets=(0x80, 0x81, 0x9B))
+    found = [each for each in check(card, level=level, at=AT).findings if each.code == "FACTORY_SECRET"]
+    assert [(each.object, each.severity) for each in found] == [(tag, Severity.ERROR) for tag in ("80", "81", "9B")]
+
+
+def test_a_card_in_factory_state_tells_its_secrets_and_a_set_up_one_does_not() -> None:
+    fresh = run(read_card(), executor(VirtualCard("yubikey-5.7")))
+    assert fresh.factory_secrets == (0x80, 0x81, 0x9B)
+    card = CASES["yubikey-5.7"].card()
+    CASES["yubikey-5.7"].run(card, MemoryJournal())
+    assert run(read_card(), executor(card)).factory_secrets == ()
+    assert run(read_card(), executor(VirtualCard("sp800-73-5"))).factory_secrets == ()
+
+
+def test_what_an_empty_card_misses() -> None:
+    found = check(CardData({}), level=Level.CIV, at=AT).of(Severity.ERROR)
+    missing = {each.object for each in found if each.code == "OBJECT_ABSENT"}
     assert missing == {"5FC107", "5FC102", "5FC105", "5FC103", "5FC106", "5FC108", "5FC101"}
 
 
