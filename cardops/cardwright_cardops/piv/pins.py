@@ -35,7 +35,11 @@ class LastTry(CardwrightError):
         word = "try" if left == 1 else "tries"
         super().__init__(
             f"Only {left} {word} left for the {name}.",
-            advice=f"Unblock the {name} instead, or allow the last try expressly if you are sure of it.",
+            advice=(
+                "Nothing unblocks a PUK: allow the last try expressly only if you are sure of it."
+                if reference == PinReference.PUK
+                else f"Unblock the {name} instead, or allow the last try expressly if you are sure of it."
+            ),
         )
         self.reference = reference
         self.tries_left = left

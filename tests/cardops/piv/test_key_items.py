@@ -123,7 +123,7 @@ def test_the_puk_is_guarded_where_its_counter_is_known() -> None:
         answers = do(with_card, Apdu(get_metadata(0x81)), SetPuk(WRONG, NEW_PUK))
         assert answers[1].sw in (0x63C2, 0x63C1)
     answer = do(with_card, Apdu(get_metadata(0x81)), SetPuk(WRONG, NEW_PUK))[1]
-    assert isinstance(answer.cause, LastTry)
+    assert isinstance(answer.cause, LastTry) and "Nothing unblocks a PUK" in answer.cause.advice
 
 
 def test_without_a_pin_nothing_is_sent() -> None:
