@@ -41,7 +41,6 @@ def shell(line: str, **more: str) -> subprocess.CompletedProcess[str]:
         ('"$0" sim profiles >/dev/full', "Error FILE"),
         ('"$0" sim profiles --help >/dev/full', "Error FILE"),
         ('"$0" cert import 9a - <&-', "Error FILE"),
-        ('"$0" sim card --state /', "Error "),
         ('"$0" sim card --state /absent/card.json --vpcd 127.0.0.1:1', "Error "),
         ('"$0" sim card --vpcd "127.0.0.1:²"', "Error VPCD_ADDRESS"),
         ('"$0" sim card --vpcd " ../x:80"', "Error VPCD_ADDRESS"),
@@ -121,6 +120,10 @@ def test_the_makers_certificate_is_deleted_only_expressly() -> None:
     assert ran.code == 2 and "--attestation" in ran.err
     assert here.cards["only"].state_hash() == before
     assert here.run("cert", "delete", "f9", "--attestation").code == 0
+
+
+def test_a_card_is_not_kept_in_a_folder(tmp_path: Path) -> None:
+    assert Desk().run("sim", "card", "--state", str(tmp_path)).code == 2
 
 
 def test_a_folder_of_images_must_be_there(tmp_path: Path) -> None:

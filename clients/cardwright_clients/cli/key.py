@@ -91,9 +91,9 @@ def _hand_over(pem: bytes, out: Path | None, slot: Slot) -> None:
             error.message,
             effect=f"The new key IS in slot {slot.label} of the card; one that was there before is gone.",
             advice=(
-                "Keep the public key that is printed on standard output."
+                "The public key is printed on standard output: keep it."
                 if printed
-                else f"'cardwright key attest {slot.label.lower()} --out FILE' writes a statement that has the public key."
+                else f"'cardwright key attest {slot.label.lower()} --out FILE' writes a statement that has it."
             ),
         ) from error
 
