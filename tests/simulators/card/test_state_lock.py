@@ -46,3 +46,10 @@ def test_a_second_sim_card_on_one_file_does_not_start(tmp_path: Path) -> None:
     assert not path.exists()
     first.release()
     assert "SIM_STATE_IN_USE" not in Desk().run("sim", "card", "--state", str(path), "--vpcd", "127.0.0.1:1").err
+
+
+@pytest.mark.parametrize("place", ["/", "{folder}", "{folder}/absent/card.json"])
+def test_a_place_that_cannot_hold_a_card_is_said(tmp_path: Path, place: str) -> None:
+    with pytest.raises(OSError):
+        FileStore(place.format(folder=tmp_path)).lock()
+    assert list(tmp_path.iterdir()) == []
