@@ -43,7 +43,8 @@ def command() -> None:
 
 @command.command("card")
 @click.option("--profile", default="yubikey-5.7", show_default=True, help="What card to be; see 'sim profiles'.")
-@click.option("--state", type=click.Path(path_type=Path, dir_okay=False), help="Keep the card in this file, as EEPROM does.")
+@click.option("--state", type=click.Path(path_type=Path, dir_okay=False),
+              help="Keep the card in this file, as EEPROM does.")  # fmt: skip
 @click.option("--image", type=click.Path(path_type=Path), help="Start from this card image (JSON).")
 @click.option("--serial", type=click.IntRange(0, 0xFFFFFFFF), help="Serial number of a new card.")
 @click.option("--timing", default="instant", show_default=True, help="How long the chip takes.")
