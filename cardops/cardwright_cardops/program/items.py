@@ -14,7 +14,6 @@ from typing import Final, TypeAlias, TypeVar
 
 from ..errors import CardwrightError
 from ..iso7816.apdu import CommandAPDU
-from ..iso7816.exchange import BrokenExchange
 from ..iso7816.status import SW, CardFailure, StatusError, error_for
 from ..secret import Secret
 
@@ -207,9 +206,9 @@ class Answer:
         """
         if self.outcome is Outcome.ANSWERED and self.sw in accept:
             return self.data
-        if isinstance(self.cause, BrokenExchange) and self.sw is not None:
+        if self.outcome is Outcome.IN_DOUBT and self.sw is not None:
             refused = error_for(self.sw, doing)
-            # Words without a meaning of their own, and faults of the card, say no more than the broken exchange.
+            # Words without a meaning of their own, and faults of the card, say no more than the broken chain.
             if type(refused) is not StatusError and not isinstance(refused, CardFailure):
                 refused.effect = _NOT_ALL_TAKEN
                 raise refused from self.cause
