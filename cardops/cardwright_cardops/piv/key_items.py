@@ -78,8 +78,11 @@ class KeyItems:
             self.guard.note_status(command.p2, response.sw)
         elif response.sw == SW.OK and command.ins == INS_GENERATE:
             self._note_generated(command, response)
-        elif response.sw == SW.OK and command.p2 in (PinReference.PIN, PinReference.PUK):
-            self._note_metadata(command.p2, response.data)
+        elif command.ins != INS_GENERATE and command.p2 in (PinReference.PIN, PinReference.PUK):
+            if response.sw == SW.OK:
+                self._note_metadata(command.p2, response.data)
+            else:
+                self.guard.note_untold(command.p2)
 
     def _note_generated(self, command: CommandAPDU, response: ResponseAPDU) -> None:
         self._generated.pop(command.p2, None)

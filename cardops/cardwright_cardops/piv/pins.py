@@ -63,6 +63,17 @@ class AlreadyBlocked(CardwrightError):
         self.reference = reference
 
 
+class PukCounterUnknown(CardwrightError):
+    """The card does not tell how many tries its PUK has, and nobody said that they may be spent; nothing was sent."""
+
+    code = "PUK_COUNTER_UNKNOWN"
+    default_effect = "No try was spent; the card is as before."
+    default_advice = "A wrong PUK may be the last: allow the last try expressly if you are sure of the value."
+
+    def __init__(self) -> None:
+        super().__init__("This card does not tell how many tries the PUK has left.")
+
+
 class NoPin(CardwrightError):
     """The person gave no PIN, or there is no way to ask for one."""
 
@@ -113,16 +124,18 @@ class TriesGuard:
     transaction begins: another program may have spent tries.
     """
 
-    __slots__ = ("_known", "_verified", "keep")
+    __slots__ = ("_known", "_untold", "_verified", "keep")
 
     def __init__(self, keep: int = KEEP_ONE) -> None:
         self.keep = keep
         self._known: dict[int, int] = {}
+        self._untold: set[int] = set()
         self._verified: set[int] = set()
 
     def forget(self) -> None:
         """Another transaction: nothing is known any more."""
         self._known.clear()
+        self._untold.clear()
         self._verified.clear()
 
     def note_status(self, reference: int, sw: int) -> None:
@@ -139,6 +152,10 @@ class TriesGuard:
         """Learn a counter that the card told outright (vendor metadata)."""
         self._known[reference] = left
 
+    def note_untold(self, reference: int) -> None:
+        """Learn that the card was asked outright and does not tell this counter."""
+        self._untold.add(reference)
+
     def note_restored(self, reference: int) -> None:
         """Another reference gave it a new value, and with it all its tries."""
         self._known.pop(reference, None)
@@ -153,8 +170,10 @@ class TriesGuard:
         return self.keep > 0 and reference not in self._known and reference not in self._verified
 
     def check(self, reference: int) -> None:
-        """Raise AlreadyBlocked or LastTry where sending a value would break the rule."""
+        """Raise AlreadyBlocked, LastTry or PukCounterUnknown where sending a value would break the rule."""
         left = self._known.get(reference)
+        if self.keep > 0 and left is None and reference == PinReference.PUK and reference in self._untold:
+            raise PukCounterUnknown
         if left is None or self.keep == 0:
             return
         if left == 0:

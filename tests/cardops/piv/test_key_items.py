@@ -10,7 +10,7 @@ from cardwright_cardops.piv import commands, proofs
 from cardwright_cardops.piv.algorithms import Algorithm, PublicKey
 from cardwright_cardops.piv.key_items import KeyItems
 from cardwright_cardops.piv.management_key import authenticate
-from cardwright_cardops.piv.pins import AlreadyBlocked, FixedPins, LastTry, NoPin, TriesGuard
+from cardwright_cardops.piv.pins import AlreadyBlocked, FixedPins, LastTry, NoPin, PukCounterUnknown, TriesGuard
 from cardwright_cardops.piv.responses import parse_public_key
 from cardwright_cardops.piv.vendor.yubico import get_metadata
 from cardwright_cardops.program.items import (
@@ -124,6 +124,15 @@ def test_the_puk_is_guarded_where_its_counter_is_known() -> None:
         assert answers[1].sw in (0x63C2, 0x63C1)
     answer = do(with_card, Apdu(get_metadata(0x81)), SetPuk(WRONG, NEW_PUK))[1]
     assert isinstance(answer.cause, LastTry) and "Nothing unblocks a PUK" in answer.cause.advice
+
+
+@pytest.mark.parametrize("item", [SetPuk(PUK, NEW_PUK), Unblock(PUK)])
+def test_a_puk_whose_counter_the_card_does_not_tell_wants_consent(item: Item) -> None:
+    asks = Apdu(get_metadata(0x81), frozenset((0x9000, 0x6D00)))
+    with_card = bench("sp800-73-5", new=NEW_PIN)
+    assert isinstance(do(with_card, asks, item)[1].cause, PukCounterUnknown)
+    allowed = bench("sp800-73-5", new=NEW_PIN, keep=0)
+    assert do(allowed, asks, item)[1].ok
 
 
 def test_without_a_pin_nothing_is_sent() -> None:
