@@ -34,7 +34,7 @@ from cardwright_cardops.piv.pins import FixedPins
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.authority import Issued, Pending, Refused
 from cardwright_cardops.plan.inventory import Inventory, fingerprint
-from cardwright_cardops.plan.observe import observe
+from cardwright_cardops.plan.observe import Look, observe
 from cardwright_cardops.plan.records import Kind
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
@@ -278,7 +278,7 @@ class Station:
         """One session. ``cut``: hang up before sending the message with this number (0 is the hello)."""
         trip = Trip()
         local = LocalExecutor(DirectConnection(self.card), KeyItems(FixedPins(Secret(self.pin), Secret(self.pin))))
-        seen = self.inventory(run(observe(), local))
+        seen = self.inventory(run(observe(Look()), local))
         async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
             call: Any = sessions_pb2_grpc.SessionServiceStub(channel).Run()
             hello = sessions_pb2.ClientHello(

@@ -76,7 +76,7 @@ async def test_server_killed_at_every_commit(
 
 @sqlite_only
 @pytest.mark.parametrize("fault", ["apdu={0}+:remove", "apdu={0}:remove-after,apdu={1}+:remove"], ids=["not", "lost"])
-@pytest.mark.parametrize("number", range(28, 70, 4))
+@pytest.mark.parametrize("number", range(14, 59, 4))
 async def test_card_pulled_at_an_apdu(number: int, fault: str, database: Database, tmp_path: Path) -> None:
     office, card = make_office(tmp_path), fresh_card()
     faulty = FaultyCard(card, fault.format(number, number + 1))
