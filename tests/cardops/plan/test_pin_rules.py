@@ -76,6 +76,7 @@ def test_repeated_and_running_digits_are_trivial(length: int, first: int) -> Non
 def test_rules_travel_strictly() -> None:
     rules = PinRules(min_length=7, refuse_common=False)
     assert PinRules.from_document(rules.document()) == rules
+    wrong: object
     for wrong in ({"min": 6}, {"min_length": True}, {"min_length": 9}, {"digits_only": 1}, {"max_length": 5}, []):
         with pytest.raises(PinRulesMalformed):
             PinRules.from_document(wrong)  # type: ignore[arg-type]
