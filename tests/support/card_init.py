@@ -17,7 +17,6 @@ from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.direct import DirectCard, DirectConnection
 from cardwright_simulators.card import KeyPool, VirtualCard
-
 from tests.oracle.card import Expected, judge
 
 PIN, PUK = b"739146", b"Puk-4682"
