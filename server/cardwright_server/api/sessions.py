@@ -141,7 +141,8 @@ class StreamLine:
 
     async def _next(self, wanted: str, patience: timedelta) -> sessions_pb2.RunRequest:
         try:
-            message = await asyncio.wait_for(self._context.read(), patience.total_seconds())
+            async with asyncio.timeout(patience.total_seconds()):
+                message = await self._context.read()
         except TimeoutError as error:
             raise LineLost("The workstation did not answer in time.") from error
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:

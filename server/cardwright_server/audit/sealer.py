@@ -76,7 +76,8 @@ class Sealer:
                 self.failures += 1
                 self.error = error
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._pace.look.total_seconds())
+                async with asyncio.timeout(self._pace.look.total_seconds()):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def step(self) -> bool:

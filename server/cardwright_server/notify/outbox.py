@@ -74,7 +74,8 @@ class Dispatcher:
             except StoreError as error:
                 self.error = error
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._patience.look.total_seconds())
+                async with asyncio.timeout(self._patience.look.total_seconds()):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def step(self) -> bool:

@@ -54,7 +54,8 @@ class VaultProcess:
         assert process.stdout is not None
         line = b""
         with contextlib.suppress(TimeoutError):
-            line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
+            async with asyncio.timeout(_START_SECONDS):
+                line = await process.stdout.readline()
         if line != READY:
             await started.stop()
             raise VaultUnavailable(f"The vault's process did not start (exit status {process.returncode}).")
@@ -74,7 +75,8 @@ class VaultProcess:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()

@@ -190,7 +190,8 @@ class VaultService:
             async with writing:
                 try:
                     writer.write(frame(msgspec.msgpack.encode(reply)))
-                    await asyncio.wait_for(writer.drain(), _WRITE_SECONDS)
+                    async with asyncio.timeout(_WRITE_SECONDS):
+                        await writer.drain()
                 except OSError:
                     # Also a peer that does not read: TimeoutError is one of these.
                     writer.transport.abort()

@@ -81,7 +81,8 @@ class RevocationWatch:
             except StoreError:
                 self._close()
             try:
-                await asyncio.wait_for(self._wake.wait(), self._interval)
+                async with asyncio.timeout(self._interval):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
             self._wake.clear()

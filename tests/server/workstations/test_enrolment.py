@@ -350,6 +350,18 @@ async def test_revocation_reaches_the_streams_of_every_process(
         await asyncio.gather(*running, return_exceptions=True)
 
 
+async def test_watch_ends_when_it_is_told_to_in_the_moment_it_is_woken(world: World) -> None:
+    watch = RevocationWatch(world.database, interval=timedelta(hours=1))
+    task = asyncio.create_task(watch.run())
+    async with asyncio.timeout(20):
+        while watch.is_revoked(uuid4()):  # until it has asked once
+            await asyncio.sleep(0)
+    watch.nudge()
+    task.cancel()
+    await asyncio.wait([task], timeout=20)
+    assert task.cancelled()
+
+
 async def test_what_the_watch_cannot_know_it_holds_for_revoked(world: World) -> None:
     now = [0.0]
     watch = RevocationWatch(world.database, clock=lambda: now[0])
