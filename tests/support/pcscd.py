@@ -83,8 +83,9 @@ class Pcscd:
         with socket.socket(socket.AF_UNIX) as listening, self._log.open("ab") as log:
             listening.bind(str(SOCKET))
             listening.listen(64)
-            # The descriptor has to be number 3, and LISTEN_PID pcscd's own process id (sd_listen_fds(3)).
-            script = 'exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"'
+            # The descriptor has to be number 3, and LISTEN_PID pcscd's own process id (sd_listen_fds(3)). pcscd
+            # ends with us, also when nobody is left to stop it.
+            script = 'exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec setpriv --pdeathsig TERM -- "$0" "$@"'
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", script, _program(), "--foreground", "--config", str(self._conf)],
                 stdin=listening.fileno(), stdout=log, stderr=log,
