@@ -13,8 +13,10 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.wire import WireMalformed, WireUnsupported
 
-from ..authentication.errors import AuthorizationError, ProofExpired, ProofRequired
+from ..authentication.errors import AuthorizationError, ProofExpired, ProofRefused, ProofRequired
 from ..devices.errors import NoSuchDevice
+from ..issuance.errors import WrongRole
+from ..limits import LimitExceeded, ServerBusy
 from ..machine import GuardRefused, IllegalTransition
 from ..requests.errors import NoSuchRequest
 from ..sessions.errors import (
@@ -33,6 +35,10 @@ DETAILS: Final = "grpc-status-details-bin"
 _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (ProofRequired, grpc.StatusCode.UNAUTHENTICATED),
     (ProofExpired, grpc.StatusCode.UNAUTHENTICATED),
+    (ProofRefused, grpc.StatusCode.UNAUTHENTICATED),
+    (WrongRole, grpc.StatusCode.UNAUTHENTICATED),
+    (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (ServerBusy, grpc.StatusCode.UNAVAILABLE),
     (AuthorizationError, grpc.StatusCode.PERMISSION_DENIED),
     (NoSuchDevice, grpc.StatusCode.NOT_FOUND),
     (NoSuchRequest, grpc.StatusCode.NOT_FOUND),
@@ -57,6 +63,8 @@ def details_of(error: CardwrightError) -> tuple[grpc.StatusCode, bytes]:
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
     info = ErrorInfo(reason=error.code, domain=DOMAIN)
     info.metadata.update({name: text for name, text in (("effect", error.effect), ("advice", error.advice)) if text})
+    if isinstance(error, LimitExceeded | ServerBusy):
+        info.metadata["retry_after"] = f"{error.retry_after:.3f}"
     packed = Any()
     packed.Pack(info)
     status = Status(code=code.value[0], message=error.message, details=[packed])

@@ -68,9 +68,9 @@ _RULES: Final[dict[Purpose, tuple[str, ...]]] = {
         "key-management",
         "content-signing",
         "ocsp",
-        *EXTRA_RULES,
+        "derived-authentication",
     ),
-    Purpose.WORKSTATIONS: ("workstation", "ocsp"),
+    Purpose.WORKSTATIONS: ("workstation", "operator", "ocsp"),
     Purpose.SERVERS: ("server", "ocsp"),
 }
 
