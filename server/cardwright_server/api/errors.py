@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any as Untyped
-from typing import Final, NoReturn
+from datetime import timedelta
+from typing import Any, Final, NoReturn
 
 import grpc
-from google.protobuf.any_pb2 import Any
+from google.protobuf import any_pb2
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.wire import WireMalformed, WireUnsupported
 
-from ..authentication.errors import AuthorizationError, ProofExpired, ProofRefused, ProofRequired
+from ..authentication.answers import BadAnswer
+from ..authentication.enrolment import BadQuestion
+from ..authentication.errors import (
+    AuthorizationError,
+    MethodLocked,
+    MethodNotOffered,
+    ProofExpired,
+    ProofRefused,
+    ProofRequired,
+)
 from ..devices.errors import NoSuchDevice
 from ..issuance.errors import WrongRole
 from ..limits import LimitExceeded, ServerBusy
 from ..machine import GuardRefused, IllegalTransition
+from ..notify.errors import TemplateInvalid
+from ..people.directory import DirectoryError
+from ..people.errors import BadAttribute, KeyTaken, LoginTaken, NoSuchGroup, NoSuchOperator, NoSuchPerson
+from ..people.naming import BadName
 from ..requests.errors import NoSuchRequest
 from ..sessions.errors import (
     CardInSession,
@@ -28,20 +41,39 @@ from ..sessions.errors import (
     SessionProtocolBroken,
 )
 from ..store.errors import StaleVersion, StoreError
+from ..workstations.errors import BadHost, BadRequest, NoSuchWorkstation
+from .reading import RequestMalformed
 
 DOMAIN: Final = "cardwright"
 DETAILS: Final = "grpc-status-details-bin"
 """Where gRPC carries a google.rpc.Status."""
 _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
+    (RequestMalformed, grpc.StatusCode.INVALID_ARGUMENT),
     (ProofRequired, grpc.StatusCode.UNAUTHENTICATED),
     (ProofExpired, grpc.StatusCode.UNAUTHENTICATED),
     (ProofRefused, grpc.StatusCode.UNAUTHENTICATED),
+    (MethodLocked, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (MethodNotOffered, grpc.StatusCode.INVALID_ARGUMENT),
     (WrongRole, grpc.StatusCode.UNAUTHENTICATED),
     (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ServerBusy, grpc.StatusCode.UNAVAILABLE),
     (AuthorizationError, grpc.StatusCode.PERMISSION_DENIED),
     (NoSuchDevice, grpc.StatusCode.NOT_FOUND),
     (NoSuchRequest, grpc.StatusCode.NOT_FOUND),
+    (NoSuchPerson, grpc.StatusCode.NOT_FOUND),
+    (NoSuchGroup, grpc.StatusCode.NOT_FOUND),
+    (NoSuchOperator, grpc.StatusCode.NOT_FOUND),
+    (NoSuchWorkstation, grpc.StatusCode.NOT_FOUND),
+    (LoginTaken, grpc.StatusCode.ALREADY_EXISTS),
+    (KeyTaken, grpc.StatusCode.ALREADY_EXISTS),
+    (BadName, grpc.StatusCode.INVALID_ARGUMENT),
+    (BadAttribute, grpc.StatusCode.INVALID_ARGUMENT),
+    (BadAnswer, grpc.StatusCode.INVALID_ARGUMENT),
+    (BadQuestion, grpc.StatusCode.INVALID_ARGUMENT),
+    (BadHost, grpc.StatusCode.INVALID_ARGUMENT),
+    (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (TemplateInvalid, grpc.StatusCode.INVALID_ARGUMENT),
+    (DirectoryError, grpc.StatusCode.UNAVAILABLE),
     (CardInSession, grpc.StatusCode.ABORTED),
     (SessionLost, grpc.StatusCode.ABORTED),
     (StaleVersion, grpc.StatusCode.ABORTED),
@@ -59,19 +91,26 @@ _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
 
 
 def details_of(error: CardwrightError) -> tuple[grpc.StatusCode, bytes]:
-    """The code, and the google.rpc.Status whose ErrorInfo says it all: effect and advice are its metadata."""
+    """The code, and the google.rpc.Status whose ErrorInfo says it all: effect and advice are its metadata.
+
+    Where it helps, ``retry_after`` is there (seconds), and ``methods`` (those by which the caller might prove enough).
+    """
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
     info = ErrorInfo(reason=error.code, domain=DOMAIN)
     info.metadata.update({name: text for name, text in (("effect", error.effect), ("advice", error.advice)) if text})
-    if isinstance(error, LimitExceeded | ServerBusy):
-        info.metadata["retry_after"] = f"{error.retry_after:.3f}"
-    packed = Any()
+    if isinstance(error, ProofRequired) and error.methods:
+        info.metadata["methods"] = " ".join(sorted(error.methods))
+    after = getattr(error, "retry_after", None)
+    if after is not None:
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        info.metadata["retry_after"] = f"{seconds:.3f}"
+    packed = any_pb2.Any()
     packed.Pack(info)
     status = Status(code=code.value[0], message=error.message, details=[packed])
     return code, status.SerializeToString()
 
 
-async def abort(context: Untyped, error: CardwrightError) -> NoReturn:
+async def abort(context: Any, error: CardwrightError) -> NoReturn:
     """End the call of ``context`` (grpc.aio.ServicerContext) with the status of ``error``."""
     code, details = details_of(error)
     await context.abort(code, error.message, ((DETAILS, details),))
