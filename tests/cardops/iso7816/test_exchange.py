@@ -53,8 +53,10 @@ def test_an_overlong_fragment_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cla", "get_response"), [(0x0C, "00c0000004"), (0x01, "01c0000004"), (0x43, "00c0000004"), (0x84, "00c0000004")]
-)
+    ("cla", "get_response"),
+    [(0x0C, "00c0000004"), (0x01, "01c0000004"), (0x0F, "03c0000004"), (0x3E, "02c0000004"), (0x3F, "03c0000004"),
+     (0x41, "00c0000004"), (0x43, "00c0000004"), (0x84, "00c0000004")],
+)  # fmt: skip
 def test_get_response_is_plain_and_on_the_same_channel(cla: int, get_response: str) -> None:
     card = ScriptedCard([(f"{cla:02x}cb3fff 03 5c017e 00", "6104"), (get_response, "aabbccdd9000")])
     assert send(card, CommandAPDU(cla, 0xCB, 0x3F, 0xFF, b"\x5c\x01\x7e", 256)) == ("aabbccdd", 0x9000)
@@ -243,6 +245,11 @@ def test_nothing_but_select_probes() -> None:
     exchange = Exchange(card)
     exchange.send(READ)
     assert exchange.limits.extended is None
+    pin_first = ScriptedCard([("0020008008 3132333435360a0b", "63c2")])
+    exchange = Exchange(pin_first)
+    assert exchange.send(CommandAPDU(0, 0x20, 0, 0x80, b"123456\x0a\x0b")).sw == 0x63C2
+    assert exchange.limits.extended is None
+    pin_first.done()
 
 
 def test_a_card_that_announced_too_much_falls_back_for_good() -> None:

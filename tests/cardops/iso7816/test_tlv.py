@@ -80,6 +80,21 @@ def test_all_tags_of_two_and_three_octets() -> None:
         assert tlv.parse_one(tlv.encode(tag, b"\xaa")) == Tlv(tag, b"\xaa")
 
 
+def test_long_values_are_read_wherever_they_stand() -> None:
+    long = [Tlv(0x5FC102, bytes(300)), Tlv(0x53, bytes(range(200))), Tlv(0x7F49, bytes(65536)), Tlv(0x70, b"")]
+    raw = "5fc102 82012c" + "00" * 300 + "53 81c8" + bytes(range(200)).hex() + "7f49 83010000" + "00" * 65536 + "70 00"
+    assert tlv.join(long) == bytes.fromhex(raw)
+    assert tlv.parse_all(bytes.fromhex(raw)) == tuple(long)
+
+
+def test_tags_end_after_three_octets() -> None:
+    for raw in ("5fc1a20200", "5fffff7f00"):
+        with pytest.raises(MalformedTlv, match="no BER tag of at most 3 octets"):
+            tlv.parse_all(bytes.fromhex(raw))
+    with pytest.raises(MalformedTlv, match="5FC1A202"):
+        tlv.encode_tag(0x5FC1A202)
+
+
 def test_longer_length_fields_are_read() -> None:
     assert tlv.parse_all(bytes.fromhex("53810100")) == (Tlv(0x53, b"\x00"),)
     assert tlv.parse_all(bytes.fromhex("5382000100")) == (Tlv(0x53, b"\x00"),)

@@ -242,6 +242,19 @@ class TestEstablishing:
             with pytest.raises(SmAnswerMalformed):
                 SmHandshake(SmSuite.CS2).finish(ResponseAPDU(tlv.encode(0x7C, tlv.encode(0x82, altered)), 0x9000), None)
 
+    @pytest.mark.parametrize(("suite", "whole"), [(SmSuite.CS2, 1 + 16 + 16), (SmSuite.CS7, 1 + 24 + 16)])
+    def test_an_answer_has_to_reach_beyond_the_cryptogram(self, suite: SmSuite, whole: int) -> None:
+        card, handshake = sm_card(suite), SmHandshake(suite)
+        value = tlv.parse_one(tlv.parse_one(answer_to(handshake, card, CardSession()).data, 0x7C).value).value
+        for size in range(whole + 1):
+            cut = ResponseAPDU(tlv.encode(0x7C, tlv.encode(0x82, value[:size])), 0x9000)
+            with pytest.raises(SmAnswerMalformed):
+                SmHandshake(suite).finish(cut, card.signer, at=NOW)
+        with pytest.raises(CvcMalformed):
+            SmHandshake(suite).finish(
+                ResponseAPDU(tlv.encode(0x7C, tlv.encode(0x82, value[: whole + 1])), 0x9000), card.signer, at=NOW
+            )
+
     def test_bad_arguments(self) -> None:
         with pytest.raises(SmCommandUnfit):
             SmHandshake(SmSuite.CS2, host_id=bytes(7))
@@ -282,6 +295,9 @@ class TestCertificates:
         items = tlv.parse_all(tlv.parse_one(sm_card(SmSuite.CS2).cvc, 0x7F21).value)
         assert [item.tag for item in items] == [0x5F29, 0x42, 0x5F20, 0x7F49, 0x5F4C, 0x5F37]
 
+        first, signature = tlv.parse_all(tlv.parse_one(items[5].value, 0x30).value)
+        algorithm = first.encode()
+
         def changed(index: int, value: bytes) -> bytes:
             kept = [*items]
             kept[index] = tlv.Tlv(items[index].tag, value)
@@ -301,6 +317,12 @@ class TestCertificates:
             changed(4, b"\x00\x00"),
             changed(5, b""),
             changed(5, items[5].value.replace(b"\x04\x03\x02", b"\x04\x03\x04")),
+            changed(5, tlv.encode(0x30, algorithm + b"\x03\x00")),
+            changed(5, tlv.encode(0x30, algorithm + b"\x03\x02\x04\x30")),
+            changed(5, tlv.encode(0x30, algorithm + b"\x04" + signature.encode()[1:])),
+            changed(5, tlv.encode(0x30, b"\x31" + algorithm[1:] + signature.encode())),
+            changed(5, tlv.encode(0x31, algorithm + signature.encode())),
+            changed(5, tlv.encode(0x30, algorithm + signature.encode() + b"\x05\x00")),
             tlv.encode(0x7F21, tlv.join(reversed(items))),
             tlv.encode(0x7F21, tlv.join(items[:-1])),
             tlv.encode(0x7F21, tlv.join([*items, items[0]])),

@@ -13,7 +13,7 @@ from cardwright_cardops.piv import signing
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.signing import BlockTooLarge, DecryptionFailed
 
-KEYS = {bits: rsa.generate_private_key(65537, bits) for bits in (1024, 1032, 2048)}
+KEYS = {bits: rsa.generate_private_key(65537, bits) for bits in (1024, 1025, 1032, 2048)}
 
 
 def raw_rsa(key: rsa.RSAPrivateKey, block: bytes) -> bytes:
@@ -32,12 +32,13 @@ def test_pkcs1_signatures_verify(algorithm: hashes.HashAlgorithm) -> None:
         key.public_key().verify(raw_rsa(key, block), b"massage", padding.PKCS1v15(), algorithm)
 
 
-@pytest.mark.parametrize("bits", [1024, 1032, 2048])
+@pytest.mark.parametrize("bits", [1024, 1025, 1032, 2048])
 @pytest.mark.parametrize("salt", [0, 20, 32])
 def test_pss_signatures_verify(bits: int, salt: int) -> None:
     key, algorithm = KEYS[bits], hashes.SHA256()
     block = signing.pss_block(signing.digest(b"message", algorithm), algorithm, bits, salt)
     how = padding.PSS(padding.MGF1(algorithm), salt)
+    assert len(block) == (128 if bits == 1024 else 129 if bits < 2048 else 256)
     key.public_key().verify(raw_rsa(key, block), b"message", how, algorithm)
 
 

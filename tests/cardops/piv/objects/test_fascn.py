@@ -68,3 +68,42 @@ def test_identifier_and_federal() -> None:
     assert (card.identifier, card.is_federal) == ("47000256001337", True)
     assert not Fascn("9999", "9999", "999999").is_federal
     assert len("".join(astuple(card))) == 32
+
+
+def characters(text: str) -> bytes:
+    """25 octets of 39 characters in hexadecimal: each least significant bit first with odd parity, then the LRC."""
+    lrc = 0
+    for digit in text:
+        lrc ^= int(digit, 16)
+    bits = ""
+    for digit in f"{text}{lrc:X}":
+        value = f"{int(digit, 16):04b}"[::-1]
+        bits += value + ("0" if value.count("1") % 2 else "1")
+    return int(bits, 2).to_bytes(25, "big")
+
+
+GOOD = "B0032D0001D092446D0D1D0000000000100001F"
+
+
+def test_sentinels_separators_and_digits_each_count() -> None:
+    assert len(GOOD) == 39
+    assert Fascn.decode(characters(GOOD)) == Fascn("0032", "0001", "092446", "0", "1", "0000000000", "1", "0000", "1")
+    for place, letters in ((0, "F9"), (5, "B0"), (10, "F9"), (17, "0B"), (19, "0F"), (21, "0E"), (38, "B0D9")):
+        for letter in letters:
+            damaged = inspect(characters(GOOD[:place] + letter + GOOD[place + 1 :]))
+            assert damaged.defects == ("sentinels, separators or digits are wrong",), (place, letter)
+            assert damaged.fascn is None
+    for place in {*range(39)} - {0, 5, 10, 17, 19, 21, 38}:
+        for letter in "ABDF":
+            damaged = inspect(characters(GOOD[:place] + letter + GOOD[place + 1 :]))
+            assert damaged.defects == ("sentinels, separators or digits are wrong",), (place, letter)
+        assert inspect(characters(GOOD[:place] + "9" + GOOD[place + 1 :])).fascn is not None
+
+
+def test_every_defect_is_named() -> None:
+    assert inspect(bytes(24)).defects == ("24 octets instead of 25",)
+    assert inspect(bytes(26)).defects == ("26 octets instead of 25",)
+    wrong = inspect(bytes(25))
+    assert wrong.defects == ("parity is wrong", "sentinels, separators or digits are wrong")
+    with pytest.raises(MalformedFascn, match="no FASC-N: parity is wrong, sentinels"):
+        Fascn.decode(bytes(25))
