@@ -109,6 +109,18 @@ class AccountKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorKey:
+    """A key by which an operator is known. ``spki``: SHA-256 of its SubjectPublicKeyInfo.
+
+    ``hardware``: it was found on ``device``, a card of the operator's person.
+    """
+
+    spki: bytes = field(repr=False)
+    hardware: bool
+    device: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """An account that holds roles. ``role_version`` grows with every change of grants, keys or ``active``."""
 

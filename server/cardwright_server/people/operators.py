@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Protocol
 from uuid import UUID
 
 from ..audit.model import AuditEntry, Fact, Target
@@ -16,17 +17,35 @@ from ..store.ids import new_id
 from ..store.unit import Unit
 from . import store
 from .errors import KeyTaken, LastHolder, NoSuchGroup, NoSuchOperator, NoSuchPerson
-from .model import AccountKind, Grant, Operator, PersonStatus, Reach, Role
+from .model import AccountKind, Grant, Operator, OperatorKey, PersonStatus, Reach, Role
 
 KEPT = (Role.SECURITY_OFFICER, Role.ADMINISTRATOR)
 """Roles that someone must hold, else nobody could ever give rights again."""
+MOST_RESULTS = 201
+"""One more than a page shows, so that its reader sees whether anything follows."""
+
+
+class CardKeys(Protocol):
+    """What is known of keys on cards: issuance's index of certificates."""
+
+    async def device_of(self, unit: Unit, org: UUID, person: UUID, spki: bytes) -> UUID | None:
+        """The person's card that holds a key (SHA-256 of SubjectPublicKeyInfo) behind its PIN, by evidence; or None."""
+
+
+class NoCards:
+    """``CardKeys`` where no cards are issued."""
+
+    async def device_of(self, unit: Unit, org: UUID, person: UUID, spki: bytes) -> UUID | None:
+        """See CardKeys."""
+        return None
 
 
 class OperatorService:
     """Accounts, keys and grants. Stateless."""
 
-    def __init__(self, authorize: Authorize) -> None:
+    def __init__(self, authorize: Authorize, cards: CardKeys | None = None) -> None:
         self._authorize = authorize
+        self._cards = cards or NoCards()
 
     async def create(
         self, unit: Unit, principal: Principal, label: str, person: UUID | None, kind: AccountKind = AccountKind.PERSON
@@ -47,24 +66,18 @@ class OperatorService:
         self._record(unit, principal, "operator.created", identifier, person, {"kind": kind})
         return await self._operator(unit, principal.org, identifier)
 
-    async def add_key(
-        self,
-        unit: Unit,
-        principal: Principal,
-        account: UUID,
-        spki: bytes,
-        *,
-        hardware: bool = False,
-        device: UUID | None = None,
-    ) -> None:
-        """Register a key by the SHA-256 of its SubjectPublicKeyInfo. ``hardware``: it is on a card that was checked.
+    async def add_key(self, unit: Unit, principal: Principal, account: UUID, spki: bytes) -> Operator:
+        """Register a key by the SHA-256 of its SubjectPublicKeyInfo.
 
-        Raises AuthorizationError, NoSuchOperator, KeyTaken.
+        Whether it is in hardware is found out: a card of the operator's person has it. Raises AuthorizationError,
+        NoSuchOperator, KeyTaken.
         """
-        operator = await self._operator(unit, principal.org, account)
-        target = CallTarget(principal.org, operator.person)
-        await self._authorize(unit, principal, Call("OperatorService.AddKey"), target)
-        await self.put_key(unit, principal, account, spki, hardware=hardware, device=device)
+        operator = await self._asked(unit, principal, account, "OperatorService.AddKey", itself=False)
+        device = None
+        if operator.person is not None:
+            device = await self._cards.device_of(unit, principal.org, operator.person, spki)
+        await self.put_key(unit, principal, account, spki, hardware=device is not None, device=device)
+        return await self._operator(unit, principal.org, account)
 
     async def put_key(
         self,
@@ -76,7 +89,10 @@ class OperatorService:
         hardware: bool = False,
         device: UUID | None = None,
     ) -> None:
-        """As ``add_key``, for a caller in the server that has authorized another call."""
+        """As ``add_key``, for a caller in the server that has authorized another call.
+
+        ``hardware``: it is on a card that was checked.
+        """
         operator = await self._operator(unit, principal.org, account)
         if not await store.insert_key(unit, principal.org, account, spki, hardware, device):
             raise KeyTaken("this key is registered already")
@@ -84,23 +100,20 @@ class OperatorService:
         facts: dict[str, Fact] = {"spki": spki.hex(), "hardware": hardware}
         self._record(unit, principal, "operator.key-added", account, operator.person, facts)
 
-    async def remove_key(self, unit: Unit, principal: Principal, account: UUID, spki: bytes) -> None:
+    async def remove_key(self, unit: Unit, principal: Principal, account: UUID, spki: bytes) -> Operator:
         """Forget a key; connections by it lose all rights at once. Raises AuthorizationError, NoSuchOperator."""
-        operator = await self._operator(unit, principal.org, account)
-        target = CallTarget(principal.org, operator.person)
-        await self._authorize(unit, principal, Call("OperatorService.RemoveKey"), target)
+        operator = await self._asked(unit, principal, account, "OperatorService.RemoveKey", itself=False)
         if await store.delete_key(unit, account, spki):
             await store.bump_roles(unit, account)
             self._record(unit, principal, "operator.key-removed", account, operator.person, {"spki": spki.hex()})
+        return await self._operator(unit, principal.org, account)
 
     async def grant(self, unit: Unit, principal: Principal, account: UUID, grant: Grant) -> Operator:
         """Give a role, over the organization, a group or a branch; nobody gives one to themselves.
 
         Raises AuthorizationError, NoSuchOperator, NoSuchGroup, BadName. What is held already stays as it is.
         """
-        operator = await self._operator(unit, principal.org, account)
-        target = CallTarget(principal.org, operator.person or operator.id)
-        await self._authorize(unit, principal, Call("OperatorService.Grant"), target)
+        await self._asked(unit, principal, account, "OperatorService.Grant")
         return await self.put_grant(unit, principal, account, grant)
 
     async def put_grant(self, unit: Unit, principal: Principal, account: UUID, grant: Grant) -> Operator:
@@ -121,9 +134,7 @@ class OperatorService:
 
         Raises AuthorizationError, NoSuchOperator, LastHolder.
         """
-        operator = await self._operator(unit, principal.org, account)
-        target = CallTarget(principal.org, operator.person or operator.id)
-        await self._authorize(unit, principal, Call("OperatorService.Withdraw"), target)
+        operator = await self._asked(unit, principal, account, "OperatorService.Withdraw")
         if await store.delete_grant(unit, account, grant):
             await store.bump_roles(unit, account)
             await self._someone_left(unit, principal.org, operator)
@@ -132,19 +143,23 @@ class OperatorService:
 
     async def set_active(self, unit: Unit, principal: Principal, account: UUID, active: bool) -> Operator:
         """Close an account, or open it again. Raises AuthorizationError, NoSuchOperator, LastHolder."""
-        operator = await self._operator(unit, principal.org, account)
-        target = CallTarget(principal.org, operator.person or operator.id)
-        await self._authorize(unit, principal, Call("OperatorService.SetActive"), target)
+        operator = await self._asked(unit, principal, account, "OperatorService.SetActive")
         if operator.active != active:
             await store.bump_roles(unit, account, active=active)
             await self._someone_left(unit, principal.org, operator)
             self._record(unit, principal, "operator.activity", account, operator.person, {"active": active})
         return await self._operator(unit, principal.org, account)
 
-    async def find(self, unit: Unit, principal: Principal) -> list[Operator]:
-        """All operators, by label. Raises AuthorizationError."""
+    async def find(
+        self, unit: Unit, principal: Principal, *, after: tuple[str, UUID] | None = None, limit: int = MOST_RESULTS
+    ) -> list[Operator]:
+        """Operators in the order of (label, id), from beyond ``after``. Raises AuthorizationError."""
         await self._authorize(unit, principal, Call("OperatorService.Find"), CallTarget(principal.org))
-        return await store.operators(unit, principal.org)
+        return await store.operators(unit, principal.org, after, min(limit, MOST_RESULTS))
+
+    async def keys_of(self, unit: Unit, org: UUID, accounts: Iterable[UUID]) -> dict[UUID, tuple[OperatorKey, ...]]:
+        """The keys of accounts that a caller was shown, who was authorized for those."""
+        return await store.keys_of(unit, org, accounts)
 
     async def recognize(
         self, unit: Unit, spki: bytes, *, expires_at: datetime, front: str, address: str
@@ -182,6 +197,21 @@ class OperatorService:
             role_version=operator.role_version,
             key=spki,
         )
+
+    async def _asked(
+        self, unit: Unit, principal: Principal, account: UUID, call: str, *, itself: bool = True
+    ) -> Operator:
+        """The account of a call that is authorized; who may not make it is not told whether there is one.
+
+        ``itself``: an account without a person is compared by itself. Raises AuthorizationError, NoSuchOperator.
+        """
+        operator = await store.operator_by_id(unit, principal.org, account)
+        person = operator.person if operator is not None else None
+        whose = account if operator is not None and person is None and itself else person
+        await self._authorize(unit, principal, Call(call), CallTarget(principal.org, whose))
+        if operator is None:
+            raise NoSuchOperator("there is no such operator")
+        return operator
 
     async def _operator(self, unit: Unit, org: UUID, identifier: UUID) -> Operator:
         found = await store.operator_by_id(unit, org, identifier)

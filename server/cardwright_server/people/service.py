@@ -20,7 +20,8 @@ from .mapping import CertificateFields, CertificateMapping, certificate_fields
 from .model import EMBEDDED, Group, Person, PersonStatus
 from .naming import branch_path, folded_login
 
-MOST_RESULTS = 200
+MOST_RESULTS = 201
+"""One more than a page shows, so that its reader sees whether anything follows."""
 MOST_ATTRIBUTES = 60
 MOST_VALUES = 20
 LONGEST_VALUE = 1000
@@ -176,11 +177,17 @@ class PeopleService:
         if await store.remove_member(unit, identifier, group):
             self._record(unit, principal, "group.member-removed", identifier, {"group": str(group)})
 
-    async def find_groups(self, unit: Unit, principal: Principal) -> list[Group]:
-        """Groups by name: all, or those that a caller's grants name. Raises AuthorizationError."""
+    async def find_groups(
+        self, unit: Unit, principal: Principal, *, after: tuple[str, UUID] | None = None, limit: int = MOST_RESULTS
+    ) -> list[Group]:
+        """Groups: all, or those that a caller's grants name. Raises AuthorizationError.
+
+        In the order of (folded name, id), from beyond ``after``.
+        """
         permission = await self._authorize(unit, principal, Call("GroupService.Find"), CallTarget(principal.org))
         named = frozenset(grant.scope.group for grant in permission.grants if grant.scope.group is not None)
-        return await store.find_groups(unit, principal.org, None if permission.everywhere else named, MOST_RESULTS)
+        among = None if permission.everywhere else named
+        return await store.find_groups(unit, principal.org, among, after, min(limit, MOST_RESULTS))
 
     # What other domains ask, after they have authorized their own call.
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, false, func, or_, select, true
+from sqlalchemy import Column, ColumnElement, Row, delete, false, func, or_, select, true
 
 from ..store.people_tables import membership, operator, operator_grant, operator_key, person, person_group
 from ..store.unit import Unit
-from .model import AccountKind, Grant, Group, Operator, Person, PersonStatus, Reach, Role, Scope
+from .model import AccountKind, Grant, Group, Operator, OperatorKey, Person, PersonStatus, Reach, Role, Scope
 from .naming import branch_path, folded_login
 
 
@@ -147,12 +147,15 @@ async def group_by_id(unit: Unit, org: UUID, identifier: UUID) -> Group | None:
     return _group(row) if row is not None else None
 
 
-async def find_groups(unit: Unit, org: UUID, among: frozenset[UUID] | None, limit: int) -> list[Group]:
-    """Groups by name; only those of ``among`` unless that is None."""
-    statement = select(person_group).where(person_group.c.org == org)
+async def find_groups(
+    unit: Unit, org: UUID, among: frozenset[UUID] | None, after: tuple[str, UUID] | None, limit: int
+) -> list[Group]:
+    """Groups by folded name and id, from beyond a place; only those of ``among`` unless that is None."""
+    name, identifier = person_group.c.folded_name, person_group.c.id
+    statement = select(person_group).where(person_group.c.org == org, _beyond(name, identifier, after))
     if among is not None:
-        statement = statement.where(person_group.c.id.in_(among))
-    return [_group(row) for row in await unit.rows(statement.order_by(person_group.c.folded_name).limit(limit))]
+        statement = statement.where(identifier.in_(among))
+    return [_group(row) for row in await unit.rows(statement.order_by(name, identifier).limit(limit))]
 
 
 async def ensure_group(unit: Unit, org: UUID, name: str, source: str, entry: str) -> tuple[UUID, bool]:
@@ -180,6 +183,11 @@ async def remove_member(unit: Unit, identifier: UUID, group: UUID) -> bool:
         delete(membership).where(membership.c.person == identifier, membership.c.member_of == group)
     )
     return gone.rowcount > 0
+
+
+def _beyond(text: Column[str], identifier: Column[UUID], after: tuple[str, UUID] | None) -> ColumnElement[bool]:
+    """Which rows follow a place in the order of a text and, among equal ones, of ids."""
+    return true() if after is None else or_(text > after[0], (text == after[0]) & (identifier > after[1]))
 
 
 def _operator(row: Row[Any], grants: Iterable[Grant]) -> Operator:
@@ -221,13 +229,26 @@ async def operator_by_id(unit: Unit, org: UUID, identifier: UUID) -> Operator | 
     return _operator(row, await grants_of(unit, identifier)) if row is not None else None
 
 
-async def operators(unit: Unit, org: UUID) -> list[Operator]:
-    """All operators of an organization, by label."""
-    rows = await unit.rows(select(operator).where(operator.c.org == org).order_by(operator.c.label, operator.c.id))
+async def operators(unit: Unit, org: UUID, after: tuple[str, UUID] | None, limit: int) -> list[Operator]:
+    """Operators of an organization by label and id, from beyond a place."""
+    label, identifier = operator.c.label, operator.c.id
+    statement = select(operator).where(operator.c.org == org, _beyond(label, identifier, after))
+    rows = await unit.rows(statement.order_by(label, identifier).limit(limit))
     grants: dict[UUID, list[Grant]] = {}
-    for row in await unit.rows(select(operator_grant).where(operator_grant.c.org == org)):
+    theirs = select(operator_grant).where(operator_grant.c.operator.in_([row.id for row in rows]))
+    for row in await unit.rows(theirs.order_by(operator_grant.c.created_at, operator_grant.c.id)):
         grants.setdefault(row.operator, []).append(_grant(row))
     return [_operator(row, grants.get(row.id, ())) for row in rows]
+
+
+async def keys_of(unit: Unit, org: UUID, accounts: Iterable[UUID]) -> dict[UUID, tuple[OperatorKey, ...]]:
+    """Keys of some operators of an organization, in the order in which they were registered."""
+    theirs = select(operator_key).where(operator_key.c.org == org, operator_key.c.operator.in_(list(accounts)))
+    found: dict[UUID, tuple[OperatorKey, ...]] = {}
+    for row in await unit.rows(theirs.order_by(operator_key.c.created_at, operator_key.c.id)):
+        key = OperatorKey(row.spki, row.hardware, row.device)
+        found[row.operator] = (*found.get(row.operator, ()), key)
+    return found
 
 
 async def operator_by_key(unit: Unit, spki: bytes) -> tuple[Operator, bool, UUID | None, str | None] | None:
