@@ -1,0 +1,88 @@
+"""The escrow on the second medium (S11): archived keys, sealed, and how a restore puts them back."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from uuid import UUID
+
+from ..store.second_medium import JournalEvent, JournalKind, Remembered, Settled
+from ..store.unit import Unit
+from . import store
+from .model import Archived
+from .record import add_key, supersede
+
+
+def archive_event(key: Archived) -> JournalEvent:
+    """Of a key that is about to be archived, or bound to a certificate. The key is in it as the vault sealed it."""
+    data: dict[str, str | int | bool | None] = {
+        "person": str(key.person) if key.person is not None else None,
+        "device": str(key.device),
+        "life": key.life,
+        "slot": int(key.slot),
+        "session": str(key.session),
+        "algorithm": key.algorithm.label,
+        "fingerprint": key.fingerprint,
+        "public_key": _text(key.public_key),
+        "owner": key.owner,
+        "class": key.escrow_class.value,
+        "master": key.wrapped.version,
+        "wrapped": _text(key.wrapped.data),
+        "certificate": _text(key.certificate) if key.certificate else None,
+    }
+    return JournalEvent(JournalKind.ESCROW, key.org, key.id, data)
+
+
+async def replay(unit: Unit, remembered: Remembered) -> bool:
+    """Put back what a restored database does not know. Gives whether there was anything to do.
+
+    A key comes back as delivered: what is on a card must be in the archive, and more harms nobody. Events of other
+    domains, and those that took no effect, are passed over. All of them may be replayed again. Raises StaleVersion.
+    """
+    event = remembered.event
+    if event.kind is not JournalKind.ESCROW or remembered.settled is Settled.ABANDONED:
+        return False
+    data = event.data
+    certificate = _octets(data["certificate"]) if data["certificate"] else None
+    sealed: dict[str, Any] = {
+        "master": data["master"],
+        "wrapped": _octets(data["wrapped"]),
+        "certificate": certificate,
+        "certified_at": remembered.at if certificate else None,
+    }
+    known = await store.key_by_id(unit, event.org, event.subject)
+    if known is not None:
+        if certificate is None or known.certificate == certificate:
+            return False
+        await store.update_key(unit, known, sealed)
+        await supersede(unit, event.org, known.id)
+        return True
+    values = {name: data[name] for name in ("life", "algorithm", "fingerprint", "owner")}
+    made = await add_key(
+        unit,
+        event.org,
+        {
+            **values,
+            **sealed,
+            "id": event.subject,
+            "created_at": remembered.at,
+            "person": UUID(str(data["person"])) if data["person"] else None,
+            "device": UUID(str(data["device"])),
+            "session": UUID(str(data["session"])),
+            "slot": data["slot"],
+            "public_key": _octets(data["public_key"]),
+            "escrow_class": data["class"],
+            "superseded_at": None,
+        },
+    )
+    if made is not None and certificate:
+        await supersede(unit, event.org, made)
+    return made is not None
+
+
+def _text(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()
+
+
+def _octets(text: object) -> bytes:
+    return base64.b64decode(str(text), validate=True)
