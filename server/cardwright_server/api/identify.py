@@ -31,6 +31,7 @@ from ..issuance.errors import WrongRole
 from ..issuance.model import HolderKind, Purpose
 from ..people.operators import OperatorService
 from ..store.unit import Database, Unit
+from ..workstations.model import Workstation
 from ..workstations.service import WorkstationService
 from .calling import Context
 
@@ -62,7 +63,10 @@ class _Known:
 
 
 class Identifier:
-    """``calling.Identify``. ``org`` is the organization of callers who prove nothing."""
+    """``calling.Identify``. ``org`` is the organization of callers who prove nothing.
+
+    ``recognized`` hears of workstations that came.
+    """
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class Identifier:
         workstations: WorkstationService,
         operators: OperatorService,
         authentication: AuthenticationService,
+        recognized: Callable[[Workstation], None] = lambda station: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
@@ -78,6 +83,7 @@ class Identifier:
         self._workstations = workstations
         self._operators = operators
         self._authentication = authentication
+        self._noted = recognized
         self._clock = clock
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
@@ -136,6 +142,8 @@ class Identifier:
         if holder is HolderKind.WORKSTATION:
             der = certificate.public_bytes(Encoding.DER)
             found = await self._workstations.recognize(unit, der, front=DIRECT, address="")
+            if found is not None:
+                self._noted(await self._workstations.workstation(unit, found.org, found.id))
         else:
             key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
             ends = certificate.not_valid_after_utc

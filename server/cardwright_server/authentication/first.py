@@ -89,8 +89,8 @@ class FirstOperators:
     ) -> Operator:
         """Make the administrator or the security officer: a person, an account, its key and its one role.
 
-        Only on the host's own socket, once for each role, two persons. ``spki``: SHA-256 of the key's
-        SubjectPublicKeyInfo. Raises AuthorizationError, FirstCredentialRefused, SamePerson, KeyTaken, LoginTaken,
+        Only on the host's own socket, once for each role, two persons; with the same key it is the same act.
+        ``spki``: SHA-256 of the key's SubjectPublicKeyInfo. Raises AuthorizationError, FirstCredentialRefused, SamePerson, KeyTaken, LoginTaken,
         BadName, and AccessDenied for another role.
         """
         org = principal.org
@@ -100,10 +100,15 @@ class FirstOperators:
         form = credential.reveal()
         digest = sha256(form if _FORM.fullmatch(form) else b"").digest()
         row = await store.first_credential_by_hash(unit, digest)
-        if row is None or row.org != org or row.closed_at is not None or row.expires_at <= unit.now:
+        if row is None or row.org != org or row.expires_at <= unit.now:
             raise FirstCredentialRefused("the credential is refused")
         held = {name: getattr(row, column) for name, column in ROLES.items()}
         if held[role] is not None:
+            # The same key again: the answer was lost, or its certificate could not be made.
+            done = await self._operators.by_key(unit, org, spki)
+            if done is not None and done.person == held[role]:
+                return done
+        if row.closed_at is not None or held[role] is not None:
             raise FirstCredentialRefused("the credential is refused")
         known = await self._people.by_login(unit, org, login)
         others = {person for person in held.values() if person is not None}

@@ -72,7 +72,7 @@ class OperatorService:
         Whether it is in hardware is found out: a card of the operator's person has it. Raises AuthorizationError,
         NoSuchOperator, KeyTaken.
         """
-        operator = await self._asked(unit, principal, account, "OperatorService.AddKey", itself=False)
+        operator = await self._asked(unit, principal, account, Call("OperatorService.AddKey"), itself=False)
         device = None
         if operator.person is not None:
             device = await self._cards.device_of(unit, principal.org, operator.person, spki)
@@ -102,7 +102,7 @@ class OperatorService:
 
     async def remove_key(self, unit: Unit, principal: Principal, account: UUID, spki: bytes) -> Operator:
         """Forget a key; connections by it lose all rights at once. Raises AuthorizationError, NoSuchOperator."""
-        operator = await self._asked(unit, principal, account, "OperatorService.RemoveKey", itself=False)
+        operator = await self._asked(unit, principal, account, Call("OperatorService.RemoveKey"), itself=False)
         if await store.delete_key(unit, account, spki):
             await store.bump_roles(unit, account)
             self._record(unit, principal, "operator.key-removed", account, operator.person, {"spki": spki.hex()})
@@ -113,7 +113,7 @@ class OperatorService:
 
         Raises AuthorizationError, NoSuchOperator, NoSuchGroup, BadName. What is held already stays as it is.
         """
-        await self._asked(unit, principal, account, "OperatorService.Grant")
+        await self._asked(unit, principal, account, Call("OperatorService.Grant"))
         return await self.put_grant(unit, principal, account, grant)
 
     async def put_grant(self, unit: Unit, principal: Principal, account: UUID, grant: Grant) -> Operator:
@@ -134,7 +134,7 @@ class OperatorService:
 
         Raises AuthorizationError, NoSuchOperator, LastHolder.
         """
-        operator = await self._asked(unit, principal, account, "OperatorService.Withdraw")
+        operator = await self._asked(unit, principal, account, Call("OperatorService.Withdraw"))
         if await store.delete_grant(unit, account, grant):
             await store.bump_roles(unit, account)
             await self._someone_left(unit, principal.org, operator)
@@ -143,7 +143,7 @@ class OperatorService:
 
     async def set_active(self, unit: Unit, principal: Principal, account: UUID, active: bool) -> Operator:
         """Close an account, or open it again. Raises AuthorizationError, NoSuchOperator, LastHolder."""
-        operator = await self._asked(unit, principal, account, "OperatorService.SetActive")
+        operator = await self._asked(unit, principal, account, Call("OperatorService.SetActive"))
         if operator.active != active:
             await store.bump_roles(unit, account, active=active)
             await self._someone_left(unit, principal.org, operator)
@@ -199,7 +199,7 @@ class OperatorService:
         )
 
     async def _asked(
-        self, unit: Unit, principal: Principal, account: UUID, call: str, *, itself: bool = True
+        self, unit: Unit, principal: Principal, account: UUID, call: Call, *, itself: bool = True
     ) -> Operator:
         """The account of a call that is authorized; who may not make it is not told whether there is one.
 
@@ -208,10 +208,15 @@ class OperatorService:
         operator = await store.operator_by_id(unit, principal.org, account)
         person = operator.person if operator is not None else None
         whose = account if operator is not None and person is None and itself else person
-        await self._authorize(unit, principal, Call(call), CallTarget(principal.org, whose))
+        await self._authorize(unit, principal, call, CallTarget(principal.org, whose))
         if operator is None:
             raise NoSuchOperator("there is no such operator")
         return operator
+
+    async def by_key(self, unit: Unit, org: UUID, spki: bytes) -> Operator | None:
+        """For other domains: the account of an organization that a key is registered with, whatever its state."""
+        found = await store.operator_by_key(unit, spki)
+        return found[0] if found is not None and found[0].org == org else None
 
     async def _operator(self, unit: Unit, org: UUID, identifier: UUID) -> Operator:
         found = await store.operator_by_id(unit, org, identifier)

@@ -32,6 +32,8 @@ class StationRequest:
     public_key: bytes = field(repr=False)
     """SubjectPublicKeyInfo, DER."""
     lifetime: timedelta
+    proof: bytes = field(default=b"", repr=False)
+    """The PKCS#10 request (DER) by that key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class WorkstationService:
         station = await self._database.transact(claim)
         if (known := await self._certificate(station, public_key)) is not None:
             return known
-        issued = await self._issue(token.id, station, public_key)
+        issued = await self._issue(token.id, station, public_key, request)
         return await self._database.transact(
             lambda unit: self._certified(unit, principal, token.id, station.id, public_key, issued)
         )
@@ -119,7 +119,7 @@ class WorkstationService:
         if (known := await self._certificate(station, public_key)) is not None:
             return known
         # One act for each key: a repetition is the same act to the issuer.
-        issued = await self._issue(UUID(bytes=spki_hash(public_key)[:16]), station, public_key)
+        issued = await self._issue(UUID(bytes=spki_hash(public_key)[:16]), station, public_key, request)
 
         async def record(unit: Unit) -> StationCertificate:
             now = await self._station(unit, principal.org, station.id)
@@ -201,7 +201,7 @@ class WorkstationService:
         held = await self._database.read(lambda unit: store.certificate_of_key(unit, spki_hash(public_key)))
         return held[1] if held is not None and held[0] == station.id else None
 
-    async def _issue(self, act: UUID, station: Workstation, public_key: bytes) -> IssuedStation:
+    async def _issue(self, act: UUID, station: Workstation, public_key: bytes, request: bytes) -> IssuedStation:
         return await self._issuer.issue(
             StationRequest(
                 id=act,
@@ -211,6 +211,7 @@ class WorkstationService:
                 station_class=station.station_class,
                 public_key=public_key,
                 lifetime=CERTIFICATE_LIFETIME,
+                proof=request,
             )
         )
 
