@@ -10,6 +10,7 @@ import re
 import selectors
 import subprocess
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -55,15 +56,39 @@ def escape(text: str) -> str:
     return quote_from_bytes(text.encode()[:MAX_LINE // 4], safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}~-._")
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where the person sits who is asked: a terminal and its type (TERM), an X11 display; all may be empty."""
+
+    tty: str = ""
+    tty_type: str = ""
+    display: str = ""
+
+
 class Pinentry:
     """One pinentry process. Use it as a context manager; leaving ends the process."""
 
     def __init__(
-        self, program: str = "pinentry", *, reply_seconds: float = REPLY_SECONDS, entry_seconds: float = ENTRY_SECONDS
+        self,
+        program: str = "pinentry",
+        *,
+        reply_seconds: float = REPLY_SECONDS,
+        entry_seconds: float = ENTRY_SECONDS,
+        seat: Seat | None = None,
     ) -> None:
-        """``reply_seconds`` are for the program to answer, ``entry_seconds`` for a person to."""
+        """``reply_seconds`` are for the program to answer, ``entry_seconds`` for a person to.
+
+        ``seat`` is that of this process unless given.
+        """
+        self._seat = _own_seat() if seat is None else seat
+        self._cancelled = False
+        environment = dict(os.environ)
+        if self._seat.display:
+            environment["DISPLAY"] = self._seat.display
         try:
-            self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+            self._process = subprocess.Popen(
+                [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment
+            )
         except OSError as error:
             raise PinentryUnavailable(f"Pinentry '{program}' cannot be started: {error.strerror}.") from error
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -86,11 +111,28 @@ class Pinentry:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def ask(self, *, title: str, description: str, prompt: str) -> Secret:
-        """Show one dialog and return what was typed. Raises PinentryCancelled, PinentryUnavailable."""
-        for command, text in (("SETTITLE", title), ("SETDESC", description), ("SETPROMPT", prompt)):
+    def ask(self, *, title: str, description: str, prompt: str, error: str = "") -> Secret:
+        """Show one dialog and return what was typed. Raises PinentryCancelled, PinentryUnavailable.
+
+        ``error`` says what was wrong with the entry before.
+        """
+        texts = [("SETTITLE", title), ("SETDESC", description), ("SETPROMPT", prompt)]
+        if error:
+            texts.append(("SETERROR", error))
+        for command, text in texts:
             self._command(f"{command} {escape(text)}")
         return Secret(self._command("GETPIN", self._entry_seconds))
+
+    def tell(self, *, title: str, description: str) -> None:
+        """Show a message until the person closes it. Raises PinentryCancelled, PinentryUnavailable."""
+        for command, text in (("SETTITLE", title), ("SETDESC", description)):
+            self._command(f"{command} {escape(text)}")
+        self._command("CONFIRM --one-button", self._entry_seconds)
+
+    def cancel(self) -> None:
+        """From another thread: close the dialog; what is asked meanwhile ends with PinentryCancelled."""
+        self._cancelled = True
+        self._process.terminate()
 
     def close(self) -> None:
         """End the process."""
@@ -104,11 +146,19 @@ class Pinentry:
             self._process.wait()
 
     def _options(self) -> None:
-        if "TERM" in os.environ and os.isatty(0):
-            self._command(f"OPTION ttyname={escape(os.ttyname(0))}")
-            self._command(f"OPTION ttytype={escape(os.environ['TERM'])}")
+        if self._seat.tty and self._seat.tty_type:
+            self._command(f"OPTION ttyname={escape(self._seat.tty)}")
+            self._command(f"OPTION ttytype={escape(self._seat.tty_type)}")
 
     def _command(self, line: str, seconds: float | None = None) -> bytes:
+        try:
+            return self._said(line, seconds)
+        except PinentryUnavailable:
+            if self._cancelled:
+                raise PinentryCancelled("The PIN entry was cancelled.") from None
+            raise
+
+    def _said(self, line: str, seconds: float | None) -> bytes:
         try:
             self._in.write(line.encode() + b"\n")
             self._in.flush()
@@ -149,3 +199,10 @@ class Pinentry:
                 self._received += more
         line, _, self._received = self._received.partition(b"\n")
         return line.rstrip(b"\r")
+
+
+def _own_seat() -> Seat:
+    """The terminal of this process, if it has one."""
+    if "TERM" in os.environ and os.isatty(0):
+        return Seat(os.ttyname(0), os.environ["TERM"])
+    return Seat()

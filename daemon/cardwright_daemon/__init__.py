@@ -1,1 +1,1 @@
-"""The workstation daemon."""
+"""The workstation daemon: one for each user; readers, cards, prompts, relay, and the local API."""

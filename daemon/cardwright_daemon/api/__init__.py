@@ -1,0 +1,1 @@
+"""The local gRPC API: thin servicers, one for each service of the contract."""

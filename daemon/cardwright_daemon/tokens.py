@@ -1,0 +1,160 @@
+"""Tokens behind configured PKCS#11 modules: devices like cards, each module in a process of its own.
+
+Modules do not tell when tokens come and go in a way that all of them share, so tokens are listed when somebody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.piv.references import PinReference
+from cardwright_cardops.pkcs11 import Module, PinState, Token, TokenInventory
+from cardwright_cardops.pkcs11.errors import PinIncorrect
+from cardwright_cardops.plan.pin_rules import PinRules
+
+from .config import Pkcs11Module
+from .errors import NoSuchCard
+from .operations import Kind, Operation, Operations
+from .prompts import Prompter, ask_current, ask_new
+from .worker import ReaderWorker
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class TokenDevice:
+    """One token. ``id`` stays the same as long as label, serial number and module do."""
+
+    id: str
+    module: str
+    token: Token = field(repr=False)
+    worker: ReaderWorker = field(repr=False)
+    operation: str = ""
+
+    @property
+    def reader(self) -> str:
+        """What stands where a card has its reader."""
+        return self.token.info.slot_description or self.module
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence of ours."""
+        return f"token {self.token.info.identity.serial or self.token.info.identity.label}"
+
+
+@dataclass(eq=False)
+class _Shelf:
+    """A module and what was in it."""
+
+    module: Module
+    worker: ReaderWorker
+    problem: CardwrightError | None = None
+
+
+class Tokens:
+    """All tokens of the configured modules. For one event loop."""
+
+    def __init__(self, configured: Sequence[Pkcs11Module], operations: Operations) -> None:
+        self._configured = configured
+        self._operations = operations
+        self._shelves: list[_Shelf] = []
+        self._known: dict[str, TokenDevice] = {}
+        self.problems: dict[str, CardwrightError] = {}
+        """Modules that cannot be used, and why."""
+
+    def start(self) -> None:
+        """Take up the modules; none is loaded before somebody asks. What cannot be used is among ``problems``."""
+        for row in self._configured:
+            try:
+                module = Module(row.path, environment=row.environment)
+            except CardwrightError as error:
+                self.problems[row.path] = error
+            else:
+                self._shelves.append(_Shelf(module, ReaderWorker(row.path)))
+
+    async def stop(self) -> None:
+        """End the modules' processes; what they do now ends with an error."""
+        for shelf in self._shelves:
+            await asyncio.to_thread(shelf.module.abort)
+            shelf.worker.stop()
+
+    async def list(self) -> tuple[TokenDevice, ...]:
+        """The tokens that are there now. A module that fails is among ``problems`` and hides no other."""
+        found: dict[str, TokenDevice] = {}
+        for shelf in self._shelves:
+            path = str(shelf.module.path)
+            try:
+                tokens = await shelf.worker.run(shelf.module.tokens)
+            except CardwrightError as error:
+                self.problems[path] = error
+                continue
+            self.problems.pop(path, None)
+            for token in tokens:
+                identifier = _id_of(path, token)
+                known = self._known.get(identifier)
+                if known is None:
+                    known = TokenDevice(identifier, path, token, shelf.worker)
+                found[identifier] = known
+        self._known = found
+        return tuple(found.values())
+
+    async def get(self, identifier: str) -> TokenDevice:
+        """The token with this id. Raises NoSuchCard."""
+        if identifier not in self._known:
+            await self.list()
+        found = self._known.get(identifier)
+        if found is None:
+            raise NoSuchCard("This token is not there.")
+        return found
+
+    async def inventory(self, device: TokenDevice) -> TokenInventory:
+        """Keys and certificates. Raises CardInOperation, Pkcs11Error."""
+        return await self._run(Kind.READ, device, device.token.inventory)
+
+    async def pin_state(self, device: TokenDevice) -> PinState:
+        """State of the user PIN; no try is spent. Raises CardInOperation, Pkcs11Error."""
+        return await self._run(Kind.READ, device, device.token.pin_state)
+
+    async def change_pin(
+        self, device: TokenDevice, prompter: Prompter, rules: PinRules, *, last_try: bool = False
+    ) -> None:
+        """The old PIN to a new one, both asked for. Raises CardInOperation, NoPin, Pkcs11Error."""
+        act = f"change the PIN of {device.name}"
+
+        async def work(operation: Operation) -> None:
+            error = ""
+            while True:
+                with operation.prompting():
+                    old = await ask_current(prompter, PinReference.PIN, act, None, error=error)
+                    new = await ask_new(prompter, PinReference.PIN, act, rules, old)
+                try:
+                    with operation.writing():
+                        send = partial(device.token.change_pin, old, new, spend_last_try=last_try)
+                        await device.worker.run(send)
+                    return
+                except PinIncorrect:
+                    # The token reads its flags anew before each try and refuses the last one by itself.
+                    error = "It was wrong."
+                finally:
+                    old.wipe()
+                    new.wipe()
+
+        await self._operations.run(Kind.CHANGE_PIN, device, work)
+
+    async def _run(self, kind: Kind, device: TokenDevice, work: Callable[[], T]) -> T:
+        async def read(operation: Operation) -> T:
+            return await device.worker.run(work)
+
+        return await self._operations.run(kind, device, read)
+
+
+def _id_of(path: str, token: Token) -> str:
+    identity = token.info.identity
+    text = "\x00".join((path, identity.label, identity.serial, identity.manufacturer, identity.model))
+    return "token-" + hashlib.sha256(text.encode()).hexdigest()[:24]
