@@ -23,14 +23,15 @@ from ..authentication.errors import (
     ProofRefused,
     ProofRequired,
 )
-from ..devices.errors import NoSuchDevice
-from ..issuance.errors import WrongRole
+from ..devices.errors import BadDevice, DeviceKnown, NoSuchDevice
+from ..issuance.errors import NoSuchAuthority, NoSuchCertificate, WrongRole
 from ..limits import LimitExceeded, ServerBusy
 from ..machine import GuardRefused, IllegalTransition
 from ..notify.errors import TemplateInvalid
 from ..people.directory import DirectoryError
 from ..people.errors import BadAttribute, KeyTaken, LoginTaken, NoSuchGroup, NoSuchOperator, NoSuchPerson
 from ..people.naming import BadName
+from ..policies.errors import NoSuchPolicy, PolicyContradictory, PolicyInvalid
 from ..requests.errors import NoSuchRequest
 from ..sessions.errors import (
     CardInSession,
@@ -41,6 +42,7 @@ from ..sessions.errors import (
     SessionProtocolBroken,
 )
 from ..store.errors import StaleVersion, StoreError
+from ..vault.errors import VaultLocked, VaultQuota, VaultUnavailable
 from ..workstations.errors import BadHost, BadRequest, NoSuchWorkstation
 from .reading import RequestMalformed
 
@@ -60,10 +62,20 @@ _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (AuthorizationError, grpc.StatusCode.PERMISSION_DENIED),
     (NoSuchDevice, grpc.StatusCode.NOT_FOUND),
     (NoSuchRequest, grpc.StatusCode.NOT_FOUND),
+    (NoSuchPolicy, grpc.StatusCode.NOT_FOUND),
+    (NoSuchCertificate, grpc.StatusCode.NOT_FOUND),
+    (NoSuchAuthority, grpc.StatusCode.NOT_FOUND),
     (NoSuchPerson, grpc.StatusCode.NOT_FOUND),
     (NoSuchGroup, grpc.StatusCode.NOT_FOUND),
     (NoSuchOperator, grpc.StatusCode.NOT_FOUND),
     (NoSuchWorkstation, grpc.StatusCode.NOT_FOUND),
+    (DeviceKnown, grpc.StatusCode.ALREADY_EXISTS),
+    (BadDevice, grpc.StatusCode.INVALID_ARGUMENT),
+    (PolicyInvalid, grpc.StatusCode.INVALID_ARGUMENT),
+    (PolicyContradictory, grpc.StatusCode.INVALID_ARGUMENT),
+    (VaultQuota, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (VaultLocked, grpc.StatusCode.UNAVAILABLE),
+    (VaultUnavailable, grpc.StatusCode.UNAVAILABLE),
     (LoginTaken, grpc.StatusCode.ALREADY_EXISTS),
     (KeyTaken, grpc.StatusCode.ALREADY_EXISTS),
     (BadName, grpc.StatusCode.INVALID_ARGUMENT),

@@ -32,6 +32,7 @@ from .machine import DEVICE
 from .model import (
     IN_USE,
     INCIDENTS,
+    SERVERS_HOLDS,
     TERMINATIONS,
     Device,
     DeviceEvent,
@@ -41,7 +42,8 @@ from .model import (
     Reason,
 )
 
-MOST_RESULTS = 200
+MOST_RESULTS = 201
+"""A full page, and one more that shows whether anything follows."""
 
 
 class DeviceService:
@@ -87,6 +89,7 @@ class DeviceService:
         *,
         person: UUID | None = None,
         states: Collection[DeviceState] = (),
+        serial: str = "",
         after: UUID | None = None,
         limit: int = 50,
     ) -> list[Device]:
@@ -101,6 +104,8 @@ class DeviceService:
             conditions.append(store.person_is(person))
         if states:
             conditions.append(store.state_is(states))
+        if serial:
+            conditions.append(store.serial_is(serial))
         return await store.find(unit, principal.org, *conditions, after=after, limit=min(limit, MOST_RESULTS))
 
     async def bind(
@@ -164,9 +169,11 @@ class DeviceService:
     ) -> Device:
         """Hold a device for one more reason; its certificates go on hold. Twice for one reason is once.
 
-        Raises as ``unbind``.
+        Raises as ``unbind``, and BadDevice for a reason that is the server's to give.
         """
         device, permission = await self._permitted(unit, principal, "DeviceService.Suspend", identifier)
+        if hold in SERVERS_HOLDS and principal.kind is not PrincipalKind.SYSTEM:
+            raise BadDevice(f"only the server holds a device for {hold}")
         told = Told(hold=hold, lock_card=lock_card, remark=remark)
         return await self._move(unit, permission, device, DeviceEvent.SUSPEND, told)
 

@@ -97,6 +97,19 @@ class StockService:
         self._authorize = authorize
         self._lifecycle = lifecycle
 
+    async def may_register_lot(self, unit: Unit, principal: Principal) -> UUID:
+        """The organization whose lots the caller may add: asked before the vault seals anything.
+
+        Raises AuthorizationError.
+        """
+        await self._authorize(unit, principal, Call("DeviceService.RegisterLot"), CallTarget(principal.org))
+        return principal.org
+
+    async def may_register(self, unit: Unit, principal: Principal) -> UUID:
+        """As ``may_register_lot``, for devices."""
+        await self._authorize(unit, principal, Call("DeviceService.Register"), CallTarget(principal.org))
+        return principal.org
+
     async def register_lot(
         self,
         unit: Unit,

@@ -90,6 +90,11 @@ def state_is(states: Collection[DeviceState]) -> ColumnElement[bool]:
     return device.c.state.in_(states)
 
 
+def serial_is(serial: str) -> ColumnElement[bool]:
+    """With which serial number."""
+    return device.c.serial == serial
+
+
 async def of_person(unit: Unit, org: UUID, person: UUID) -> list[Device]:
     """The live devices of a person, oldest first."""
     rows = await unit.rows(

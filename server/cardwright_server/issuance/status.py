@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from uuid import UUID
 
+from ..acting import part_for
 from ..audit.model import AuditEntry, Target, Who
 from ..authentication.authorize import Authorize, CallTarget, Permission
 from ..authentication.matrix import Call
@@ -28,7 +29,8 @@ from .model import (
     RevocationReason,
 )
 
-MOST_RESULTS = 200
+MOST_RESULTS = 201
+"""A full page, and one more that shows whether anything follows."""
 _REASON = re.compile(r"[a-z][a-z0-9-]{1,39}")
 Covered = Callable[[Unit, Permission], Awaitable[Any]]
 """A subquery of the persons that a permission covers, or None for all: from the people's service."""
@@ -131,6 +133,7 @@ class CertificateService:
         *,
         person: UUID | None = None,
         serial: str = "",
+        device: UUID | None = None,
         after: UUID | None = None,
         limit: int = MOST_RESULTS,
     ) -> list[Certificate]:
@@ -143,19 +146,23 @@ class CertificateService:
         persons = None if permission.everywhere else await self._covered(unit, permission)
         most = max(1, min(limit, MOST_RESULTS))
         return await store.find_certificates(
-            unit, principal.org, persons, person=person, serial=serial.lower(), after=after, limit=most
+            unit, principal.org, persons, person=person, serial=serial.lower(), device=device, after=after, limit=most
         )
 
     async def revoke(
-        self, unit: Unit, principal: Principal, identifier: UUID, reason: RevocationReason, actor: Actor
+        self, unit: Unit, principal: Principal, identifier: UUID, reason: RevocationReason
     ) -> Certificate:
         """End one certificate. Raises AuthorizationError, NoSuchCertificate, IllegalTransition."""
         certificate = await store.certificate_by_id(unit, principal.org, identifier)
         person = certificate.holder.person if certificate is not None else None
-        await self._authorize(unit, principal, Call("CertificateService.Revoke"), CallTarget(principal.org, person))
+        call = Call("CertificateService.Revoke")
+        permission = await self._authorize(unit, principal, call, CallTarget(principal.org, person))
         present = _found(certificate)
+        if present.state is CertificateState.REVOKED:
+            return present
+        actor = part_for(CERTIFICATE, present.state, CertificateEvent.REVOKE, permission)
         changed = await revoke(unit, principal.who, actor, [present], reason)
-        return changed[0] if changed else present
+        return changed[0]
 
     async def authorities(self, unit: Unit, principal: Principal) -> list[Authority]:
         """Every authority. Raises AuthorizationError."""

@@ -215,7 +215,15 @@ async def certificates_of_kinds(unit: Unit, kinds: Iterable[HolderKind], since: 
 
 
 async def find_certificates(
-    unit: Unit, org: UUID, persons: Any, *, person: UUID | None, serial: str, after: UUID | None, limit: int
+    unit: Unit,
+    org: UUID,
+    persons: Any,
+    *,
+    person: UUID | None,
+    serial: str,
+    device: UUID | None,
+    after: UUID | None,
+    limit: int,
 ) -> list[Certificate]:
     """Certificates in the order of their ids. ``persons``: a subquery of persons that are covered; None: all."""
     statement = select(issued_certificate).where(_C.org == org)
@@ -225,6 +233,8 @@ async def find_certificates(
         statement = statement.where(_C.person == person)
     if serial:
         statement = statement.where(_C.serial == serial)
+    if device is not None:
+        statement = statement.where(_C.holder_kind == HolderKind.DEVICE_SLOT, _C.holder == device)
     if after is not None:
         statement = statement.where(_C.id > after)
     rows = await unit.rows(statement.order_by(_C.id).limit(limit))

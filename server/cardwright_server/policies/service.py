@@ -24,7 +24,9 @@ from .document import PROFILES, read, shipped
 from .errors import NoPolicyForPerson, NoSuchPolicy, PolicyAmbiguous
 from .model import VERSION, AssignedPolicy, DeviceKind, Policy, PolicyVersion, VersionEvent, VersionState
 
-MOST_RESULTS = 200
+MOST_RESULTS = 201
+"""A full page, and one more that shows whether anything follows."""
+MOST_VERSIONS = 200
 
 
 class PeopleOfPolicies(Protocol):
@@ -140,10 +142,29 @@ class PolicyService:
         await self._authorize(unit, principal, Call("PolicyService.Get"), CallTarget(principal.org))
         return await self.version(unit, principal.org, identifier)
 
-    async def find(self, unit: Unit, principal: Principal, name: str | None = None) -> list[PolicyVersion]:
-        """Versions, of one policy or of all. Raises AuthorizationError."""
+    async def groups(self, unit: Unit, principal: Principal, identifier: UUID) -> list[UUID]:
+        """The groups that a version's policy is assigned to. Raises as ``get``."""
+        found = await self.get(unit, principal, identifier)
+        return await store.groups(unit, principal.org, found.policy)
+
+    async def find(
+        self,
+        unit: Unit,
+        principal: Principal,
+        name: str | None = None,
+        *,
+        states: Collection[VersionState] = (),
+        after: UUID | None = None,
+        limit: int = MOST_RESULTS,
+    ) -> list[PolicyVersion]:
+        """Versions, of one policy or of all, in the order of their ids. Raises AuthorizationError."""
         await self._authorize(unit, principal, Call("PolicyService.Find"), CallTarget(principal.org))
-        return await store.versions(unit, principal.org, name, MOST_RESULTS)
+        conditions: list[Any] = []
+        if name is not None:
+            conditions.append(store.name_is(name))
+        if states:
+            conditions.append(store.state_in(states))
+        return await store.find(unit, principal.org, *conditions, after=after, limit=min(limit, MOST_RESULTS))
 
     # What other domains ask, after they have authorized their own call.
 
@@ -216,7 +237,7 @@ class PolicyService:
 
     async def _supersede_older(self, step: _Step) -> None:
         mine = step.version
-        for older in await store.versions(step.unit, mine.org, mine.name, MOST_RESULTS):
+        for older in await store.versions(step.unit, mine.org, mine.name, MOST_VERSIONS):
             if older.id != mine.id and older.state is VersionState.PUBLISHED:
                 permission = Permission(server(mine.org))
                 await self._move(step.unit, permission.principal, permission, older, VersionEvent.SUPERSEDE, {})

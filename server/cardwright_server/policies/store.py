@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, func, select
+from sqlalchemy import ColumnElement, Row, Select, delete, func, select
 
 from ..store.policies_tables import policy, policy_assignment, policy_version, policy_version_transition
 from ..store.transitions import note
@@ -62,6 +62,34 @@ async def versions(unit: Unit, org: UUID, name: str | None, limit: int) -> list[
     if name is not None:
         statement = statement.where(policy.c.name == name)
     return [_version(row) for row in await unit.rows(statement)]
+
+
+async def find(
+    unit: Unit, org: UUID, *conditions: ColumnElement[bool], after: UUID | None = None, limit: int = 50
+) -> list[PolicyVersion]:
+    """Versions that meet every condition, in the order of their ids, from beyond ``after``."""
+    statement = _versions(org).where(*conditions)
+    if after is not None:
+        statement = statement.where(policy_version.c.id > after)
+    return [_version(row) for row in await unit.rows(statement.order_by(policy_version.c.id).limit(limit))]
+
+
+def name_is(name: str) -> ColumnElement[bool]:
+    """Of which policy."""
+    return policy.c.name == name
+
+
+def state_in(states: Collection[VersionState]) -> ColumnElement[bool]:
+    """In which states."""
+    return policy_version.c.state.in_(states)
+
+
+async def groups(unit: Unit, org: UUID, of: UUID) -> list[UUID]:
+    """The groups that a policy is assigned to."""
+    statement = select(policy_assignment.c.person_group).where(
+        policy_assignment.c.org == org, policy_assignment.c.policy == of
+    )
+    return [row.person_group for row in await unit.rows(statement.order_by(policy_assignment.c.person_group))]
 
 
 async def assigned(unit: Unit, org: UUID, groups: Collection[UUID]) -> list[PolicyVersion]:

@@ -8,6 +8,8 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row
+
 from ..acting import part_for, parts
 from ..authentication.authorize import Authorize, CallTarget, Permission
 from ..authentication.errors import AuthorizationError
@@ -25,7 +27,8 @@ from .book import RequestBook, Wanted
 from .errors import IdempotencyConflict, RequestNotPossible, UnlockClosed
 from .model import POSSIBLE, REQUEST, WAITING, Opened, Request, RequestEvent, RequestKind, RequestState
 
-MOST_RESULTS = 200
+MOST_RESULTS = 201
+"""A full page, and one more that shows whether anything follows."""
 LONGEST_KEY = 80
 PLANNED = frozenset({Reason.RENEWED, Reason.AFFILIATION, Reason.COMPROMISED})
 """Reasons to replace a device that works, until the new one is issued."""
@@ -140,13 +143,20 @@ class RequestService:
         found, _ = await self._of(unit, principal, "RequestService.Get", identifier)
         return found
 
+    async def history(self, unit: Unit, principal: Principal, identifier: UUID) -> list[Row[Any]]:
+        """Every step of a request, in order. Raises as ``get``."""
+        await self.get(unit, principal, identifier)
+        return await store.history(unit, principal.org, identifier)
+
     async def find(
         self,
         unit: Unit,
         principal: Principal,
         *,
         states: Collection[RequestState] = (),
+        kinds: Collection[RequestKind] = (),
         device: UUID | None = None,
+        person: UUID | None = None,
         after: UUID | None = None,
         limit: int = 50,
     ) -> list[Request]:
@@ -159,8 +169,12 @@ class RequestService:
             conditions.append(store.person_in(self._people.covered(permission)))
         if states:
             conditions.append(store.state_in(states))
+        if kinds:
+            conditions.append(store.kind_in(kinds))
         if device is not None:
             conditions.append(store.device_is(device))
+        if person is not None:
+            conditions.append(store.person_is(person))
         return await store.find(unit, principal.org, *conditions, after=after, limit=min(limit, MOST_RESULTS))
 
     # What card sessions do, after they have authorized their own call (``Request.target`` is for that).

@@ -114,6 +114,11 @@ def state_in(states: Collection[RequestState]) -> ColumnElement[bool]:
     return device_request.c.state.in_(states)
 
 
+def kind_in(kinds: Collection[RequestKind]) -> ColumnElement[bool]:
+    """Of which kinds."""
+    return device_request.c.kind.in_(kinds)
+
+
 async def lapsed(unit: Unit, limit: int) -> list[Request]:
     """Waiting requests of every organization whose time is over, locked for this unit."""
     statement = (

@@ -16,7 +16,6 @@ from cardwright_server.issuance.errors import NoSuchCertificate
 from cardwright_server.issuance.jobs import Job, jobs, run
 from cardwright_server.issuance.model import CertificateState, RevocationReason
 from cardwright_server.issuance.status import CertificateService
-from cardwright_server.machine import Actor
 from cardwright_server.store.unit import Unit
 from cardwright_server.vault.errors import VaultUnavailable
 from tests.support.issuance import ON_SQLITE, World, new_key
@@ -37,7 +36,7 @@ async def test_nobody_without_proof_reads_or_revokes(world: World) -> None:
         lambda unit: service.get(unit, stranger, issued.id),
         lambda unit: service.find(unit, stranger),
         lambda unit: service.authorities(unit, stranger),
-        lambda unit: service.revoke(unit, stranger, issued.id, reason, Actor.HELP_DESK),
+        lambda unit: service.revoke(unit, stranger, issued.id, reason),
     ):
         with pytest.raises(AuthorizationError):
             await world.do(call)
@@ -51,7 +50,7 @@ async def test_another_organization_sees_nothing(world: World) -> None:
         await world.do(lambda unit: service.get(unit, other, issued.id))
     with pytest.raises(NoSuchCertificate):
         await world.do(
-            lambda unit: service.revoke(unit, other, issued.id, RevocationReason.UNSPECIFIED, Actor.SERVER)
+            lambda unit: service.revoke(unit, other, issued.id, RevocationReason.UNSPECIFIED)
         )
     assert await world.do(lambda unit: service.find(unit, other)) == []
     assert await world.do(lambda unit: service.authorities(unit, other)) == []
@@ -67,11 +66,11 @@ async def test_find_revoke_and_authorities(world: World) -> None:
     rest = await world.do(lambda unit: service.find(unit, us, after=first[-1].id))
     assert len(first) == 3 and not {one.id for one in first} & {one.id for one in rest}
     gone = await world.do(
-        lambda unit: service.revoke(unit, us, issued.id, RevocationReason.SUPERSEDED, Actor.SERVER)
+        lambda unit: service.revoke(unit, us, issued.id, RevocationReason.SUPERSEDED)
     )
     assert gone.state is CertificateState.REVOKED
     again = await world.do(
-        lambda unit: service.revoke(unit, us, issued.id, RevocationReason.KEY_COMPROMISE, Actor.SERVER)
+        lambda unit: service.revoke(unit, us, issued.id, RevocationReason.KEY_COMPROMISE)
     )
     assert again.reason is RevocationReason.SUPERSEDED
     assert len(await world.do(lambda unit: service.authorities(unit, us))) == 4
