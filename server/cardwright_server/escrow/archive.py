@@ -61,7 +61,7 @@ class EscrowArchive:
         Raises NoSuchEscrowedKey, VaultError (VaultRefused if it is for another key), StoreError.
         """
         for left in reversed(range(_BINDINGS)):
-            found = await self._database.read(lambda unit: _found(unit, org, fingerprint), timed=False)
+            found = await self.archived(org, fingerprint)
             if found.certificate == certificate:
                 return found
             wrapped = await self._vault.bind_certificate(found.wrapped, found.context, certificate)
@@ -107,9 +107,9 @@ class EscrowArchive:
                 wanted.append(key)
         return tuple(wanted[:MOST_RECOVERED])
 
-    async def certificate(self, org: UUID, fingerprint: str) -> bytes:
-        """The certificate of an archived key, DER; b"" if it has none. Raises NoSuchEscrowedKey."""
-        return (await self._database.read(lambda unit: _found(unit, org, fingerprint), timed=False)).certificate
+    async def archived(self, org: UUID, fingerprint: str) -> Archived:
+        """One key by its fingerprint. Raises NoSuchEscrowedKey."""
+        return await self._database.read(lambda unit: _found(unit, org, fingerprint), timed=False)
 
     # ------------------------------------------------------------------------------------------------- new keys
 
