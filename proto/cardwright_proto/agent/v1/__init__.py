@@ -1,0 +1,1 @@
+"""Agent contracts, version 1."""
