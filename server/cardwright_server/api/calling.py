@@ -118,7 +118,7 @@ class Calls:
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception:
-            structlog.get_logger().error("call failed", call=procedure.get(), exc_info=True)
+            structlog.get_logger().error("call-failed", call=procedure.get(), exc_info=True)
             await abort(context, CallFailed("the call failed"))
 
     async def caller(self, context: Context) -> Principal:
@@ -138,7 +138,7 @@ class Calls:
         try:
             await self._database.transact(note)
         except StoreError as lost:
-            structlog.get_logger().error("denial not recorded", call=call, code=lost.code)
+            structlog.get_logger().error("denial-not-recorded", call=call, code=lost.code)
 
     async def _admitted(self, context: Context) -> Principal:
         principal = await self._identify(context)

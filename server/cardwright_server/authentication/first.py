@@ -90,8 +90,8 @@ class FirstOperators:
         """Make the administrator or the security officer: a person, an account, its key and its one role.
 
         Only on the host's own socket, once for each role, two persons; with the same key it is the same act.
-        ``spki``: SHA-256 of the key's SubjectPublicKeyInfo. Raises AuthorizationError, FirstCredentialRefused, SamePerson, KeyTaken, LoginTaken,
-        BadName, and AccessDenied for another role.
+        ``spki``: SHA-256 of the key's SubjectPublicKeyInfo. Raises AuthorizationError, FirstCredentialRefused,
+        SamePerson, KeyTaken, LoginTaken, BadName, and AccessDenied for another role.
         """
         org = principal.org
         await self._authorize(unit, principal, Call("SystemService.EnrolFirstOperator"), CallTarget(org))
