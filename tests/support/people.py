@@ -30,6 +30,13 @@ class AllProofsStand:
         return True
 
 
+class EveryUnlockIsOpen:
+    """``OpenUnlocks`` for tests that are not about requests."""
+
+    async def is_open(self, unit: Unit, org: UUID, request: UUID, person: UUID) -> bool:
+        return True
+
+
 @dataclass
 class NoneRevoked:
     """``Workstations`` of which only ``revoked`` are."""

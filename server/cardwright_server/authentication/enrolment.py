@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
@@ -23,7 +24,7 @@ from .machine import MethodEvent
 from .matrix import Call
 from .methods import folded_password, new_password
 from .model import Method
-from .principal import Principal
+from .principal import Principal, PrincipalKind
 
 INITIAL = timedelta(days=30)
 EMERGENCY = timedelta(minutes=10)
@@ -37,6 +38,14 @@ class BadQuestion(CardwrightError):
     code = "BAD_QUESTION"
     default_effect = "The questions are as they were."
     default_advice = "Correct the questions."
+
+
+class NoOpenUnlock(CardwrightError):
+    """There is no such request, it is no request to unlock a card of this person, or it is closed. Not said which."""
+
+    code = "NO_OPEN_UNLOCK"
+    default_effect = "No password was made."
+    default_advice = "Make a new request to unlock the person's card."
 
 
 class QuestionsChanged(CardwrightError):
@@ -53,6 +62,21 @@ class Question:
 
     id: UUID
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question, and whether somebody has an answer to it."""
+
+    question: Question
+    answered: bool
+
+
+class OpenUnlocks(Protocol):
+    """What is known of requests: the domain of requests."""
+
+    async def is_open(self, unit: Unit, org: UUID, request: UUID, person: UUID) -> bool:
+        """Whether it is a request to unlock a card of the person, and can still be carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +98,11 @@ class PreparedAnswers:
 class EnrolmentService:
     """Sets and resets what methods compare with. Hashing is slow: ``prepare_*`` first, then the unit."""
 
-    def __init__(self, authorize: Authorize, people: PeopleService, hasher: Hasher) -> None:
+    def __init__(self, authorize: Authorize, people: PeopleService, hasher: Hasher, unlocks: OpenUnlocks) -> None:
         self._authorize = authorize
         self._people = people
         self._hasher = hasher
+        self._unlocks = unlocks
 
     async def set_questions(self, unit: Unit, principal: Principal, texts: Sequence[str]) -> list[Question]:
         """Ask exactly these, in this order; a question that stays keeps its answers.
@@ -108,6 +133,19 @@ class EnrolmentService:
         await self._authorize(unit, principal, Call("AuthenticationService.Methods"), CallTarget(principal.org))
         return await self._questions(unit, principal.org)
 
+    async def list_questions(self, unit: Unit, principal: Principal, person: UUID | None = None) -> list[Asked]:
+        """What is asked, in order, and what of it someone has answered; a person sees that of themselves.
+
+        Raises AuthorizationError, NoSuchPerson.
+        """
+        whose = person if person is not None or principal.kind is not PrincipalKind.PERSON else principal.person
+        target = CallTarget(principal.org, whose)
+        await self._authorize(unit, principal, Call("AuthenticationService.ListQuestions"), target)
+        held: Mapping[UUID, str] = {}
+        if whose is not None:
+            held = await store.answers(unit, principal.org, (await self._people.person(unit, principal.org, whose)).id)
+        return [Asked(question, question.id in held) for question in await self._questions(unit, principal.org)]
+
     async def prepare_answers(self, texts: Mapping[UUID, str]) -> PreparedAnswers:
         """Hash answers. Raises MethodNotOffered for more than anyone is asked."""
         if len(texts) > MOST_QUESTIONS:
@@ -120,20 +158,25 @@ class EnrolmentService:
 
         Raises AuthorizationError, QuestionsChanged, BadAnswer.
         """
+        asked = await self.admit_answers(unit, principal, person, prepared.texts)
+        await store.put_answers(unit, principal.org, person, prepared.hashes)
+        await counters.apply(unit, principal.org, person, Method.SECURITY_ANSWERS, MethodEvent.SET, Actor.USER)
+        self._record(unit, principal, "authentication.answers-set", person, {"questions": asked})
+
+    async def admit_answers(self, unit: Unit, principal: Principal, person: UUID, texts: Mapping[UUID, str]) -> int:
+        """Whether ``set_answers`` would take these, before they are hashed; how many they are. Raises as that."""
         target = CallTarget(principal.org, person)
         asked = await self._questions(unit, principal.org)
         held = await store.answers(unit, principal.org, person)
         complete = bool(asked) and all(question.id in held for question in asked)
         call = Call("AuthenticationService.SetAnswers" if complete else "AuthenticationService.SetAnswers/first")
         await self._authorize(unit, principal, call, target)
-        if prepared.texts.keys() != {question.id for question in asked} or not asked:
+        if texts.keys() != {question.id for question in asked} or not asked:
             raise QuestionsChanged("these are not the questions that are asked")
         holder = await self._people.person(unit, principal.org, person)
-        ordered = [prepared.texts[question.id] for question in asked]
+        ordered = [texts[question.id] for question in asked]
         answers.check([question.text for question in asked], ordered, (holder.login, holder.display_name, holder.mail))
-        await store.put_answers(unit, principal.org, person, prepared.hashes)
-        await counters.apply(unit, principal.org, person, Method.SECURITY_ANSWERS, MethodEvent.SET, Actor.USER)
-        self._record(unit, principal, "authentication.answers-set", person, {"questions": len(asked)})
+        return len(asked)
 
     async def reset_answers(self, unit: Unit, principal: Principal, person: UUID) -> None:
         """Remove a person's answers, locked or not; new ones must be set. Raises AuthorizationError, NoSuchPerson."""
@@ -167,20 +210,32 @@ class EnrolmentService:
 
         Raises AuthorizationError, NoSuchPerson.
         """
+        await self.admit_initial(unit, principal, person)
+        return await self._give(unit, principal, person, Method.INITIAL_PASSWORD, handed, INITIAL, None)
+
+    async def admit_initial(self, unit: Unit, principal: Principal, person: UUID) -> None:
+        """Whether ``set_initial_password`` would do it, before something is hashed. Raises as that."""
         target = CallTarget(principal.org, person)
         await self._authorize(unit, principal, Call("AuthenticationService.SetInitialPassword"), target)
-        return await self._give(unit, principal, person, Method.INITIAL_PASSWORD, handed, INITIAL, None)
+        await self._people.person(unit, principal.org, person)
 
     async def set_emergency_password(
         self, unit: Unit, principal: Principal, person: UUID, request: UUID, handed: Handed
     ) -> datetime:
-        """Give a person a password for one unlock request: ten minutes, one use; gives its end.
+        """Give a person a password for their open request to unlock: ten minutes, one use; gives its end.
 
-        The caller has made the request, or seen that it is open. Raises AuthorizationError, NoSuchPerson.
+        Raises AuthorizationError, NoSuchPerson, NoOpenUnlock.
         """
+        await self.admit_emergency(unit, principal, person, request)
+        return await self._give(unit, principal, person, Method.EMERGENCY_PASSWORD, handed, EMERGENCY, request)
+
+    async def admit_emergency(self, unit: Unit, principal: Principal, person: UUID, request: UUID) -> None:
+        """Whether ``set_emergency_password`` would do it, before something is hashed. Raises as that."""
         target = CallTarget(principal.org, person)
         await self._authorize(unit, principal, Call("AuthenticationService.SetEmergencyPassword"), target)
-        return await self._give(unit, principal, person, Method.EMERGENCY_PASSWORD, handed, EMERGENCY, request)
+        await self._people.person(unit, principal.org, person)
+        if not await self._unlocks.is_open(unit, principal.org, request, person):
+            raise NoOpenUnlock("there is no open request to unlock a card of this person")
 
     async def forget_password(self, unit: Unit, principal: Principal, person: UUID, method: Method) -> None:
         """Make a given password void: the request was closed, the card was issued. The caller has authorized that."""
@@ -197,7 +252,6 @@ class EnrolmentService:
         lifetime: timedelta,
         request: UUID | None,
     ) -> datetime:
-        await self._people.person(unit, principal.org, person)
         ends = unit.now + lifetime
         values = {
             "org": principal.org,

@@ -120,6 +120,8 @@ RULES: Mapping[str, Rule] = {
     # I issuance, H help desk, S security officer, A administrator, U auditor
     "PersonService.Create": _rule("IA", _ORG),
     "PersonService.Import": _rule("IA", server=True),
+    # Before the directory is asked; whom it shows decides, by the rule above.
+    "PersonService.Import/look": _rule("IA", _SOME, server=True),
     "PersonService.Update": _rule("IA", refuse=_NOT_OWN),
     "PersonService.SetStatus": _rule("HA", refuse=_NOT_OWN, server=True),
     "PersonService.Get": _rule("IHSAU", own=_SEEN),

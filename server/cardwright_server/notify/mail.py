@@ -52,7 +52,7 @@ class MailConsumer:
         recipients = await self._directory.recipients(unit, event)
         if not recipients:
             return
-        template = await self._template(unit, event)
+        template, _ = await template_in_use(unit, event.org, event.name)
         for recipient in recipients:
             try:
                 address = usable_address(recipient.address)
@@ -71,14 +71,16 @@ class MailConsumer:
             }
             await store.queue(unit, event.org, message)
 
-    async def _template(self, unit: Unit, event: Recorded) -> Template:
-        own = await store.own_template(unit, event.org, event.name)
-        if own is not None:
-            try:
-                return replaced(event.name, own.subject, own.body)
-            except TemplateInvalid:
-                pass  # Written for another version of the program: the shipped text says what is needed.
-        return shipped()[event.name]
+
+async def template_in_use(unit: Unit, org: UUID, event: str) -> tuple[Template, bool]:
+    """The text that mails of an event have in an organization, and whether it is its own. The event has one."""
+    own = await store.own_template(unit, org, event)
+    if own is not None:
+        try:
+            return replaced(event, own.subject, own.body), True
+        except TemplateInvalid:
+            pass  # Written for another version of the program: the shipped text says what is needed.
+    return shipped()[event], False
 
 
 async def keep_template(unit: Unit, org: UUID, event: str, subject: str, body: str) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, bindparam, func, or_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, func, or_, select, update
 
 from ..store import counters
 from ..store.notify_tables import consumer, dead_event, mail, mail_template, outbox
@@ -47,6 +47,21 @@ class Mail:
     message_id: str
     attempts: int
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """How far a mail is: ``state`` as above. ``due_at``: when it is tried next, while it is queued."""
+
+    id: UUID
+    template: str
+    recipient: str = field(repr=False)
+    state: str
+    attempts: int
+    created_at: datetime
+    due_at: datetime
+    closed_at: datetime | None
+    error: str
 
 
 async def place(unit: Unit, limit: int) -> int:
@@ -118,6 +133,12 @@ async def keep_template(unit: Unit, org: UUID, name: str, subject: str, body: st
         await unit.update(mail_template, row.id, row.version, {"subject": subject, "body": body})
 
 
+async def forget_template(unit: Unit, org: UUID, name: str) -> bool:
+    """Remove an organization's own text for an event; whether there was one."""
+    own = (mail_template.c.org == org, mail_template.c.name == name)
+    return (await unit.execute(delete(mail_template).where(*own))).rowcount > 0
+
+
 async def queue(unit: Unit, org: UUID, values: Mapping[str, Any]) -> bool:
     """Queue a mail, unless one with its message id is there. Whether it is new."""
     row = {
@@ -155,6 +176,40 @@ async def claim(unit: Unit, holder: UUID, length: timedelta) -> Mail | None:
         return None
     text = (row.recipient, row.subject, row.body, row.message_id)
     return Mail(row.id, row.org, *text, row.attempts, row.created_at)
+
+
+async def find(
+    unit: Unit,
+    org: UUID,
+    *,
+    template: str | None,
+    state: str | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Sending]:
+    """Mails of an organization, newest first, from beyond a place."""
+    at, identifier = mail.c.created_at, mail.c.id
+    query = select(mail).where(mail.c.org == org)
+    if template is not None:
+        query = query.where(mail.c.template == template)
+    if state is not None:
+        query = query.where(mail.c.state == state)
+    if before is not None:
+        query = query.where(or_(at < before[0], and_(at == before[0], identifier < before[1])))
+    return [
+        Sending(
+            row.id,
+            row.template,
+            row.recipient,
+            row.state,
+            row.attempts,
+            row.created_at,
+            row.due_at,
+            row.closed_at,
+            row.error,
+        )
+        for row in await unit.rows(query.order_by(at.desc(), identifier.desc()).limit(limit))
+    ]
 
 
 async def close(unit: Unit, claimed: Mail, holder: UUID, state: str, error: str = "") -> bool:

@@ -32,6 +32,13 @@ class NoSuchOperator(PeopleError):
     default_advice = "List the operators again."
 
 
+class NoDirectory(PeopleError):
+    """The organization keeps its persons here, and in no directory."""
+
+    code = "NO_DIRECTORY"
+    default_advice = "Create the person, or configure the directory."
+
+
 class LoginTaken(PeopleError):
     """Someone else has this login."""
 

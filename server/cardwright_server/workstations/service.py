@@ -34,7 +34,8 @@ from .model import (
     folded_host,
 )
 
-MOST_RESULTS = 500
+MOST_RESULTS = 201
+"""One more than a page shows, so that its reader sees whether anything follows."""
 
 
 class WorkstationService:
@@ -147,8 +148,10 @@ class WorkstationService:
         unit.afterwards(self._revoked)
         return await self._station(unit, principal.org, identifier)
 
-    async def find(self, unit: Unit, principal: Principal, *, after: str = "", limit: int = 100) -> list[Workstation]:
-        """Workstations by host name, from beyond ``after``. Raises AuthorizationError."""
+    async def find(
+        self, unit: Unit, principal: Principal, *, after: tuple[str, UUID] | None = None, limit: int = MOST_RESULTS
+    ) -> list[Workstation]:
+        """Workstations in the order of (host name, id), from beyond ``after``. Raises AuthorizationError."""
         await self._authorize(unit, principal, Call("WorkstationService.Find"), CallTarget(principal.org))
         return await store.workstations(unit, principal.org, after, min(limit, MOST_RESULTS))
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, or_, select
 
 from ..store.unit import Unit
 from ..store.workstation_tables import enrolment_token, workstation, workstation_certificate
@@ -73,10 +73,13 @@ async def workstation_by_id(unit: Unit, org: UUID, identifier: UUID) -> Workstat
     return _workstation(row) if row is not None else None
 
 
-async def workstations(unit: Unit, org: UUID, after: str, limit: int) -> list[Workstation]:
-    """Workstations by host name, from beyond ``after``."""
-    statement = select(workstation).where(workstation.c.org == org, workstation.c.host > after)
-    return [_workstation(row) for row in await unit.rows(statement.order_by(workstation.c.host).limit(limit))]
+async def workstations(unit: Unit, org: UUID, after: tuple[str, UUID] | None, limit: int) -> list[Workstation]:
+    """Workstations by host name and id (a host may have been enrolled several times), from beyond a place."""
+    host, identifier = workstation.c.host, workstation.c.id
+    statement = select(workstation).where(workstation.c.org == org)
+    if after is not None:
+        statement = statement.where(or_(host > after[0], (host == after[0]) & (identifier > after[1])))
+    return [_workstation(row) for row in await unit.rows(statement.order_by(host, identifier).limit(limit))]
 
 
 async def by_certificate(unit: Unit, certificate: bytes) -> Workstation | None:

@@ -56,6 +56,7 @@ from tests.support.tree import python_files
 EXPECTED = """
 PersonService.Create                       E  -  -  E  -   - - - -
 PersonService.Import                       S  -  -  S  -   - - + -
+PersonService.Import/look                  *  -  -  *  -   - - + -
 PersonService.Update                       S! -  -  S! -   - - - -
 PersonService.SetStatus                    -  S! -  S! -   - - + -
 PersonService.Get                          S  S  S  S  S   + - - -

@@ -49,7 +49,7 @@ from cardwright_server.people.standing import PeopleStandings
 from cardwright_server.store.authentication_tables import attempt_counter, given_password, proof, security_answer
 from cardwright_server.store.unit import Database, Unit
 from tests.support.databases import Clock
-from tests.support.people import NoneRevoked, make_operator, make_person, make_proven
+from tests.support.people import EveryUnlockIsOpen, NoneRevoked, make_operator, make_person, make_proven
 
 QUESTIONS = ("Name of your first school?", "Street you grew up in?")
 ANSWERS = ("Hedge School", "Lindenstra\u00dfe 4")
@@ -187,7 +187,7 @@ async def world(open_database: Callable[..., Database], clock: Clock) -> AsyncIt
         Cards(),
         people,
         None,  # type: ignore[arg-type]
-        EnrolmentService(authorizer, people, hasher),
+        EnrolmentService(authorizer, people, hasher, EveryUnlockIsOpen()),
         authorizer,
     )
     made.service = made.beside(database)
