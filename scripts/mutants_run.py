@@ -1,9 +1,9 @@
 """Try the mutants of a cosmic-ray session: ``mutants_run.py CONFIG SESSION``, in a copy of the tree.
 
 It stands for ``cosmic-ray exec``, which starts an interpreter and runs all tests for each mutant. Here one process has
-imported the libraries once and forks for each mutant; and the tests that enter the changed function run first, the
-quickest first, up to the first failure. Only if those pass, all others run too, so that a mutant that lives has passed
-the whole list of the configuration.
+imported once what does not depend on the changed package, and forks for each mutant; and the tests that enter the
+changed function run first, the quickest first, up to the first failure. Only if those pass, all others run too, so that
+a mutant that lives has passed the whole list of the configuration.
 
 Which test enters which function is noted by a first run on unchanged code. It has to pass; so has a second one, which
 runs as those for mutants do (forked, in their order), and a third one at the end: what fails by itself would make
@@ -17,6 +17,7 @@ import ast
 import contextlib
 import difflib
 import importlib
+import importlib.abc
 import json
 import os
 import resource
@@ -31,7 +32,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 
 import cosmic_ray.plugins
 import pytest
@@ -99,13 +100,13 @@ class Recorder:
         self.seconds[report.nodeid] += report.duration
 
     def write(self) -> None:
-        here = str(Path.cwd())
-        libraries = [
+        tests_folder = str(Path("tests").resolve())
+        modules = [
             name for name, module in list(sys.modules.items())
-            if name != "__main__" and not str(getattr(module, "__file__", None) or "").startswith(here)
+            if name != "__main__" and not str(getattr(module, "__file__", None) or "").startswith(tests_folder)
         ]  # fmt: skip
         tests = {name: {"seconds": self.seconds[name], "enters": sorted(self.entered[name])} for name in self.entered}
-        notes = {"tests": tests, "at_import": sorted(self.at_import), "libraries": libraries}
+        notes = {"tests": tests, "at_import": sorted(self.at_import), "modules": modules}
         NOTES.write_text(json.dumps(notes), encoding="utf-8")
 
 
@@ -184,6 +185,30 @@ def forked(arguments: list[str], plugin: Recorder | Chosen, seconds: float, wall
     return Run(status, OUTPUT.read_text(encoding="utf-8", errors="replace"), late)
 
 
+class Blocker(importlib.abc.MetaPathFinder):
+    """Refuses to import a package."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> None:
+        if f"{fullname}.".startswith(f"{self._package}."):
+            raise ImportError(f"{fullname} is imported for each mutant anew")
+
+
+def preload(modules: list[str], package: str) -> None:
+    """Import those of ``modules`` that need nothing of ``package``, so that no run for a mutant has to."""
+    blocker = Blocker(package)
+    sys.meta_path.insert(0, blocker)
+    for name in modules:
+        # Some are made by other modules and cannot be imported by their names; the tests import them as ever.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    sys.meta_path.remove(blocker)
+    if any(f"{name}.".startswith(f"{package}.") for name in sys.modules):
+        raise SystemExit(f"mutants: {package} was imported before its mutants")
+
+
 class Tests:
     """The tests of one configuration, and what the first run noted of them."""
 
@@ -193,7 +218,7 @@ class Tests:
         self._seconds = {name: test["seconds"] for name, test in notes["tests"].items()}
         self._enters = {name: {(file, line) for file, line in test["enters"]} for name, test in notes["tests"].items()}
         self._at_import = {(file, line) for file, line in notes["at_import"]}
-        self.libraries: list[str] = notes["libraries"]
+        self.modules: list[str] = notes["modules"]
 
     def nearest(self, mutation: MutationSpec) -> list[str]:
         """The tests that enter the changed function; those that use the file, for a change that shows at import."""
@@ -275,11 +300,9 @@ def main(config: Path, session: str) -> None:
     program, *arguments = shlex.split(settings["test-command"])
     if program != "pytest":
         raise SystemExit(f"mutants: the test command of {config} does not begin with pytest")
-    tests = note(Path(settings["module-path"]), arguments, settings["timeout"])
-    for name in tests.libraries:
-        # Some are made by other modules and cannot be imported by their names; the tests import them as ever.
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    package = Path(settings["module-path"])
+    tests = note(package, arguments, settings["timeout"])
+    preload(tests.modules, ".".join(package.parts[1:]))
     tests.check()
     counts: Counter[str] = Counter()
     with use_db(session, WorkDB.Mode.open) as work:

@@ -87,6 +87,10 @@ def test_an_imported_key_is_not_made_here() -> None:
     assert e.sent(made, imported, None).facts.keys == {0x9D: UNREAD}
     after = e.succeeded(made, imported, None)
     assert after.facts.made == frozenset() and after.facts.keys == {0x9D: NEW}
+    alone = e.succeeded(state(), imported, None)
+    assert alone.facts.made == frozenset() and alone.facts.keys == {0x9D: NEW}
+    emptied = e.succeeded(e.succeeded(state(), imported, None), i.Move(0x9D, 0x82), None)
+    assert emptied.facts.made == frozenset() and emptied.facts.keys == {0x82: NEW}
 
 
 def test_a_key_moves_with_its_fingerprint() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cardwright_cardops.guard.keys import Unreadable, certified_key, imported_key, made_key
-from cardwright_cardops.iso7816.tlv import encode, parse_unique
+from cardwright_cardops.iso7816.tlv import encode, join, parse_all, parse_one, parse_unique
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.responses import encode_public_key
 from cardwright_cardops.piv.vendor import yubico
@@ -69,6 +69,14 @@ def test_certificates_plain_and_packed() -> None:
     assert certified_key(g.container(DER)) == PLAIN
     assert certified_key(encode(0x70, DER) + encode(0xFE, b"")) == PLAIN
     assert certified_key(encode(0x70, gzip.compress(DER)) + encode(0x71, b"\x01") + encode(0xFE, b"")) == PLAIN
+
+
+def test_a_certificate_of_version_1_does_not_say_its_version() -> None:
+    tbs, *rest = parse_all(parse_one(DER, 0x30).value)
+    version, *fields = parse_all(tbs.value)
+    assert version.tag == 0xA0
+    old = encode(0x30, encode(0x30, join(fields)) + join(rest))
+    assert certified_key(encode(0x70, old) + encode(0x71, b"\x00")) == certified_key(encode(0x70, DER))
 
 
 @pytest.mark.parametrize(

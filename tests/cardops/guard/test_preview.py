@@ -134,6 +134,9 @@ def test_a_fresh_card_is_set_up_under_the_guard(profile: str, pace: Pace) -> Non
     steps, inventory, permit = remote.preview(POLICY)
     assert permit.plan.hex() == steps.digest
     assert permit.acts == frozenset()
+    ranks = [entry.rank for entry in permit.entries if entry.rank is not None]
+    assert ranks == sorted(ranks) and ranks.count(0) == 5, "PUK, PIN and three keys come first, in any order"
+    assert len(set(ranks)) == len(ranks) - 4, "each other step has its own turn"
     report = remote.execute(POLICY, steps, permit, inventory, pace)
     assert len(report.done) == len(steps.steps)
     done = remote.guarded.state.facts.done
@@ -205,6 +208,9 @@ CHANGES: dict[str, Any] = {
     "step of no kind": lambda plan, card: plan["steps"].append({}),
     "step with more to it": lambda plan, card: plan["steps"][0].update(quietly=True),
     "step with less to it": lambda plan, card: plan["steps"][0].pop("touch_policy"),
+    "step with one field under another name": lambda plan, card: plan["steps"][1].update(
+        {"title": plan["steps"][1].pop("profile")}
+    ),
     "no steps": lambda plan, card: plan.pop("steps"),
     "steps that are none": lambda plan, card: plan.update(steps=["reset"]),
     "object without content": lambda plan, card: plan["steps"].append({"kind": "write-object", "tag": "5FC102"}),
@@ -230,6 +236,18 @@ def test_plans_that_cannot_be_shown_have_no_permit(
     change(bad, other)
     with pytest.raises(PreviewUnfit):
         permit_for(bad, other, contents=contents)
+
+
+def test_keys_are_made_first_wherever_the_plan_has_them(documents: Documents) -> None:
+    good, card, contents = copy.deepcopy(documents)
+    assert [step["kind"] for step in good["steps"]] == ["generate-key", "write-certificate", "write-object"]
+    good["steps"].reverse()
+    ranks = {
+        type(entry.operation): entry.rank
+        for entry in permit_for(good, card, contents=contents).entries
+        if entry.rank is not None
+    }
+    assert ranks[o.MakeKey] < ranks[o.PutObject] < ranks[o.PutCertificate]
 
 
 @pytest.mark.parametrize(
