@@ -132,6 +132,7 @@ async def make_world(
     backends: tuple[AuthorityBackend, ...] = (),
     routes: dict[str, str] | None = None,
     known: tuple[x509.Certificate, ...] = (),
+    org: UUID | None = None,
 ) -> World:
     """Everything of ``establish``, in ``folder``; close ``core`` in the end."""
     core = make_core(folder / "vault", now or (lambda: datetime.now(UTC).timestamp()))
@@ -139,7 +140,7 @@ async def make_world(
     places = Places(base)
     service = IssuanceService(profiles.load(), vault, Settings(places, BASE, known, routes or {}), backends)
     own = OwnCertificates(service, vault)
-    world = World(database, core, vault, vault.admin(PASSPHRASE), service, own, uuid4(), folder, places)
+    world = World(database, core, vault, vault.admin(PASSPHRASE), service, own, org or uuid4(), folder, places)
     await establish(
         database, vault, world.admin, own, SERVER, world.org, Plan(BASE, NAMES, root=root, issuing=issuing)
     )

@@ -34,7 +34,7 @@ from cardwright_cardops.piv.pins import FixedPins
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.authority import Issued, Pending, Refused
 from cardwright_cardops.plan.inventory import Inventory, fingerprint
-from cardwright_cardops.plan.observe import Look, observe
+from cardwright_cardops.plan.observe import EVERYTHING, Look, observe
 from cardwright_cardops.plan.records import Kind
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
@@ -49,7 +49,7 @@ from cardwright_server.policies.model import Policy
 from cardwright_server.sessions import store
 from cardwright_server.sessions.contents import PlainContents
 from cardwright_server.sessions.model import Greeting, Outcome
-from cardwright_server.sessions.ports import CertificateOrder, Certificates, Devices, Task
+from cardwright_server.sessions.ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Task
 from cardwright_server.sessions.service import Ports, SessionService
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import LocalVault
@@ -252,6 +252,10 @@ def as_it_is(value: Any) -> Any:
     return value
 
 
+FREELY = Look(objects=EVERYTHING.objects)
+"""Every slot in use and every object that is free to read, in few commands for a fresh card."""
+
+
 @dataclass
 class Station:
     """A workstation: reads the card, has its person agree, and lets the guard judge every batch."""
@@ -264,6 +268,7 @@ class Station:
     items: Sequence[str] = ITEMS
     change: Change = as_it_is
     inventory: Callable[[Inventory], Inventory] = as_it_is
+    look: Look = FREELY
     before: Callable[[sessions_pb2.RunRequest], Awaitable[None]] | None = None
     wrap: Callable[[Any], Any] = as_it_is
 
@@ -278,7 +283,7 @@ class Station:
         """One session. ``cut``: hang up before sending the message with this number (0 is the hello)."""
         trip = Trip()
         local = LocalExecutor(DirectConnection(self.card), KeyItems(FixedPins(Secret(self.pin), Secret(self.pin))))
-        seen = self.inventory(run(observe(Look()), local))
+        seen = self.inventory(run(observe(self.look), local))
         async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
             call: Any = sessions_pb2_grpc.SessionServiceStub(channel).Run()
             hello = sessions_pb2.ClientHello(
@@ -382,15 +387,23 @@ async def serving(
     principal: Principal | None = None,
     certificates: Certificates | None = None,
     devices: Devices | None = None,
+    contents: Contents | None = None,
+    escrow: Escrow | None = None,
 ) -> AsyncIterator[str]:
-    """A server; gives the path of its socket. ``certificates`` and ``devices`` take the place of the office."""
+    """A server; gives the path of its socket. What is given takes the place of the office, or of plain contents."""
     caller = principal or a_workstation(office.org)
 
     async def identify(context: object) -> Principal:
         return caller
 
     folder = Path(tempfile.mkdtemp(prefix="cw-", dir="/tmp"))  # a socket's path has 107 octets at most
-    ports = Ports(devices or office, certificates or office, PlainContents(), _Escrow(office), office.vault)
+    ports = Ports(
+        devices or office,
+        certificates or office,
+        contents or PlainContents(),
+        escrow or _Escrow(office),
+        office.vault,
+    )
     server = grpc.aio.server()
     servicer = SessionServicer(SessionService(database, authorize, ports), identify)
     sessions_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
@@ -462,7 +475,7 @@ class Mortal(Database):
 
 async def secrets_of(office: Office, database: Database) -> tuple[bytes, frozenset[bytes]]:
     """The newest PUK, and every management key, that the vault made for the card by what is recorded."""
-    entries = await database.read(lambda unit: store.records(unit, office.org, office.device))
+    entries = (await database.read(lambda unit: store.records(unit, office.org, office.device))).entries
     names = {kind: [row for row in entries if row.kind is kind and "." in row.reference] for kind in Kind}
     behalf = Authorization("test", "test")
     puk = await office.vault.puk(_card(office, names[Kind.PUK][-1].reference), PukPurpose.SET, behalf)

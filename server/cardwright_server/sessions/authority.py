@@ -23,6 +23,8 @@ from .ledger import Ledger
 from .ports import CertificateOrder, Certificates, Escrow, Task
 from .secrets import CardSecrets
 
+BIOMETRIC = frozenset((containers.FINGERPRINTS.tag, containers.FACIAL_IMAGE.tag, containers.IRIS.tag))
+"""Records that are kept nowhere but in the vault's care, so not in a card's journal."""
 _CLEAR = (SetPuk, SetRetries, SetManagementKey, ImportKey)
 
 
@@ -105,6 +107,8 @@ class SessionAuthority:
                 content = self._contents.get(question.tag)
                 if content is None:
                     return ask.Refused(f"the preview did not show {containers.CONTAINERS[question.tag].name}.")
+                if question.tag not in BIOMETRIC:
+                    self._ledger.put(question.tag, content)
                 return ask.Issued(content)
         return ask.Refused("it does not know this question.")
 

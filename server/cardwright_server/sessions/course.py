@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
 from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PublicKey
+from cardwright_cardops.piv.containers import DISCOVERY
 from cardwright_cardops.piv.proofs import PROOF_AUDIENCE, ProofInvalid, verify
 from cardwright_cardops.piv.references import ACTIVE_SLOTS, Slot
 from cardwright_cardops.plan.acts import STAGE, Circumstances, Pace, Witness
 from cardwright_cardops.plan.conduct import Execution, Recall
 from cardwright_cardops.plan.execute import Report, execute
 from cardwright_cardops.plan.init import PlanChanged, look_for
-from cardwright_cardops.plan.inventory import Inventory
+from cardwright_cardops.plan.inventory import Inventory, Presence
 from cardwright_cardops.plan.observe import Look, observe_with_witness
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy
@@ -31,15 +34,51 @@ def look(policy: DevicePolicy, stage: str = STAGE) -> Look:
     return replace(wanted, slots=tuple(dict.fromkeys((*wanted.slots, *ACTIVE_SLOTS))))
 
 
-def steps_for(purpose: Purpose, policy: DevicePolicy, card: Inventory, records: Records, now: datetime) -> Plan:
-    """The plan of a session. Raises what ``plan`` raises.
+def tells_enough(policy: DevicePolicy, card: Inventory) -> bool:
+    """Whether an issued card was read as far as a plan for ``policy`` needs; of a blank one nothing else matters."""
+    return not card.is_bound or all(card.object(tag).presence is not Presence.UNREAD for tag in policy.objects)
+
+
+def intact(card: Inventory, objects: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Of ``objects``, by tag, as they were written, those that are on the card; it may hide some before the PIN."""
+    found = {}
+    for tag, content in objects.items():
+        state = card.object(tag)
+        same = state.presence is Presence.PRESENT and state.digest == hashlib.sha256(content).hexdigest()
+        if same or (state.presence is Presence.PROTECTED and card.is_bound):
+            found[tag] = content
+    return found
+
+
+def believed(policy: DevicePolicy, card: Inventory, objects: Mapping[int, bytes]) -> Inventory:
+    """The card, with objects that are not as they were written taken for damaged: they are written anew.
+
+    A Discovery Object may be the card's own and cannot be written on many.
+    """
+    here = intact(card, objects)
+    for tag in policy.objects:
+        state = card.object(tag)
+        if state.presence is Presence.PRESENT and tag not in here and tag != DISCOVERY.tag:
+            card = card.with_object(replace(state, presence=Presence.DAMAGED, defect="it is not what was written"))
+    return card
+
+
+def steps_for(
+    purpose: Purpose,
+    policy: DevicePolicy,
+    card: Inventory,
+    records: Records,
+    objects: Mapping[int, bytes],
+    now: datetime,
+) -> Plan:
+    """The plan of a session. ``objects`` are contents as they were written. Raises what ``plan`` raises.
 
     Unlocking sets a new PUK first, so the one that opens the card is known to nobody afterwards but the vault. Keys
     of earlier sessions are made again: a request is signed only for a key of the same session.
     """
     if purpose is Purpose.UNLOCK:
         return Plan(policy.name, card.identity, (SetPuk(), SetPin()))
-    return plan(policy, card, records, now=now, certifies_existing=False)
+    return plan(policy, believed(policy, card, objects), records, now=now, certifies_existing=False)
 
 
 def course(
@@ -48,6 +87,7 @@ def course(
     *,
     now: datetime,
     expected: str,
+    objects: Mapping[int, bytes],
     management_algorithm: ManagementAlgorithm | None,
     prover: PublicKey | None = None,
 ) -> Execution[Report]:
@@ -59,7 +99,7 @@ def course(
     asked = None if purpose is Purpose.UNLOCK else management_algorithm
     card, sealed = yield from observe_with_witness(look(policy), asked)
     records = fold((yield Recall(card.identity)))
-    steps = steps_for(purpose, policy, card, records, now)
+    steps = steps_for(purpose, policy, card, records, objects, now)
     if steps.digest != expected:
         raise PlanChanged("The plan for this card is not the one that was shown.")
     if prover is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime, time
-from typing import Protocol
 from uuid import UUID, uuid5
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -18,21 +17,14 @@ from ..authentication.principal import Principal
 from ..issuance import status
 from ..issuance.errors import CertificateRefused, OriginRefused
 from ..issuance.model import Answer, CertificateState, Holder, HolderKind, Issued, Pending, Refused, RevocationReason
-from ..issuance.names import HolderNames, subject
+from ..issuance.names import subject
 from ..issuance.origin import Evidence, Expected, MadeHere, Station
 from ..issuance.requests import CertificateRequest
 from ..issuance.service import IssuanceService, Prepared
 from ..machine import Actor
 from ..policies.model import Origin
 from ..store.unit import Database, Unit
-from .ports import CertificateOrder, Task
-
-
-class Names(Protocol):
-    """What certificates may say of a device's holder: from people and numbering."""
-
-    async def names(self, task: Task) -> HolderNames:
-        """Names of the card and of the person whose it is."""
+from .ports import CertificateOrder, Names, Task
 
 
 class IssuedCertificates:

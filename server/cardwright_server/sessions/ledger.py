@@ -37,16 +37,21 @@ class Ledger:
         database: Database,
         session: CardSession,
         lease: Lease,
-        entries: tuple[Entry, ...],
+        journal: store.Journal,
+        objects: Mapping[int, bytes],
         again: Callable[[Unit], Awaitable[object]],
     ) -> None:
         self.session = session
         self.done = 0
         self._database = database
         self._lease = lease
-        self._entries = list(entries)
-        self._kept = len(entries)
+        self._entries = list(journal.entries)
+        self._kept = len(journal.entries)
+        self._last = journal.last
+        self._objects = dict(objects)
+        self._written: dict[int, bytes] = {}
         self._keys: list[tuple[Slot, str, bytes, str]] = []
+        self._due: list[tuple[SessionEvent, Mapping[str, object]]] = []
         self._again = again
         self._lost = False
 
@@ -54,6 +59,11 @@ class Ledger:
     def entries(self) -> tuple[Entry, ...]:
         """Everything known of the card, oldest first."""
         return tuple(self._entries)
+
+    @property
+    def objects(self) -> Mapping[int, bytes]:
+        """Contents of data objects that were written to the card, or are about to be, by tag."""
+        return {**self._objects, **self._written}
 
     async def recall(self, identity: Identity) -> tuple[Entry, ...]:
         """The card's journal. Raises JournalOfAnotherCard."""
@@ -71,11 +81,19 @@ class Ledger:
         """Keep where a key came from for the next commit."""
         self._keys.append((slot, fingerprint, public, origin))
 
+    def put(self, tag: int, content: bytes) -> None:
+        """Keep what is about to be written to a data object for the next commit."""
+        self._written[tag] = content
+
+    def later(self, event: SessionEvent, values: Mapping[str, object] | None = None) -> None:
+        """A step of the machine that makes nothing true on the card: it goes with the next commit."""
+        self._due.append((event, values or {}))
+
     async def commit(self) -> None:
         """Commit what was noted, if anything was. Raises SessionLost, AuthorizationError, StoreError."""
         if self._lost:
             raise SessionLost("The session's hold on the card ran out.")
-        if len(self._entries) > self._kept or self._keys:
+        if len(self._entries) > self._kept or self._keys or self._written:
             await self.write()
 
     async def write(self, *events: SessionEvent, values: Mapping[str, object] | None = None) -> None:
@@ -99,12 +117,15 @@ class Ledger:
         session = await store.get(unit, self.session.org, self.session.id)
         if session.state not in LIVE:
             raise SessionLost("The session was ended from outside.")
-        await store.add_records(unit, session, self._kept, self._entries[self._kept :])
+        await store.add_records(unit, session, self._last, self._entries[self._kept :])
+        await store.put_objects(unit, session, self._written)
         for key in self._keys:
             await store.add_key(unit, session, *key)
-        for place, event in enumerate(events):
-            last = place + 1 == len(events)
-            session = await store.move(unit, session, event, Actor.SERVER, (values or {}) if last else {})
+        steps = [*self._due, *((event, {}) for event in events)]
+        if events:
+            steps[-1] = (events[-1], values or {})
+        for event, columns in steps:
+            session = await store.move(unit, session, event, Actor.SERVER, columns)
         if self.done > session.done:
             session = await store.count(unit, session, self.done)
         return session
@@ -112,8 +133,12 @@ class Ledger:
     def written(self, session: CardSession) -> None:
         """What ``within`` wrote is committed."""
         self.session = session
+        self._last += len(self._entries) - self._kept
         self._kept = len(self._entries)
         self._keys.clear()
+        self._objects |= self._written
+        self._written.clear()
+        self._due.clear()
 
     async def renew(self) -> None:
         """Hold the card for longer; after a failure ``commit`` raises SessionLost."""

@@ -131,6 +131,7 @@ class CardSession:
     plan: str
     done: int
     steps: int
+    life: int
     version: int
 
 

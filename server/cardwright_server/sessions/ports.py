@@ -17,6 +17,8 @@ from cardwright_cardops.secret import Secret
 
 from ..authentication.authorize import CallTarget, Permission
 from ..authentication.principal import Principal
+from ..devices.numbering import NINES
+from ..issuance.names import HolderNames
 from ..policies.model import Origin, Policy
 from ..store.unit import Unit
 from .model import Greeting, Outcome, Purpose, Showing
@@ -27,6 +29,7 @@ class Task:
     """One device and what is to become of it.
 
     ``guid`` is the card UUID that it has or is to get; ``guid_is_new``: unless a session recorded one already.
+    ``fascn`` has 25 octets. ``life``: how often the device began anew as stock; each has a journal of its own.
     ``management_key`` and ``puk`` are the values that cards of its lot come with, None for the vendor's published ones.
     ``trusted``: the workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
     last day of the card. ``asked_as``: the request as authorization sees it.
@@ -45,6 +48,8 @@ class Task:
     unlockable: bool = False
     asked_as: CallTarget | None = None
     guid_is_new: bool = False
+    fascn: bytes = NINES.encode()
+    life: int = 1
     management_key: Secret | None = field(default=None, repr=False)
     puk: Secret | None = field(default=None, repr=False)
 
@@ -113,11 +118,24 @@ class Certificates(Protocol):
         """
 
 
+class Names(Protocol):
+    """What may be said of a device's holder: from people and numbering."""
+
+    async def names(self, task: Task) -> HolderNames:
+        """Names of the card and of the person whose it is."""
+
+
 class Contents(Protocol):
     """Contents of data objects."""
 
-    async def content(self, task: Task, tag: int, card: Inventory, written: Mapping[int, bytes]) -> Issued | Refused:
-        """The content of one object. ``written``: those that the plan writes before it, certificates as b""."""
+    async def content(
+        self, task: Task, tag: int, card: Inventory, written: Mapping[int, bytes], kept: Mapping[int, bytes]
+    ) -> Issued | Refused:
+        """The content of one object.
+
+        ``written``: those that the plan writes before it, certificates as b"". ``kept``: those that earlier sessions
+        wrote and that are on the card as they were written.
+        """
 
 
 class Escrow(Protocol):

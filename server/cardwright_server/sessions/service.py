@@ -19,7 +19,8 @@ from cardwright_cardops.plan.conduct import conduct_async
 from cardwright_cardops.plan.execute import Report
 from cardwright_cardops.plan.inventory import Identity, Inventory, fingerprint
 from cardwright_cardops.plan.observe import observe
-from cardwright_cardops.plan.records import Entry, Kind, Records, fold, require_same_card
+from cardwright_cardops.plan.policy import DevicePolicy
+from cardwright_cardops.plan.records import Entry, Kind, fold, require_same_card
 from cardwright_cardops.plan.steps import Plan, Step, WriteCertificate, WriteObject
 from cardwright_cardops.program.items import Answers, AnyBatch, SealedBatch
 from cardwright_cardops.program.runner import run_async
@@ -40,7 +41,7 @@ from ..vault.model import Authorization
 from ..vault.protocol import Vault
 from . import store
 from .authority import SessionAuthority, require_allowed
-from .course import course, look, steps_for
+from .course import course, intact, look, steps_for, tells_enough
 from .errors import (
     CardInSession,
     CardNotProven,
@@ -77,7 +78,8 @@ class _Opened:
     session: CardSession
     lease: Lease
     task: Task
-    entries: tuple[Entry, ...]
+    journal: store.Journal
+    objects: Mapping[int, bytes]
     keys: tuple[CardKey, ...]
     unfinished: bool
     now: datetime
@@ -103,7 +105,7 @@ class SessionService:
         async def again(unit: Unit) -> None:
             await self._authorize(unit, principal, _call(task), task.target)
 
-        ledger = Ledger(self._database, opened.session, opened.lease, opened.entries, again)
+        ledger = Ledger(self._database, opened.session, opened.lease, opened.journal, opened.objects, again)
 
         async def ended(event: SessionEvent, code: str) -> None:
             entry = self._entry(principal, task, ledger.session, event, code)
@@ -136,11 +138,13 @@ class SessionService:
             await store.move(unit, left, _E.LOSE, Actor.TIMER, {"outcome": SessionLost.code})
             await self._ports.devices.ended(unit, task.org, left.request, left.id)
         await self._ports.devices.begin(unit, permission, task, identifier)
-        unfinished = await store.is_unfinished(unit, task.org, task.device)
-        entries = await store.records(unit, task.org, task.device)
-        recorded = fold(entries).guid
+        unfinished = await store.is_unfinished(unit, task.org, task.device, task.life)
+        journal = await store.records(unit, task.org, task.device, task.life)
+        recorded = fold(journal.entries).guid
         if task.guid_is_new and recorded is not None:
             task = replace(task, guid=recorded)
+        if number := await store.fascn(unit, task.org, task.device, task.life):
+            task = replace(task, fascn=bytes.fromhex(number))
         session = await store.insert(
             unit,
             task.org,
@@ -156,31 +160,37 @@ class SessionService:
                 "software": greeting.software,
                 "reader": greeting.reader,
                 "policy": task.policy.name,
+                "life": task.life,
+                "fascn": task.fascn.hex(),
             },
         )
         session = await store.move(unit, session, _E.OBSERVE, Actor.SERVER, {})
         unit.audit(self._entry(principal, task, session, "opened"))
-        keys = await store.keys(unit, task.org, task.device)
-        return _Opened(session, lease, task, entries, keys, unfinished, unit.now)
+        keys = await store.keys(unit, task.org, task.device, task.life)
+        objects = await store.objects(unit, task.org, task.device, task.life)
+        return _Opened(session, lease, task, journal, objects, keys, unfinished, unit.now)
 
     async def _conduct(
         self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
     ) -> Outcome:
-        card = greeting.card
+        card, policy = greeting.card, opened.task.policy.card
+        seen: Inventory | None = None
+        if greeting.purpose is not Purpose.UNLOCK and not tells_enough(policy, card):
+            card = seen = await self._look(line, ledger, greeting, policy)
         task = await self._without_pending(opened, ledger, card)
         outcome = Outcome.DONE if task is opened.task else Outcome.PENDING
-        plan = _planned(task, card, fold(ledger.entries), opened)
+        plan = _planned(task, card, ledger, opened.now)
         if not plan:
             if not opened.unfinished and task.request is None:
                 return await self._finish(principal, task, ledger, Outcome.NOTHING_DUE, card)
             # Records change only by what the card shows to us, now.
-            seen = await run_async(observe(look(task.policy.card)), _Relay(line, ledger, greeting))
-            if _planned(task, seen, fold(ledger.entries), opened):
+            seen = seen or await self._look(line, ledger, greeting, policy)
+            if _planned(task, seen, ledger, opened.now):
                 raise NotAtGoal("The card is not as the workstation said.")
             return await self._finish(principal, task, ledger, outcome, seen)
         require_allowed(plan, task)
         _require_known(plan, greeting)
-        showing = Showing(plan, await self._contents(task, plan, card))
+        showing = Showing(plan, await self._contents(task, plan, card, intact(card, ledger.objects)))
         shown = {"plan": plan.digest, "plan_document": canonical(plan.document()), "steps": len(plan.steps)}
         await ledger.write(_E.PREVIEW, values=shown)
         if not await line.show(showing):
@@ -189,6 +199,11 @@ class SessionService:
         report = await self._execute(principal, greeting, line, replace(opened, task=task), ledger, showing)
         outcome = Outcome.PENDING if report.pending else outcome
         return await self._finish(principal, task, ledger, outcome, report.inventory, _E.VERIFY)
+
+    @staticmethod
+    async def _look(line: Line, ledger: Ledger, greeting: Greeting, policy: DevicePolicy) -> Inventory:
+        """The card as it shows itself to the server; reads only."""
+        return await run_async(observe(look(policy)), _Relay(line, ledger, greeting))
 
     async def _without_pending(self, opened: _Opened, ledger: Ledger, card: Inventory) -> Task:
         """The task without slots whose certificate another authority has not issued yet: their keys stay.
@@ -222,13 +237,15 @@ class SessionService:
         slots = tuple(row for row in task.policy.card.slots if row.slot not in pending)
         return replace(task, policy=replace(task.policy, card=replace(task.policy.card, slots=slots)))
 
-    async def _contents(self, task: Task, plan: Plan, card: Inventory) -> dict[int, bytes]:
+    async def _contents(
+        self, task: Task, plan: Plan, card: Inventory, kept: Mapping[int, bytes]
+    ) -> dict[int, bytes]:
         """The content of every object that the plan writes, fixed before it is shown."""
         made: dict[int, bytes] = {}
         written = {step.slot.certificate_tag: b"" for step in plan.steps if isinstance(step, WriteCertificate)}
         for step in plan.steps:
             if isinstance(step, WriteObject):
-                reply = await self._ports.contents.content(task, step.tag, card, {**written, **made})
+                reply = await self._ports.contents.content(task, step.tag, card, {**written, **made}, kept)
                 if not isinstance(reply, Issued):
                     raise NotAtGoal(f"The plan cannot be carried out: {reply.reason}")
                 made[step.tag] = reply.content
@@ -263,6 +280,7 @@ class SessionService:
             task.policy.card,
             now=opened.now,
             expected=plan.digest,
+            objects=ledger.objects,
             management_algorithm=_algorithm(task, greeting.card),
             prover=prover,
         )
@@ -274,7 +292,7 @@ class SessionService:
         relay = _Relay(line, ledger, greeting)
         report: Report = await conduct_async(execution, relay, authority, ledger, progress)
         if task.purpose is not Purpose.UNLOCK:
-            left = _planned(task, report.inventory, fold(ledger.entries), opened)
+            left = _planned(task, report.inventory, ledger, opened.now)
             if any(getattr(step, "slot", None) not in report.pending for step in left.steps):
                 raise NotAtGoal("After the last step the card is not as the policy wants it.")
         return report
@@ -381,10 +399,11 @@ def _call(task: Task) -> Call:
     return Call(f"SessionService.Run/{task.purpose}")
 
 
-def _planned(task: Task, card: Inventory, records: Records, opened: _Opened) -> Plan:
+def _planned(task: Task, card: Inventory, ledger: Ledger, now: datetime) -> Plan:
     """Raises WrongCard, JournalOfAnotherCard and what ``plan`` raises."""
-    _require_card(task, card.identity, opened.entries)
-    return steps_for(task.purpose, task.policy.card, card, records, opened.now)
+    _require_card(task, card.identity, ledger.entries)
+    records = fold(ledger.entries)
+    return steps_for(task.purpose, task.policy.card, card, records, ledger.objects, now)
 
 
 def _require_card(task: Task, identity: Identity, entries: tuple[Entry, ...]) -> None:

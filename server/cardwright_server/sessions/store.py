@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, or_, select
+from sqlalchemy import Row, delete, or_, select
 
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.records import Entry, Kind
@@ -15,11 +16,22 @@ from cardwright_cardops.secret import Secret
 from ..machine import Actor
 from ..policies.model import Origin
 from ..store import transitions
-from ..store.session_tables import card_key, card_record, card_session, card_session_transition
+from ..store.session_tables import card_key, card_object, card_record, card_session, card_session_transition
 from ..store.unit import Unit
 from .model import LIVE, SESSION, CardKey, CardSession, Purpose, SessionEvent, SessionState
 
 MOST_RECORDS = 10_000
+_SECRETS = frozenset(
+    {Kind.MANAGEMENT_KEY, Kind.MANAGEMENT_KEY_SET, Kind.MANAGEMENT_KEY_REFUSED, Kind.PUK, Kind.PUK_SET}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What is recorded of a card, oldest first; ``last`` is the number of the last entry of all its lives."""
+
+    entries: tuple[Entry, ...]
+    last: int
 
 
 async def insert(unit: Unit, org: UUID, values: Mapping[str, Any]) -> CardSession:
@@ -41,6 +53,7 @@ async def insert(unit: Unit, org: UUID, values: Mapping[str, Any]) -> CardSessio
         "",
         0,
         0,
+        values["life"],
         1,
     )
 
@@ -75,19 +88,30 @@ async def live(unit: Unit, org: UUID, device: UUID) -> list[CardSession]:
     return [_session(row) for row in await unit.rows(select(card_session).where(*wanted))]
 
 
-async def is_unfinished(unit: Unit, org: UUID, device: UUID) -> bool:
-    """Whether the newest session that showed a plan, or that ended well, did not end well."""
+async def is_unfinished(unit: Unit, org: UUID, device: UUID, life: int) -> bool:
+    """Whether the newest session of this life that showed a plan, or that ended well, did not end well."""
     told = or_(card_session.c.steps > 0, card_session.c.state == SessionState.DONE)
-    mine = (card_session.c.org == org, card_session.c.device == device, told)
+    mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.life == life, told)
     newest = select(card_session.c.state).where(*mine).order_by(card_session.c.id.desc()).limit(1)
     return await unit.value(newest) not in (None, SessionState.DONE)
 
 
-async def records(unit: Unit, org: UUID, device: UUID) -> tuple[Entry, ...]:
-    """The card's journal, oldest first."""
+async def fascn(unit: Unit, org: UUID, device: UUID, life: int) -> str:
+    """The FASC-N that the first session of this life gave the card; "" before it."""
+    mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.life == life)
+    first = select(card_session.c.fascn).where(*mine).order_by(card_session.c.id).limit(1)
+    return await unit.value(first) or ""
+
+
+async def records(unit: Unit, org: UUID, device: UUID, life: int = 1) -> Journal:
+    """The card's journal in one life.
+
+    Secrets are told of all lives: a card keeps them until a new value is set, and no generation comes twice.
+    """
     wanted = select(card_record).where(card_record.c.org == org, card_record.c.device == device)
     rows = await unit.rows(wanted.order_by(card_record.c.number).limit(MOST_RECORDS))
-    return tuple(map(_entry, rows))
+    entries = tuple(_entry(row) for row in rows if row.life == life or Kind[row.kind.upper()] in _SECRETS)
+    return Journal(entries, rows[-1].number if rows else 0)
 
 
 async def add_records(unit: Unit, session: CardSession, after: int, entries: Sequence[Entry]) -> None:
@@ -99,6 +123,7 @@ async def add_records(unit: Unit, session: CardSession, after: int, entries: Seq
                 "org": session.org,
                 "session": session.id,
                 "device": session.device,
+                "life": session.life,
                 "number": after + place,
                 "kind": entry.kind.name.lower(),
                 "reference": entry.reference,
@@ -117,12 +142,6 @@ async def add_records(unit: Unit, session: CardSession, after: int, entries: Seq
     )
 
 
-async def last_record(unit: Unit, org: UUID, device: UUID) -> int:
-    """Number of the last entry in the card's journal."""
-    wanted = select(func.max(card_record.c.number)).where(card_record.c.org == org, card_record.c.device == device)
-    return await unit.value(wanted) or 0
-
-
 async def add_key(unit: Unit, session: CardSession, slot: Slot, fingerprint: str, public: bytes, origin: str) -> None:
     """Record where a key came from, unless it is recorded already: the first proof counts."""
     await unit.insert_if_absent(
@@ -131,21 +150,37 @@ async def add_key(unit: Unit, session: CardSession, slot: Slot, fingerprint: str
             "org": session.org,
             "session": session.id,
             "device": session.device,
+            "life": session.life,
             "slot": int(slot),
             "fingerprint": fingerprint,
             "public_key": public,
             "origin": origin,
         },
-        ["device", "slot", "fingerprint"],
+        ["device", "life", "slot", "fingerprint"],
     )
 
 
-async def keys(unit: Unit, org: UUID, device: UUID) -> tuple[CardKey, ...]:
-    """Keys for which a certificate was asked, oldest first."""
-    wanted = select(card_key).where(card_key.c.org == org, card_key.c.device == device).order_by(card_key.c.id)
-    return tuple(
-        CardKey(Slot(row.slot), row.fingerprint, row.public_key, Origin(row.origin)) for row in await unit.rows(wanted)
-    )
+async def keys(unit: Unit, org: UUID, device: UUID, life: int = 1) -> tuple[CardKey, ...]:
+    """Keys for which a certificate was asked in one life, oldest first."""
+    mine = (card_key.c.org == org, card_key.c.device == device, card_key.c.life == life)
+    rows = await unit.rows(select(card_key).where(*mine).order_by(card_key.c.id))
+    return tuple(CardKey(Slot(row.slot), row.fingerprint, row.public_key, Origin(row.origin)) for row in rows)
+
+
+async def put_objects(unit: Unit, session: CardSession, contents: Mapping[int, bytes]) -> None:
+    """Record contents of data objects, by tag, in place of what was recorded of them before."""
+    if not contents:
+        return
+    mine = (card_object.c.device == session.device, card_object.c.life == session.life)
+    await unit.execute(delete(card_object).where(*mine, card_object.c.tag.in_(list(contents))))
+    common = {"org": session.org, "session": session.id, "device": session.device, "life": session.life}
+    await unit.insert_many(card_object, [{**common, "tag": tag, "content": one} for tag, one in contents.items()])
+
+
+async def objects(unit: Unit, org: UUID, device: UUID, life: int = 1) -> dict[int, bytes]:
+    """Contents of data objects as they were last written to the card, or were about to be, by tag."""
+    mine = (card_object.c.org == org, card_object.c.device == device, card_object.c.life == life)
+    return {row.tag: row.content for row in await unit.rows(select(card_object).where(*mine))}
 
 
 async def _note(
@@ -176,6 +211,7 @@ def _session(row: Row[Any]) -> CardSession:
         row.plan,
         row.done,
         row.steps,
+        row.life,
         row.version,
     )
 

@@ -1,4 +1,4 @@
-"""Tables of card sessions: sessions, the journal of each card, and where its keys came from."""
+"""Tables of card sessions: sessions, the journal of each card, where its keys came from, and what was written."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ card_session = table(
     Column("steps", Integer, nullable=False),
     Column("done", Integer, nullable=False),
     moment("ended_at"),
+    # Which life of the device, as its own table counts them.
+    Column("life", Integer, nullable=False),
+    # The FASC-N that the card has or is to get, 25 octets in hexadecimal.
+    Column("fascn", String(50), nullable=False),
     Index("ix_card_session_device", "device", "state"),
     retention=Retention.HISTORY,
     counts_from="ended_at",
@@ -56,6 +60,7 @@ card_record = table(
     Column("guid", Uuid),
     # DER of a certificate.
     Column("certificate", LargeBinary),
+    Column("life", Integer, nullable=False),
     UniqueConstraint("device", "number"),
     retention=Retention.ACCOUNT,
     versioned=False,
@@ -71,7 +76,23 @@ card_key = table(
     Column("fingerprint", String(64), nullable=False),
     Column("public_key", LargeBinary, nullable=False),
     Column("origin", String(20), nullable=False),
-    UniqueConstraint("device", "slot", "fingerprint"),
+    Column("life", Integer, nullable=False),
+    UniqueConstraint("device", "life", "slot", "fingerprint"),
+    retention=Retention.ACCOUNT,
+    versioned=False,
+)
+
+card_object = table(
+    "sessions",
+    "card_object",
+    # No foreign key: what a card holds is remembered for longer than the session that wrote it.
+    Column("session", Uuid, nullable=False),
+    Column("device", Uuid, nullable=False),
+    Column("life", Integer, nullable=False),
+    Column("tag", Integer, nullable=False),
+    # As its codec encodes it; never a biometric record.
+    Column("content", LargeBinary, nullable=False),
+    UniqueConstraint("device", "life", "tag"),
     retention=Retention.ACCOUNT,
     versioned=False,
 )
