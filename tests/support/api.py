@@ -31,6 +31,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 import cardwright_proto.cms.v1 as contract
 from cardwright_server.api.calling import Calls
+from cardwright_server.api.strict import StrictMessages
 from cardwright_server.authentication.errors import ProofRequired
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.store.unit import Database
@@ -149,7 +150,7 @@ async def serving(database: Database, servicers: Callable[[Calls], Iterable[obje
     """A server of these servicers, which get ``Calls`` over the database, and a channel to it."""
     folder = Path(tempfile.mkdtemp(prefix="cw-", dir="/tmp"))  # a socket's path has 107 octets at most
     path = f"{folder}/socket"
-    server = grpc.aio.server()
+    server = grpc.aio.server(interceptors=[StrictMessages()])
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         api = Api(path, channel)
         for servicer in servicers(Calls(database, api.identify)):
