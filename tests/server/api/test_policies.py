@@ -117,7 +117,7 @@ async def test_refusals_record_nothing(served: Managed, author: Principal) -> No
         ("Find", pb.FindPoliciesRequest(page_size=201), world.helper),
         ("Find", pb.FindPoliciesRequest(page_token="x"), world.helper),
         ("Find", pb.FindPoliciesRequest(name="x" * 61), world.helper),
-        ("Find", pb.FindPoliciesRequest(states=[0]), world.helper),
+        ("Find", pb.FindPoliciesRequest(states=[pb.POLICY_STATE_UNSPECIFIED]), world.helper),
         ("Find", pb.FindPoliciesRequest(states=[99]), world.helper),  # type: ignore[list-item]
         ("Find", pb.FindPoliciesRequest(states=[pb.POLICY_STATE_DRAFT] * 5), world.helper),
     ):
