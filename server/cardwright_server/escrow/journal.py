@@ -52,7 +52,7 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
     }
     known = await store.key_by_id(unit, event.org, event.subject)
     if known is not None:
-        if certificate is None or known.certificate == certificate:
+        if certificate is None or (known.certified_at is not None and known.certified_at >= remembered.at):
             return False
         await store.update_key(unit, known, sealed)
         await supersede(unit, event.org, known.id)
