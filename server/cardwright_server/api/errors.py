@@ -43,7 +43,7 @@ from ..sessions.errors import (
 )
 from ..store.errors import StaleVersion, StoreError
 from ..vault.errors import VaultLocked, VaultQuota, VaultUnavailable
-from ..workstations.errors import BadHost, BadRequest, NoSuchWorkstation
+from ..workstations.errors import BadHost, BadReason, BadRequest, NoSuchWorkstation
 from .reading import RequestMalformed
 
 DOMAIN: Final = "cardwright"
@@ -83,6 +83,7 @@ _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (BadAnswer, grpc.StatusCode.INVALID_ARGUMENT),
     (BadQuestion, grpc.StatusCode.INVALID_ARGUMENT),
     (BadHost, grpc.StatusCode.INVALID_ARGUMENT),
+    (BadReason, grpc.StatusCode.INVALID_ARGUMENT),
     (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (TemplateInvalid, grpc.StatusCode.INVALID_ARGUMENT),
     (DirectoryError, grpc.StatusCode.UNAVAILABLE),

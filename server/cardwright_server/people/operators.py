@@ -69,8 +69,8 @@ class OperatorService:
     async def add_key(self, unit: Unit, principal: Principal, account: UUID, spki: bytes) -> Operator:
         """Register a key by the SHA-256 of its SubjectPublicKeyInfo.
 
-        Whether it is in hardware is found out: a card of the operator's person has it. Raises AuthorizationError,
-        NoSuchOperator, KeyTaken.
+        Whether it is in hardware is found out: a card of the operator's person has it. One that the account has already
+        stays as it is. Raises AuthorizationError, NoSuchOperator, KeyTaken.
         """
         operator = await self._asked(unit, principal, account, Call("OperatorService.AddKey"), itself=False)
         device = None
@@ -94,6 +94,8 @@ class OperatorService:
         ``hardware``: it is on a card that was checked.
         """
         operator = await self._operator(unit, principal.org, account)
+        if await store.has_key(unit, account, spki):
+            return
         if not await store.insert_key(unit, principal.org, account, spki, hardware, device):
             raise KeyTaken("this key is registered already")
         await store.bump_roles(unit, account)

@@ -48,6 +48,13 @@ class BadRequest(WorkstationError):
     default_advice = "Make a request for a P-256 or P-384 key, signed with it."
 
 
+class BadReason(WorkstationError):
+    """A reason that is no short code: it stays in the record for ever, so it holds no sentences and no names."""
+
+    code = "BAD_REASON"
+    default_advice = "Give a code of lower case letters, digits and hyphens, at most 40."
+
+
 class NoSuchWorkstation(WorkstationError):
     """There is no such workstation here."""
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from uuid import UUID
 
 from ..machine import OPERATORS, Actor, Machine, Transition
-from .errors import BadHost, TokenRefused
+from .errors import BadHost, BadReason, TokenRefused
 
 TOKEN_LIFETIME = timedelta(hours=24)
 CERTIFICATE_LIFETIME = timedelta(days=30)
@@ -19,6 +19,7 @@ SECRET = 16
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_REASON = re.compile(r"[a-z0-9-]{1,40}")
 _TOKEN = re.compile(r"cw1\.([0-9a-f]{32})\.([0-9a-f]{32})\.([0-9a-f]{64})")
 
 
@@ -156,6 +157,13 @@ class StationCertificate:
     def renew_at(self) -> datetime:
         """From then on it can be renewed."""
         return self.not_before + (self.not_after - self.not_before) * 2 / 3
+
+
+def reason_code(text: str) -> str:
+    """A short code, as it is. Raises BadReason for anything else."""
+    if _REASON.fullmatch(text) is None:
+        raise BadReason("that is no code for a reason")
+    return text
 
 
 def folded_host(host: str) -> str:

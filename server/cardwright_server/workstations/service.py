@@ -32,6 +32,7 @@ from .model import (
     TokenState,
     Workstation,
     folded_host,
+    reason_code,
 )
 
 MOST_RESULTS = 201
@@ -135,16 +136,17 @@ class WorkstationService:
         """Void a workstation's certificates; its streams close within a minute, in every process.
 
         ``reason`` is a short code. The event makes issuance put the certificates on the CRL. A second time changes
-        nothing. Raises AuthorizationError, NoSuchWorkstation.
+        nothing. Raises AuthorizationError, NoSuchWorkstation, BadReason.
         """
         await self._authorize(unit, principal, Call("WorkstationService.Revoke"), CallTarget(principal.org))
         station = await self._station(unit, principal.org, identifier)
         if station.state is StationState.REVOKED:
             return station
+        code = reason_code(reason)
         target = STATION.next(station.state, StationEvent.REVOKE, Actor.ADMINISTRATOR).target
-        values = {"state": target, "revoked_at": unit.now, "reason": reason[:40]}
+        values = {"state": target, "revoked_at": unit.now, "reason": code}
         await store.update_workstation(unit, identifier, station.version, values)
-        self._record(unit, principal, "workstation.revoked", identifier, {"reason": reason[:40]})
+        self._record(unit, principal, "workstation.revoked", identifier, {"reason": code})
         unit.afterwards(self._revoked)
         return await self._station(unit, principal.org, identifier)
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'cardwright_proto/cms/v1/operators.proto\x12\x11\x63\x61rdwright.cms.v1\"p\n\x05Grant\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.cardwright.cms.v1.Role\x12\x14\n\neverywhere\x18\x02 \x01(\x08H\x00\x12\x0f\n\x05group\x18\x03 \x01(\tH\x00\x12\x10\n\x06\x62ranch\x18\x04 \x01(\tH\x00\x42\x07\n\x05scope\"=\n\x0bOperatorKey\x12\x0c\n\x04spki\x18\x01 \x01(\x0c\x12\x10\n\x08hardware\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"\xcb\x01\n\x08Operator\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.cardwright.cms.v1.AccountKind\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12(\n\x06grants\x18\x06 \x03(\x0b\x32\x18.cardwright.cms.v1.Grant\x12,\n\x04keys\x18\x07 \x03(\x0b\x32\x1e.cardwright.cms.v1.OperatorKey\"d\n\x15\x43reateOperatorRequest\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.cardwright.cms.v1.AccountKind\x12\x0e\n\x06person\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\"=\n\x15\x41\x64\x64OperatorKeyRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\":\n\x18RemoveOperatorKeyRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x0c\n\x04spki\x18\x02 \x01(\x0c\"I\n\x0cGrantRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\'\n\x05grant\x18\x02 \x01(\x0b\x32\x18.cardwright.cms.v1.Grant\"L\n\x0fWithdrawRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\'\n\x05grant\x18\x02 \x01(\x0b\x32\x18.cardwright.cms.v1.Grant\"<\n\x18SetOperatorActiveRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\"=\n\x14\x46indOperatorsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x15\x46indOperatorsResponse\x12.\n\toperators\x18\x01 \x03(\x0b\x32\x1b.cardwright.cms.v1.Operator\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*^\n\x0b\x41\x63\x63ountKind\x12\x1c\n\x18\x41\x43\x43OUNT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43\x43OUNT_KIND_PERSON\x10\x01\x12\x18\n\x14\x41\x43\x43OUNT_KIND_SERVICE\x10\x02*\x88\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_ISSUANCE\x10\x01\x12\x12\n\x0eROLE_HELP_DESK\x10\x02\x12\x19\n\x15ROLE_SECURITY_OFFICER\x10\x03\x12\x16\n\x12ROLE_ADMINISTRATOR\x10\x04\x12\x10\n\x0cROLE_AUDITOR\x10\x05\x32\xd0\x04\n\x0fOperatorService\x12O\n\x06\x43reate\x12(.cardwright.cms.v1.CreateOperatorRequest\x1a\x1b.cardwright.cms.v1.Operator\x12O\n\x06\x41\x64\x64Key\x12(.cardwright.cms.v1.AddOperatorKeyRequest\x1a\x1b.cardwright.cms.v1.Operator\x12U\n\tRemoveKey\x12+.cardwright.cms.v1.RemoveOperatorKeyRequest\x1a\x1b.cardwright.cms.v1.Operator\x12\x45\n\x05Grant\x12\x1f.cardwright.cms.v1.GrantRequest\x1a\x1b.cardwright.cms.v1.Operator\x12K\n\x08Withdraw\x12\".cardwright.cms.v1.WithdrawRequest\x1a\x1b.cardwright.cms.v1.Operator\x12U\n\tSetActive\x12+.cardwright.cms.v1.SetOperatorActiveRequest\x1a\x1b.cardwright.cms.v1.Operator\x12Y\n\x04\x46ind\x12\'.cardwright.cms.v1.FindOperatorsRequest\x1a(.cardwright.cms.v1.FindOperatorsResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'cardwright_proto/cms/v1/operators.proto\x12\x11\x63\x61rdwright.cms.v1\"p\n\x05Grant\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.cardwright.cms.v1.Role\x12\x14\n\neverywhere\x18\x02 \x01(\x08H\x00\x12\x0f\n\x05group\x18\x03 \x01(\tH\x00\x12\x10\n\x06\x62ranch\x18\x04 \x01(\tH\x00\x42\x07\n\x05scope\"=\n\x0bOperatorKey\x12\x0c\n\x04spki\x18\x01 \x01(\x0c\x12\x10\n\x08hardware\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"\xcb\x01\n\x08Operator\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.cardwright.cms.v1.AccountKind\x12\x0e\n\x06person\x18\x03 \x01(\t\x12\r\n\x05label\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x05 \x01(\x08\x12(\n\x06grants\x18\x06 \x03(\x0b\x32\x18.cardwright.cms.v1.Grant\x12,\n\x04keys\x18\x07 \x03(\x0b\x32\x1e.cardwright.cms.v1.OperatorKey\"d\n\x15\x43reateOperatorRequest\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.cardwright.cms.v1.AccountKind\x12\x0e\n\x06person\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\"F\n\x15\x41\x64\x64OperatorKeyRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\"k\n\x16\x41\x64\x64OperatorKeyResponse\x12-\n\x08operator\x18\x01 \x01(\x0b\x32\x1b.cardwright.cms.v1.Operator\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\r\n\x05\x63hain\x18\x03 \x03(\x0c\":\n\x18RemoveOperatorKeyRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x0c\n\x04spki\x18\x02 \x01(\x0c\"I\n\x0cGrantRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\'\n\x05grant\x18\x02 \x01(\x0b\x32\x18.cardwright.cms.v1.Grant\"L\n\x0fWithdrawRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\'\n\x05grant\x18\x02 \x01(\x0b\x32\x18.cardwright.cms.v1.Grant\"<\n\x18SetOperatorActiveRequest\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\x02 \x01(\x08\"=\n\x14\x46indOperatorsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x15\x46indOperatorsResponse\x12.\n\toperators\x18\x01 \x03(\x0b\x32\x1b.cardwright.cms.v1.Operator\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*^\n\x0b\x41\x63\x63ountKind\x12\x1c\n\x18\x41\x43\x43OUNT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43\x43OUNT_KIND_PERSON\x10\x01\x12\x18\n\x14\x41\x43\x43OUNT_KIND_SERVICE\x10\x02*\x88\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_ISSUANCE\x10\x01\x12\x12\n\x0eROLE_HELP_DESK\x10\x02\x12\x19\n\x15ROLE_SECURITY_OFFICER\x10\x03\x12\x16\n\x12ROLE_ADMINISTRATOR\x10\x04\x12\x10\n\x0cROLE_AUDITOR\x10\x05\x32\xde\x04\n\x0fOperatorService\x12O\n\x06\x43reate\x12(.cardwright.cms.v1.CreateOperatorRequest\x1a\x1b.cardwright.cms.v1.Operator\x12]\n\x06\x41\x64\x64Key\x12(.cardwright.cms.v1.AddOperatorKeyRequest\x1a).cardwright.cms.v1.AddOperatorKeyResponse\x12U\n\tRemoveKey\x12+.cardwright.cms.v1.RemoveOperatorKeyRequest\x1a\x1b.cardwright.cms.v1.Operator\x12\x45\n\x05Grant\x12\x1f.cardwright.cms.v1.GrantRequest\x1a\x1b.cardwright.cms.v1.Operator\x12K\n\x08Withdraw\x12\".cardwright.cms.v1.WithdrawRequest\x1a\x1b.cardwright.cms.v1.Operator\x12U\n\tSetActive\x12+.cardwright.cms.v1.SetOperatorActiveRequest\x1a\x1b.cardwright.cms.v1.Operator\x12Y\n\x04\x46ind\x12\'.cardwright.cms.v1.FindOperatorsRequest\x1a(.cardwright.cms.v1.FindOperatorsResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,10 +32,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cardwright_proto.cms.v1.ope
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\222\003\002\010\002'
-  _globals['_ACCOUNTKIND']._serialized_start=1046
-  _globals['_ACCOUNTKIND']._serialized_end=1140
-  _globals['_ROLE']._serialized_start=1143
-  _globals['_ROLE']._serialized_end=1279
+  _globals['_ACCOUNTKIND']._serialized_start=1164
+  _globals['_ACCOUNTKIND']._serialized_end=1258
+  _globals['_ROLE']._serialized_start=1261
+  _globals['_ROLE']._serialized_end=1397
   _globals['_GRANT']._serialized_start=62
   _globals['_GRANT']._serialized_end=174
   _globals['_OPERATORKEY']._serialized_start=176
@@ -45,19 +45,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEOPERATORREQUEST']._serialized_start=445
   _globals['_CREATEOPERATORREQUEST']._serialized_end=545
   _globals['_ADDOPERATORKEYREQUEST']._serialized_start=547
-  _globals['_ADDOPERATORKEYREQUEST']._serialized_end=608
-  _globals['_REMOVEOPERATORKEYREQUEST']._serialized_start=610
-  _globals['_REMOVEOPERATORKEYREQUEST']._serialized_end=668
-  _globals['_GRANTREQUEST']._serialized_start=670
-  _globals['_GRANTREQUEST']._serialized_end=743
-  _globals['_WITHDRAWREQUEST']._serialized_start=745
-  _globals['_WITHDRAWREQUEST']._serialized_end=821
-  _globals['_SETOPERATORACTIVEREQUEST']._serialized_start=823
-  _globals['_SETOPERATORACTIVEREQUEST']._serialized_end=883
-  _globals['_FINDOPERATORSREQUEST']._serialized_start=885
-  _globals['_FINDOPERATORSREQUEST']._serialized_end=946
-  _globals['_FINDOPERATORSRESPONSE']._serialized_start=948
-  _globals['_FINDOPERATORSRESPONSE']._serialized_end=1044
-  _globals['_OPERATORSERVICE']._serialized_start=1282
-  _globals['_OPERATORSERVICE']._serialized_end=1874
+  _globals['_ADDOPERATORKEYREQUEST']._serialized_end=617
+  _globals['_ADDOPERATORKEYRESPONSE']._serialized_start=619
+  _globals['_ADDOPERATORKEYRESPONSE']._serialized_end=726
+  _globals['_REMOVEOPERATORKEYREQUEST']._serialized_start=728
+  _globals['_REMOVEOPERATORKEYREQUEST']._serialized_end=786
+  _globals['_GRANTREQUEST']._serialized_start=788
+  _globals['_GRANTREQUEST']._serialized_end=861
+  _globals['_WITHDRAWREQUEST']._serialized_start=863
+  _globals['_WITHDRAWREQUEST']._serialized_end=939
+  _globals['_SETOPERATORACTIVEREQUEST']._serialized_start=941
+  _globals['_SETOPERATORACTIVEREQUEST']._serialized_end=1001
+  _globals['_FINDOPERATORSREQUEST']._serialized_start=1003
+  _globals['_FINDOPERATORSREQUEST']._serialized_end=1064
+  _globals['_FINDOPERATORSRESPONSE']._serialized_start=1066
+  _globals['_FINDOPERATORSRESPONSE']._serialized_end=1162
+  _globals['_OPERATORSERVICE']._serialized_start=1400
+  _globals['_OPERATORSERVICE']._serialized_end=2006
 # @@protoc_insertion_point(module_scope)

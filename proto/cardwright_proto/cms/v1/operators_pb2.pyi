@@ -199,24 +199,54 @@ class AddOperatorKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATOR_FIELD_NUMBER: _builtins.int
-    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
     operator: _builtins.str
     """UUID of the account."""
-    public_key: _builtins.bytes
-    """SubjectPublicKeyInfo, DER."""
+    certificate_request: _builtins.bytes
+    """PKCS #10 request (DER) by the operator's key; its names are not used."""
     def __init__(
         self,
         *,
         operator: _builtins.str = ...,
-        public_key: _builtins.bytes = ...,
+        certificate_request: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "public_key", b"public_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_request", b"certificate_request", "operator", b"operator"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AddOperatorKeyRequest: _TypeAlias = AddOperatorKeyRequest  # noqa: Y015
+
+@_typing.final
+class AddOperatorKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.bytes
+    """The certificate (DER) to connect with."""
+    @_builtins.property
+    def operator(self) -> Global___Operator: ...
+    @_builtins.property
+    def chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Certificates (DER) from its issuer up to the root, which is the last."""
+
+    def __init__(
+        self,
+        *,
+        operator: Global___Operator = ...,
+        certificate: _builtins.bytes = ...,
+        chain: _abc.Iterable[_builtins.bytes] = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "chain", b"chain", "operator", b"operator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddOperatorKeyResponse: _TypeAlias = AddOperatorKeyResponse  # noqa: Y015
 
 @_typing.final
 class RemoveOperatorKeyRequest(_message.Message):

@@ -42,7 +42,7 @@ class OperatorServiceStub:
         self.AddKey = channel.unary_unary(
                 '/cardwright.cms.v1.OperatorService/AddKey',
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.AddOperatorKeyRequest.SerializeToString,
-                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.Operator.FromString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.AddOperatorKeyResponse.FromString,
                 _registered_method=True)
         self.RemoveKey = channel.unary_unary(
                 '/cardwright.cms.v1.OperatorService/RemoveKey',
@@ -82,7 +82,8 @@ class OperatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddKey(self, request, context):
-        """Let an operator connect by a key. Whether it is a card's is found out, never told.
+        """Let an operator connect by a key, and certify it; a key that the account has already gets a new certificate.
+        Whether it is a card's key is found out, never told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +133,7 @@ def add_OperatorServiceServicer_to_server(servicer, server):
             'AddKey': grpc.unary_unary_rpc_method_handler(
                     servicer.AddKey,
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.AddOperatorKeyRequest.FromString,
-                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.Operator.SerializeToString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.AddOperatorKeyResponse.SerializeToString,
             ),
             'RemoveKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveKey,
@@ -213,7 +214,7 @@ class OperatorService:
             target,
             '/cardwright.cms.v1.OperatorService/AddKey',
             cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.AddOperatorKeyRequest.SerializeToString,
-            cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.Operator.FromString,
+            cardwright__proto_dot_cms_dot_v1_dot_operators__pb2.AddOperatorKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

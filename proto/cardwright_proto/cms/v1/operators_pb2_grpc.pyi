@@ -33,8 +33,10 @@ class OperatorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OperatorServiceAsyncStub: ...
     Create: _grpc.UnaryUnaryMultiCallable[_operators_pb2.CreateOperatorRequest, _operators_pb2.Operator]
     """An account without keys and rights."""
-    AddKey: _grpc.UnaryUnaryMultiCallable[_operators_pb2.AddOperatorKeyRequest, _operators_pb2.Operator]
-    """Let an operator connect by a key. Whether it is a card's is found out, never told."""
+    AddKey: _grpc.UnaryUnaryMultiCallable[_operators_pb2.AddOperatorKeyRequest, _operators_pb2.AddOperatorKeyResponse]
+    """Let an operator connect by a key, and certify it; a key that the account has already gets a new certificate.
+    Whether it is a card's key is found out, never told.
+    """
     RemoveKey: _grpc.UnaryUnaryMultiCallable[_operators_pb2.RemoveOperatorKeyRequest, _operators_pb2.Operator]
     """Connections by the key lose all rights at once."""
     Grant: _grpc.UnaryUnaryMultiCallable[_operators_pb2.GrantRequest, _operators_pb2.Operator]
@@ -49,8 +51,10 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Create: _aio.UnaryUnaryMultiCallable[_operators_pb2.CreateOperatorRequest, _operators_pb2.Operator]  # type: ignore[assignment]
     """An account without keys and rights."""
-    AddKey: _aio.UnaryUnaryMultiCallable[_operators_pb2.AddOperatorKeyRequest, _operators_pb2.Operator]  # type: ignore[assignment]
-    """Let an operator connect by a key. Whether it is a card's is found out, never told."""
+    AddKey: _aio.UnaryUnaryMultiCallable[_operators_pb2.AddOperatorKeyRequest, _operators_pb2.AddOperatorKeyResponse]  # type: ignore[assignment]
+    """Let an operator connect by a key, and certify it; a key that the account has already gets a new certificate.
+    Whether it is a card's key is found out, never told.
+    """
     RemoveKey: _aio.UnaryUnaryMultiCallable[_operators_pb2.RemoveOperatorKeyRequest, _operators_pb2.Operator]  # type: ignore[assignment]
     """Connections by the key lose all rights at once."""
     Grant: _aio.UnaryUnaryMultiCallable[_operators_pb2.GrantRequest, _operators_pb2.Operator]  # type: ignore[assignment]
@@ -74,8 +78,10 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _operators_pb2.AddOperatorKeyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operators_pb2.Operator, _abc.Awaitable[_operators_pb2.Operator]]:
-        """Let an operator connect by a key. Whether it is a card's is found out, never told."""
+    ) -> _typing.Union[_operators_pb2.AddOperatorKeyResponse, _abc.Awaitable[_operators_pb2.AddOperatorKeyResponse]]:
+        """Let an operator connect by a key, and certify it; a key that the account has already gets a new certificate.
+        Whether it is a card's key is found out, never told.
+        """
 
     @_abc_1.abstractmethod
     def RemoveKey(
