@@ -175,7 +175,7 @@ class Identifier:
 def _peer(context: Context) -> tuple[str, bool]:
     """The caller's address, and whether it is the host's own socket. Raises NotAdmitted."""
     kind, _, rest = unquote(str(context.peer())).partition(":")
-    secured = bool(context.auth_context().get("transport_security_type"))
+    secured = b"ssl" in context.auth_context().get("transport_security_type", ())
     if kind == "unix" and not secured:
         return "", True
     if kind not in ("ipv4", "ipv6") or not secured:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,8 +18,9 @@ MOST_HEADERS = 8 * 1024
 class _Server(uvicorn.Server):
     """Signals belong to the whole server, which drains this one like its other parts."""
 
-    def install_signal_handlers(self) -> None:
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         """None."""
+        return nullcontext()
 
 
 @asynccontextmanager

@@ -44,6 +44,7 @@ class VaultProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 pass_fds=(reading,),
+                process_group=0,  # Ctrl+C is for the server, which needs its vault while it drains
             )
             if credential is not None:
                 os.write(writing, credential.reveal() + b"\n")

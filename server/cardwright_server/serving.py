@@ -1,0 +1,405 @@
+"""The process: everything opened in order, served until it is told to stop, and closed in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import msgspec
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.secret import Secret
+
+from . import logs, servicers
+from .api.around import Around, Gate
+from .api.calling import Calls
+from .api.identify import Identifier
+from .api.strict import StrictMessages
+from .app import CHAIN, Domains, wire
+from .audit.sealer import Sealer
+from .authentication.matrix import RULES
+from .config import Installation, host_and_port, names_of, secret_file
+from .founding import NotFounded, open_database, organization
+from .http.app import make_app as make_status_app
+from .http.serve import serving as serving_http
+from .issuance import store as certificates
+from .issuance.crl import CrlPublisher
+from .issuance.jobs import jobs
+from .issuance.model import Purpose
+from .issuance.ocsp import OcspResponder
+from .joins.certificates import root_certificate
+from .joins.following import CertificatesFollowChannels, DevicesFollowPeople
+from .joins.recipients import PersonsConcerned
+from .limits import Admission, Limits
+from .metrics import Metrics
+from .metrics import make_app as make_metrics_app
+from .notify.mail import MailConsumer
+from .notify.outbox import Consumer, Dispatcher
+from .notify.sender import MailServer, Security, Sender
+from .opening import OpenVault, has_vault, open_vault, own_folder
+from .release import LONGEST_MESSAGE
+from .store.errors import StoreError
+from .store.migrate import require_current
+from .store.purge import purge
+from .store.unit import Database, Unit
+from .system import SystemService, Watched
+from .timers import Timers
+from .tls import Credentials, TlsFiles
+from .vault.errors import VaultError
+from .vault.files import write_whole
+from .vault.model import LockState
+
+SCHEDULE_EVERY: Final = timedelta(minutes=1)
+PURGE_EVERY: Final = timedelta(hours=1)
+HEALTH_EVERY: Final = timedelta(seconds=5)
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", LONGEST_MESSAGE),
+    ("grpc.max_send_message_length", 4 * LONGEST_MESSAGE),
+    ("grpc.max_metadata_size", 16 * 1024),
+    # Two servers on one port would each get a part of the calls, unseen.
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class ListenFailed(CardwrightError):
+    """An address cannot be listened on."""
+
+    code = "LISTEN_FAILED"
+    default_effect = "Nothing was started."
+    default_advice = "Stop what uses the address, or configure another one under [listen]."
+
+
+class VaultEnded(CardwrightError):
+    """The vault's process ended by itself, so the server could do nothing more."""
+
+    code = "VAULT_ENDED"
+    default_effect = "Open card sessions were ended; what they recorded stays."
+    default_advice = "See what the vault wrote before, then start the server again."
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where a running server listens; "" for not at all."""
+
+    pid: int
+    local: str
+    calls: str
+    entry: str
+    http: str
+    metrics: str
+
+
+@dataclass(slots=True)
+class _State:
+    serving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """What a running process is made of."""
+
+    installation: Installation
+    domains: Domains
+    vault: OpenVault
+    metrics: Metrics
+    timers: Timers
+    tls: TlsFiles
+    credentials: Credentials
+    health: health.aio.HealthServicer
+    state: _State
+
+
+async def serve(
+    installation: Installation,
+    passphrase: Secret | None,
+    stop: asyncio.Event,
+    ready: Callable[[Addresses], None] = lambda addresses: None,
+) -> None:
+    """Serve until ``stop`` is set, then drain. ``ready`` is told when everything answers.
+
+    Raises what is wrong at the start (DataFolderInUse, SchemaMismatch, NotFounded, VaultUnlockRefused, ListenFailed,
+    StoreError), and VaultEnded.
+    """
+    if installation.vault is not None and not has_vault(installation.vault):
+        raise NotFounded(f"there is no vault in {installation.vault}")
+    async with AsyncExitStack() as stack:
+        stack.enter_context(own_folder(installation))
+        await require_current(installation.database)
+        database = await stack.enter_async_context(open_database(installation))
+        org = await organization(database)
+        if org is None:
+            raise NotFounded("the installation was begun, but not finished")
+        vault = await stack.enter_async_context(open_vault(installation, passphrase))
+        tls = TlsFiles(installation.tls, *names_of(installation.config))
+        metrics = Metrics(RULES.keys())
+        domains = wire(installation, database, vault.client, org, servers=(tls,), registry=metrics.registry)
+        stack.callback(domains.close)
+        timers = Timers(lambda state, failed: metrics.task(state, failed=failed))
+        stack.push_async_callback(timers.stop)
+        process = _Process(
+            installation,
+            domains,
+            vault,
+            metrics,
+            timers,
+            tls,
+            Credentials(tls),
+            health.aio.HealthServicer(),
+            _State(),
+        )
+        await _run(process, stack, stop, ready)
+
+
+async def _run(
+    process: _Process, stack: AsyncExitStack, stop: asyncio.Event, ready: Callable[[Addresses], None]
+) -> None:
+    installation, domains, config = process.installation, process.domains, process.installation.config
+    await _certificates(process)
+    await domains.watch.refresh()
+    started = datetime.now(UTC)
+    sealer = Sealer(domains.database, domains.vault, chain=CHAIN, epoch=(await domains.vault.status()).epoch)
+    sender = _sender(installation, domains.database)
+    dispatcher = Dispatcher(domains.database, _consumers(installation, domains))
+    watched = Watched(domains.database, domains.vault, process.timers, sealer, dispatcher, sender, started)
+    sessions, streams = (
+        Admission("card sessions", config.limits.sessions),
+        Admission("streams", config.limits.streams),
+    )
+    identifier = Identifier(
+        domains.database,
+        domains.org,
+        domains.workstations,
+        domains.operators,
+        domains.authentication,
+        domains.stations.note,
+    )
+    gate = Gate(identifier, domains.watch, sessions, streams)
+    calls = Calls(domains.database, identifier, Limits(config.limits.rates()), process.metrics)
+    server = grpc.aio.server(interceptors=[Around(process.metrics, gate), StrictMessages()], options=_OPTIONS)
+    system = SystemService(domains.authorize, domains.first, domains.operator_certificates, watched)
+    named = servicers.register(server, calls, domains, system, lambda: (sessions.taken, streams.taken))
+    health_pb2_grpc.add_HealthServicer_to_server(process.health, server)
+    reflection.enable_server_reflection((*named, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    addresses = await _listen(process, stack, server)
+
+    async def drain() -> None:
+        await process.health.enter_graceful_shutdown()
+        process.state.serving = False
+        gate.draining.set()
+        await server.stop(config.drain.seconds)
+
+    _watch_all(process, sealer)
+    _timers(process, sealer, dispatcher, sender, named)
+    await server.start()
+    stack.push_async_callback(_seal_rest, sealer)
+    stack.push_async_callback(drain)
+    await _look_after(process, named)
+    process.metrics.started(started)
+    write_whole(installation.listening, msgspec.json.encode(addresses))
+    stack.callback(installation.listening.unlink, missing_ok=True)
+    log = structlog.get_logger()
+    log.info("serving", pid=os.getpid(), port=host_and_port(addresses.calls)[1])
+    notify("READY=1")
+    ready(addresses)
+    ended = asyncio.ensure_future(process.vault.ended())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        notify("STOPPING=1")
+        log.info("stopping", count=sessions.taken)
+        if ended.done():
+            raise VaultEnded(f"the vault's process ended (exit status {ended.result()})")
+    finally:
+        ended.cancel()
+        stopping.cancel()
+
+
+async def _certificates(process: _Process) -> None:
+    """Renew what is due of the server's own, and use it for the next connections. Raises VaultError, StoreError."""
+    domains = process.domains
+    renewing = next(job for job in _jobs(domains) if job.name == "renew-own-certificates")
+    await renewing.work()
+
+    async def read(unit: Unit) -> tuple[bytes, list[bytes]]:
+        clients = [
+            one.certificate
+            for one in await certificates.authorities(unit)
+            if one.purpose is Purpose.WORKSTATIONS and one.certificate and not one.foreign
+        ]
+        return await root_certificate(unit, domains.org), clients
+
+    process.credentials.refresh(*await domains.database.read(read))
+
+
+def _jobs(domains: Domains) -> Sequence[Any]:
+    return jobs(domains.database, domains.issuance, domains.own, CrlPublisher(domains.vault))
+
+
+async def _listen(process: _Process, stack: AsyncExitStack, server: grpc.aio.Server) -> Addresses:
+    """Raises ListenFailed."""
+    installation, config = process.installation, process.installation.config.listen
+    installation.local_socket.unlink(missing_ok=True)
+    server.add_insecure_port(f"unix:{installation.local_socket}")
+    calls = _bind(server, config.calls, process.credentials.make(client_certificates=True))
+    entry = _bind(server, config.entry, process.credentials.make(client_certificates=False)) if config.entry else ""
+    responder = OcspResponder(process.domains.database, process.domains.vault)
+    status_app = make_status_app(process.domains.database, responder)
+    metrics_app = make_metrics_app(process.metrics, lambda: process.state.serving)
+    served = []
+    for text, app in ((config.http, status_app), (config.metrics, metrics_app)):
+        if not text:
+            served.append("")
+            continue
+        try:
+            host, port = await stack.enter_async_context(serving_http(app, *host_and_port(text)))
+        except OSError as error:
+            raise ListenFailed(f"{text} cannot be listened on: {error.strerror}") from error
+        served.append(_joined(host, port))
+    return Addresses(os.getpid(), str(installation.local_socket), calls, entry, *served)
+
+
+def _bind(server: grpc.aio.Server, text: str, credentials: grpc.ServerCredentials) -> str:
+    host, port = host_and_port(text)
+    try:
+        bound = server.add_secure_port(_joined(host, port), credentials)
+    except RuntimeError as error:
+        raise ListenFailed(f"{text} cannot be listened on") from error
+    return _joined(host, bound)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _consumers(installation: Installation, domains: Domains) -> list[Consumer]:
+    found: list[Consumer] = [DevicesFollowPeople(domains.devices), CertificatesFollowChannels()]
+    mail = installation.config.mail
+    if mail.host:
+        concerned = PersonsConcerned(domains.people, mail.organization)
+        found.append(MailConsumer(concerned, domain=mail.sender.rpartition("@")[2], portal=mail.portal))
+    return found
+
+
+def _sender(installation: Installation, database: Database) -> Sender | None:
+    """Raises ConfigurationRefused."""
+    mail = installation.config.mail
+    if not mail.host:
+        return None
+    security, password = Security(mail.security), Secret(secret_file(mail.password_file))
+    server = MailServer(
+        mail.host,
+        mail.port,
+        mail.sender,
+        mail.sender_name,
+        security,
+        mail.username,
+        password,
+        mail.ca_file or None,
+    )
+    return Sender(database, server)
+
+
+def _timers(
+    process: _Process, sealer: Sealer, dispatcher: Dispatcher, sender: Sender | None, named: Iterable[str]
+) -> None:
+    domains, timers, services = process.domains, process.timers, tuple(named)
+    for job in _jobs(domains):
+        work: Callable[[], Awaitable[object]] = job.work
+        if job.name == "renew-own-certificates":
+            work = lambda: _certificates(process)  # noqa: E731
+        timers.every(job.name, job.every, work)
+    timers.every("requests-and-devices", SCHEDULE_EVERY, domains.scheduler.run)
+    timers.every(
+        "escrow-offers", SCHEDULE_EVERY, lambda: domains.database.transact(lambda unit: domains.escrow.expire(unit))
+    )
+    timers.every("purge", PURGE_EVERY, lambda: purge(domains.database))
+    timers.every("health", HEALTH_EVERY, lambda: _look_after(process, services))
+    timers.forever("revocations", domains.watch.run)
+    timers.forever("hints", domains.hints.run)
+    timers.forever("audit-sealer", sealer.run)
+    timers.forever("outbox-dispatcher", dispatcher.run)
+    if sender is not None:
+        timers.forever("mail-sender", sender.run)
+
+
+def _watch_all(process: _Process, sealer: Sealer) -> None:
+    database = process.domains.database
+    watch = process.metrics.watch
+    watch("cardwright_database_retries", "Units that were begun again.", lambda: float(database.retries))
+    watch("cardwright_audit_failures", "Failures of the sealer since it last went well.", lambda: sealer.failures)
+    watch("cardwright_serving", "Whether this process answers.", lambda: float(process.state.serving))
+
+
+async def _look_after(process: _Process, named: Iterable[str]) -> None:
+    """Whether database and vault answer, for the health service. Raises nothing of theirs."""
+    good = True
+    try:
+        await process.domains.database.read(_nothing, timed=False)
+        good = (await process.domains.vault.status()).state is LockState.UNLOCKED
+    except (StoreError, VaultError) as error:
+        structlog.get_logger().warning("not-serving", code=error.code)
+        good = False
+    process.state.serving = good
+    status = health_pb2.HealthCheckResponse.SERVING if good else health_pb2.HealthCheckResponse.NOT_SERVING
+    for name in ("", *named):
+        await process.health.set(name, status)
+
+
+async def _nothing(unit: Unit) -> None:
+    """A transaction that shows that there is a database."""
+    await certificates.authorities(unit)
+
+
+async def _seal_rest(sealer: Sealer) -> None:
+    """What was recorded until now gets into a block before the process ends."""
+    with suppress(CardwrightError):
+        while await sealer.step():
+            pass
+
+
+def notify(text: str) -> None:
+    """Tell systemd (sd_notify(3)), if it asked."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address.startswith(("/", "@")):
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+            line.connect(address.replace("@", "\0", 1) if address[0] == "@" else address)
+            line.sendall(text.encode())
+
+
+def main(
+    installation: Installation, passphrase: Secret | None, ready: Callable[[Addresses], None] = lambda addresses: None
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises as ``serve``."""
+    logs.configure({"job": r"[a-z-]{1,40}"})
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await serve(installation, passphrase, stop, ready)
+
+    asyncio.run(run())
+
+
+def read_addresses(path: Path) -> Addresses | None:
+    """Where the server of a data folder listens; None if none has said so."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Addresses)
+    except (OSError, msgspec.MsgspecError):
+        return None
