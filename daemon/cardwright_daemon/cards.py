@@ -186,6 +186,16 @@ class Cards:
         """What was read of ``card`` need not be true any more."""
         card.inventory = None
 
+    async def renew(self, card: Card) -> None:
+        """Read who ``card`` is anew, after an operation of ours that may have changed that. Raises as ``look``."""
+
+        def read() -> Inventory:
+            card.state = CardState.READING
+            return self.look(card, IDENTITY)
+
+        self._know(card, await card.worker.run(read))
+        self._tell(("card", card.id), Change(card=card))
+
     def connect(self, card: Card) -> Connection:
         """A connection to ``card``, with a trace. Blocks: for the card's worker. Raises TransportError, NoSuchCard."""
         self._require_in(card)

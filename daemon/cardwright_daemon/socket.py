@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -84,12 +85,12 @@ class SocketFolder:
 class Front:
     """Accepts connections, asks the kernel who calls, and passes octets on to gRPC."""
 
-    def __init__(self, folder: SocketFolder) -> None:
+    def __init__(self, folder: SocketFolder, refused: Callable[[], None]) -> None:
+        """``refused`` hears of connections of other users, and of those beyond the limit."""
         self._folder = folder
+        self._refused = refused
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self.refused = 0
-        """Connections of other users, and those beyond the limit."""
 
     async def start(self) -> None:
         """Listen. The folder's lock must be held."""
@@ -114,7 +115,7 @@ class Front:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         uid = peer_uid(writer.get_extra_info("socket"))
         if uid != os.geteuid() or len(self._running) >= MOST_CONNECTIONS:
-            self.refused += 1
+            self._refused()
             _log.warning("a connection of uid %d was refused", uid)
             writer.transport.abort()
             return

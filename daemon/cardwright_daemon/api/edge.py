@@ -1,0 +1,124 @@
+"""The edge of the local API: every call passes here. Errors become statuses, and unknown fields are refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, NoReturn
+
+import grpc
+from google.protobuf.message import Message
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.pinentry import PinentryCancelled
+from cardwright_cardops.rpc_status import DETAILS, details_of
+from cardwright_cardops.transport.connection import TransportError
+from cardwright_cardops.transport.pcsc_errors import NoCard, NoReader, PcscAccessDenied, PcscNotRunning
+from cardwright_cardops.wire_reading import WireMalformed, WireUnsupported, refuse_unknown
+
+from ..errors import (
+    BadRequest,
+    CardInOperation,
+    DaemonStopping,
+    HeadlessPinRefused,
+    NoSuchCard,
+    NoSuchOperation,
+    NotForTokens,
+    OperationCancelled,
+    StageEnded,
+)
+from ..link.ports import ServerRefused, ServerUnreachable
+
+_log = logging.getLogger(__name__)
+
+OURS: Final = "/cardwright."
+
+_CODES: Final[tuple[tuple[type[CardwrightError], grpc.StatusCode], ...]] = (
+    (NoSuchCard, grpc.StatusCode.NOT_FOUND),
+    (NoSuchOperation, grpc.StatusCode.NOT_FOUND),
+    (NoReader, grpc.StatusCode.NOT_FOUND),
+    (NoCard, grpc.StatusCode.NOT_FOUND),
+    (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (WireMalformed, grpc.StatusCode.INVALID_ARGUMENT),
+    (WireUnsupported, grpc.StatusCode.UNIMPLEMENTED),
+    (NotForTokens, grpc.StatusCode.UNIMPLEMENTED),
+    (HeadlessPinRefused, grpc.StatusCode.PERMISSION_DENIED),
+    (PcscAccessDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (ServerRefused, grpc.StatusCode.PERMISSION_DENIED),
+    (PinentryCancelled, grpc.StatusCode.CANCELLED),
+    (OperationCancelled, grpc.StatusCode.CANCELLED),
+    (PcscNotRunning, grpc.StatusCode.UNAVAILABLE),
+    (ServerUnreachable, grpc.StatusCode.UNAVAILABLE),
+    (DaemonStopping, grpc.StatusCode.UNAVAILABLE),
+    (CardInOperation, grpc.StatusCode.ABORTED),
+    (StageEnded, grpc.StatusCode.ABORTED),
+    (TransportError, grpc.StatusCode.ABORTED),
+)
+"""From special to general; whatever is not here is FAILED_PRECONDITION: asked for well, not possible now."""
+
+Context = Any
+"""grpc.aio.ServicerContext; its two type parameters are not worth their length here."""
+
+
+def code_of(error: CardwrightError) -> grpc.StatusCode:
+    """The gRPC code of an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
+
+
+class Edge(grpc.aio.ServerInterceptor):
+    """``failed`` hears of every error that a call ended with, and of the call's name."""
+
+    def __init__(self, failed: Callable[[CardwrightError, str], None]) -> None:
+        self._failed = failed
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the handlers of our services; those of health and reflection stay as they are."""
+        handler = await continuation(handler_call_details)
+        name = str(handler_call_details.method)
+        if handler is None or not name.startswith(OURS):
+            return handler
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._unary(handler.unary_unary, name), handler.request_deserializer, handler.response_serializer
+            )
+        return grpc.unary_stream_rpc_method_handler(
+            self._stream(handler.unary_stream, name), handler.request_deserializer, handler.response_serializer
+        )
+
+    def _unary(self, call: Callable[[Message, Context], Awaitable[Message]], name: str) -> Any:
+        async def wrapped(request: Message, context: Context) -> Message:
+            try:
+                refuse_unknown(request)
+                return await call(request, context)
+            except Exception as error:
+                await self._abort(context, error, name)
+
+        return wrapped
+
+    def _stream(self, call: Callable[[Message, Context], AsyncIterator[Message]], name: str) -> Any:
+        async def wrapped(request: Message, context: Context) -> AsyncIterator[Message]:
+            try:
+                refuse_unknown(request)
+                async for response in call(request, context):
+                    yield response
+            except Exception as error:
+                await self._abort(context, error, name)
+
+        return wrapped
+
+    async def _abort(self, context: Context, error: Exception, name: str) -> NoReturn:
+        """End the call with the status of ``error``; what nobody foresaw is told by its kind only."""
+        if isinstance(error, CardwrightError):
+            known, code = error, code_of(error)
+        elif isinstance(error, grpc.aio.AbortError):
+            raise error
+        else:
+            _log.error("a call failed with %s", type(error).__name__, exc_info=error)
+            known, code = CardwrightError(f"An unforeseen {type(error).__name__}."), grpc.StatusCode.INTERNAL
+        self._failed(known, name)
+        await context.abort(code, known.message, ((DETAILS, details_of(known, code.value[0])),))
+        raise AssertionError("abort returned")

@@ -1,0 +1,180 @@
+"""The daemon as a whole: the only place that wires its parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.workstation import default_folder
+from cardwright_proto.agent.v1 import agent_pb2, agent_pb2_grpc
+
+from .api.cards import CardServicer
+from .api.edge import Edge
+from .api.escrow import EscrowServicer
+from .api.operations import OperationServicer
+from .api.pins import PinServicer
+from .api.updates import UpdateServicer
+from .api.workstation import WorkstationServicer
+from .cards import Card, Cards, Change
+from .checking import Checks
+from .config import Config
+from .desk import Desk, DueNews, News
+from .due import DueChecks
+from .events import Hub
+from .keys import KeyActs
+from .link.absent import NoServer
+from .link.ports import Due, ServerLink
+from .operations import Operation, Operations
+from .pins import Pins
+from .prompts import Prompter
+from .proving import Proofs
+from .readers import PcscReaders, ReaderSource
+from .report import Errors, version_of
+from .sessions import Sessions
+from .socket import Front, SocketFolder
+from .tokens import Tokens
+
+_log = logging.getLogger(__name__)
+
+MAX_REQUEST: Final = 4 << 20
+"""Octets of a message to the daemon; trust anchors and revocation lists are the long ones."""
+_GRACE: Final = 0.5
+
+
+class Daemon:
+    """The daemon, running inside ``async with``. One for each process: gRPC wants one event loop.
+
+    ``sources``: where readers come from; PC/SC by the configuration unless given. ``link``: the way to the server.
+    ``asker`` takes the place of pinentry.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        sources: Sequence[ReaderSource] | None = None,
+        link: ServerLink | None = None,
+        asker: Prompter | None = None,
+    ) -> None:
+        self.config = config or Config()
+        self._sources = sources
+        self._link = link or NoServer()
+        self._asker = asker
+        self._open = AsyncExitStack()
+        self._folder = SocketFolder(Path(self.config.folder) if self.config.folder else default_folder())
+        self._errors = Errors()
+        self.hub: Hub[News] = Hub()
+
+    @property
+    def socket(self) -> Path:
+        """Where clients connect."""
+        return self._folder.socket
+
+    async def __aenter__(self) -> Daemon:
+        """Start. Raises FolderUnsafe, DaemonRunning, OSError."""
+        async with AsyncExitStack() as starting:
+            starting.enter_context(self._folder)
+            self.desk = await self._wired(starting)
+            await self._serve(starting)
+            self._open = starting.pop_all()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Stop: no more calls, then operations up to their next safe point, then everything else."""
+        await self._open.aclose()
+
+    async def _wired(self, starting: AsyncExitStack) -> Desk:
+        operations = Operations(self._operated)
+        cards = Cards(operations, self._changed)
+        link, proofs = self._link, Proofs(self._link)
+        version = version_of("cardwright")
+        tokens = Tokens(self.config.pkcs11, operations)
+        sessions = Sessions(cards, operations, link, proofs, software=f"cardwright {version}".strip())
+        due = DueChecks(cards, link, self.config.updates, self._is_due)
+        sessions.changed.append(due.changed)
+        keys = KeyActs(cards, operations, link, proofs)
+        sources = [PcscReaders()] if self._sources is None and self.config.pcsc else list(self._sources or ())
+        starting.push_async_callback(link.stop)
+        starting.push_async_callback(cards.stop)
+        starting.push_async_callback(tokens.stop)
+        starting.push_async_callback(due.stop)
+        starting.push_async_callback(sessions.stop)
+        starting.push_async_callback(operations.stop)
+        tokens.start()
+        await link.start(due.pushed)
+        cards.start(sources)
+        return Desk(
+            config=self.config,
+            hub=self.hub,
+            operations=operations,
+            cards=cards,
+            tokens=tokens,
+            pins=Pins(cards, operations),
+            checks=Checks(cards, operations),
+            link=link,
+            proofs=proofs,
+            sessions=sessions,
+            due=due,
+            keys=keys,
+            errors=self._errors,
+            version=version,
+            asker=self._asker,
+        )
+
+    async def _serve(self, starting: AsyncExitStack) -> None:
+        options = (("grpc.max_receive_message_length", MAX_REQUEST), ("grpc.so_reuseport", 0))
+        server = grpc.aio.server(interceptors=(Edge(self._failed),), options=options)
+        agent_pb2_grpc.add_CardServiceServicer_to_server(CardServicer(self.desk), server)
+        agent_pb2_grpc.add_PinServiceServicer_to_server(PinServicer(self.desk), server)
+        agent_pb2_grpc.add_OperationServiceServicer_to_server(OperationServicer(self.desk), server)
+        agent_pb2_grpc.add_UpdateServiceServicer_to_server(UpdateServicer(self.desk), server)
+        agent_pb2_grpc.add_EscrowServiceServicer_to_server(EscrowServicer(self.desk), server)
+        agent_pb2_grpc.add_WorkstationServiceServicer_to_server(WorkstationServicer(self.desk), server)
+        healthy = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        names = [service.full_name for service in agent_pb2.DESCRIPTOR.services_by_name.values()]
+        for name in ("", *names):
+            await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if self.config.reflection:
+            from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+            reflection.enable_server_reflection((*names, "grpc.health.v1.Health", reflection.SERVICE_NAME), server)
+        server.add_insecure_port(f"unix:{self._folder.inner}")
+        await server.start()
+        starting.push_async_callback(server.stop, _GRACE)
+        starting.push_async_callback(healthy.enter_graceful_shutdown)
+        self._folder.inner.chmod(0o600)
+        front = Front(self._folder, self._refused)
+        await front.start()
+        starting.push_async_callback(front.stop)
+
+    # ------------------------------------------------------------------------------------------------------- news
+
+    def _operated(self, operation: Operation) -> None:
+        if operation.error is not None:
+            self._errors.note(operation.error, operation.kind.value)
+        self.hub.publish(("operation", operation.id), operation)
+
+    def _changed(self, subject: tuple[str, str], change: Change) -> None:
+        card = change.card
+        if card is not None and card.problem is not None and change.present:
+            self._errors.note(card.problem, "")
+        if change.service is not None:
+            self._errors.note(change.service, "")
+        self.hub.publish(subject, change)
+
+    def _is_due(self, card: Card, due: Due) -> None:
+        self.hub.publish(("due", card.id), DueNews(card, due))
+
+    def _failed(self, error: CardwrightError, call: str) -> None:
+        self._errors.note(error, call.rpartition("/")[2])
+
+    def _refused(self) -> None:
+        self.desk.refused += 1

@@ -1,0 +1,129 @@
+"""What the server wants done on the cards that are in: asked for at insertion, when the server says so, on request.
+
+Checks after an insertion are spread over a while, an answer "nothing until then" is kept, and a server that does not
+answer costs nobody anything: it is asked again at the next occasion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from cardwright_cardops.errors import CardwrightError
+
+from .cards import Card, Cards
+from .config import Updates
+from .link.ports import Due, LinkState, Push, ServerLink
+
+_log = logging.getLogger(__name__)
+
+MOST_KEPT: Final = 1024
+"""Answers kept for cards that were here."""
+
+
+class DueChecks:
+    """Asks and remembers. For one event loop. ``tell`` gets each card with what is due for it."""
+
+    def __init__(
+        self,
+        cards: Cards,
+        link: ServerLink,
+        config: Updates,
+        tell: Callable[[Card, Due], None],
+        *,
+        spread: Callable[[float], float] = lambda seconds: random.uniform(0.0, seconds),
+    ) -> None:
+        self._cards = cards
+        self._link = link
+        self._config = config
+        self._tell = tell
+        self._spread = spread
+        self._kept: dict[UUID, Due] = {}
+        self._postponed: dict[UUID, datetime] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        cards.inserted.append(self._inserted)
+        cards.removed.append(self._removed)
+
+    async def stop(self) -> None:
+        """Check no more."""
+        tasks = tuple(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def due(self, card: Card, *, refresh: bool = False) -> Due:
+        """What is due; the last answer while it holds. Raises what the link raises."""
+        guid = card.identity.guid
+        kept = self._kept.get(guid) if guid is not None else None
+        if kept is not None and not refresh and kept.until is not None and kept.until > datetime.now(UTC):
+            return kept
+        due = await self._link.due(card.identity)
+        if guid is not None:
+            self._kept.pop(guid, None)
+            self._kept[guid] = due
+            while len(self._kept) > MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+        if not card.gone.is_set():
+            self._tell(card, due)
+        return due
+
+    def postpone(self, card: Card, until: datetime) -> None:
+        """Do not offer it before then; a mandatory one is offered from its date on."""
+        if card.identity.guid is not None:
+            self._postponed[card.identity.guid] = until
+
+    def postponed_until(self, card: Card) -> datetime | None:
+        """When it is offered again, None where nobody said later."""
+        guid = card.identity.guid
+        until = self._postponed.get(guid) if guid is not None else None
+        if guid is not None and until is not None and until <= datetime.now(UTC):
+            del self._postponed[guid]
+            return None
+        return until
+
+    def pushed(self, push: Push) -> None:
+        """The server says that something changed."""
+        for card in self._cards.all:
+            if push.guid in (None, card.identity.guid):
+                if card.identity.guid is not None:
+                    self._kept.pop(card.identity.guid, None)
+                self._check(card, 0.0 if push.guid is not None else self._spread(self._config.spread))
+
+    def changed(self, card: Card) -> None:
+        """A session changed the card: what was due need not be any more."""
+        if card.identity.guid is not None:
+            self._kept.pop(card.identity.guid, None)
+        self._check(card, 0.0)
+
+    def _inserted(self, card: Card) -> None:
+        if self._config.at_insertion:
+            self._check(card, self._spread(self._config.spread))
+
+    def _removed(self, card: Card) -> None:
+        task = self._tasks.pop(card.id, None)
+        if task is not None:
+            task.cancel()
+
+    def _check(self, card: Card, seconds: float) -> None:
+        if self._link.state is LinkState.NOT_CONFIGURED or card.gone.is_set():
+            return
+        self._removed(card)
+        task = asyncio.create_task(self._later(card, seconds), name=f"due:{card.reader}")
+        self._tasks[card.id] = task
+        task.add_done_callback(lambda done: self._tasks.pop(card.id) if self._tasks.get(card.id) is done else None)
+
+    async def _later(self, card: Card, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        try:
+            async with asyncio.timeout(self._config.check_seconds):
+                await self.due(card)
+        except TimeoutError:
+            _log.info("the server did not answer a check in time")
+        except CardwrightError as error:
+            _log.info("a check with the server failed: %s", error.code)

@@ -1,0 +1,81 @@
+"""Who the person is, to the server: asked for here, proved there; what was proved stays in this process."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from cardwright_cardops.secret import Secret
+
+from .cards import Card
+from .errors import BadRequest
+from .link.ports import MethodKind, Proof, Purpose, ServerLink
+from .operations import Kind
+from .pins import while_in
+from .prompts import Asked, Prompter, Value, act_of
+
+KIND_OF: Final = {
+    Purpose.ISSUE: Kind.ISSUE,
+    Purpose.UPDATE: Kind.UPDATE,
+    Purpose.REISSUE: Kind.UPDATE,
+    Purpose.UNLOCK: Kind.UNLOCK,
+    Purpose.FORGOTTEN_PIN: Kind.FORGOTTEN_PIN,
+    Purpose.RECOVER: Kind.RECOVER,
+}
+_ASKED: Final = {
+    MethodKind.DIRECTORY_PASSWORD: Value.DIRECTORY_PASSWORD,
+    MethodKind.INITIAL_PASSWORD: Value.INITIAL_PASSWORD,
+    MethodKind.EMERGENCY_PASSWORD: Value.EMERGENCY_PASSWORD,
+}
+
+
+class Proofs:
+    """What was proved, for each card that is in and each purpose."""
+
+    def __init__(self, link: ServerLink) -> None:
+        self._link = link
+        self._kept: dict[tuple[str, Purpose], Proof] = {}
+
+    def of(self, card: Card, purpose: Purpose) -> Proof | None:
+        """What was proved and still holds."""
+        found = self._kept.get((card.id, purpose))
+        if found is not None and found.until <= datetime.now(UTC):
+            self._drop((card.id, purpose))
+            return None
+        return found
+
+    def forget(self, card: Card) -> None:
+        """The card is out: what was proved for it is worth nothing any more."""
+        for key in [key for key in self._kept if key[0] == card.id]:
+            self._drop(key)
+
+    async def prove(
+        self, card: Card, purpose: Purpose, kind: MethodKind, account: str, prompter: Prompter
+    ) -> datetime:
+        """Ask the person and have the server check it; until when it holds. Raises NoPin, and what the server says."""
+        if kind is MethodKind.CARD:
+            raise BadRequest("A proof by card is made in the session itself.")
+        act = act_of(KIND_OF[purpose], card.name)
+        values: dict[str, Secret] = {}
+        try:
+            if kind is MethodKind.SECURITY_ANSWERS:
+                methods = await self._link.methods(card.identity, purpose, account)
+                questions = next((method.questions for method in methods if method.kind is kind), ())
+                for number, (identifier, _) in enumerate(questions, 1):
+                    # The question itself is the server's text: the caller shows it, the prompt counts.
+                    what = f"{Value.ANSWER.value} {number} of {len(questions)}"
+                    values[identifier] = await while_in(card, prompter.ask(Asked(what, act)))
+            else:
+                values[""] = await while_in(card, prompter.ask(Asked(_ASKED[kind].value, act)))
+            proof = await self._link.prove(card.identity, purpose, account, kind, values)
+        finally:
+            for value in values.values():
+                value.wipe()
+        self._drop((card.id, purpose))
+        self._kept[card.id, purpose] = proof
+        return proof.until
+
+    def _drop(self, key: tuple[str, Purpose]) -> None:
+        proof = self._kept.pop(key, None)
+        if proof is not None:
+            proof.token.wipe()

@@ -1,0 +1,368 @@
+"""Sessions with the server: preview, consent, execution, and going on after a session that broke off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.guard import Act, Permit, covers
+from cardwright_cardops.plan.observe import EVERYTHING, Look
+from cardwright_cardops.plan.pin_rules import PinRules
+from cardwright_cardops.plan.steps import STEP_KINDS, Plan
+from cardwright_cardops.transport.connection import TransportError
+from cardwright_cardops.wire_reading import MAX_MESSAGE
+
+from .cards import Card, Cards
+from .errors import ConfirmationMissing, StageEnded, WrongPhase
+from .link.ports import (
+    CardSession,
+    Message,
+    Opening,
+    Outcome,
+    Preview,
+    Progress,
+    Purpose,
+    ServerLink,
+    ServerUnreachable,
+)
+from .operations import Operation, Operations
+from .prompts import Prompter, act_of
+from .proving import KIND_OF, Proofs
+from .relay import Approved, RelayedCard, Wants, reading
+
+_log = logging.getLogger(__name__)
+
+CONSENT: Final = timedelta(minutes=10)
+"""How long a preview waits, and how long consent covers what a broken session left."""
+ITEMS: Final = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request")
+_LOOK: Final = Look(objects=EVERYTHING.objects, stage="look")
+_BROKEN: Final = (TransportError, ServerUnreachable, StageEnded)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A preview, for whoever shows it. ``plan`` is None where nothing is due."""
+
+    plan: Plan | None
+    until: datetime
+    acts: frozenset[Act] = frozenset()
+    asks_pin: bool = False
+    asks_new_pin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What was agreed to, for the rest of a session that broke off. Serial number or card UUID say for which card."""
+
+    permit: Permit
+    touched: frozenset[int]
+    serial: str
+    guid: UUID | None
+    purpose: Purpose
+    request: UUID | None
+    keys: tuple[str, ...]
+    prompter: Prompter = field(repr=False)
+    until: datetime
+
+    def is_for(self, card: Card) -> bool:
+        """Whether ``card`` says that it is the one."""
+        identity = card.identity
+        if self.serial or identity.serial:
+            return self.serial == identity.serial
+        return self.guid is not None and self.guid == identity.guid
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A session at its preview."""
+
+    session: CardSession
+    messages: AsyncIterator[Message]
+    relayed: RelayedCard
+    opening: Opening
+    approved: Approved
+    until: datetime
+    timer: asyncio.TimerHandle | None = None
+
+
+class Sessions:
+    """All sessions of the daemon. For one event loop.
+
+    ``software`` is the name and version of the program. ``changed`` listeners hear of cards that a session changed.
+    """
+
+    def __init__(
+        self, cards: Cards, operations: Operations, link: ServerLink, proofs: Proofs, *, software: str
+    ) -> None:
+        self._cards = cards
+        self._operations = operations
+        self._link = link
+        self._proofs = proofs
+        self._software = software
+        self._waiting: dict[str, _Waiting] = {}
+        self._consents: list[Consent] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.rules = PinRules()
+        self.changed: list[Callable[[Card], None]] = []
+        cards.inserted.append(self._inserted)
+        cards.removed.append(self._removed)
+
+    async def stop(self) -> None:
+        """Give every preview up."""
+        for task in self._tasks:
+            task.cancel()
+        for waiting in tuple(self._waiting.values()):
+            await self._give_up(waiting)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def consent_for(self, card: Card) -> Consent | None:
+        """The consent that covers what is left on ``card``."""
+        now = datetime.now(UTC)
+        self._consents = [one for one in self._consents if one.until > now]
+        return next((one for one in self._consents if one.is_for(card)), None)
+
+    # ---------------------------------------------------------------------------------------------------- preview
+
+    async def preview(
+        self,
+        card: Card,
+        purpose: Purpose,
+        prompter: Prompter,
+        *,
+        request: UUID | None = None,
+        keys: tuple[str, ...] = (),
+    ) -> Shown:
+        """Begin a session and wait at its preview. Another preview of the card is given up.
+
+        Raises CardInOperation, ServerNotConfigured, ServerUnreachable, what the server says, TransportError,
+        PreviewUnfit.
+        """
+        kind = KIND_OF[purpose]
+        await self.dismiss(card)
+
+        async def work(operation: Operation) -> _Waiting | Outcome:
+            return await self._open(card, purpose, request, keys, prompter, operation)
+
+        waiting = await self._operations.run(kind, card, work)
+        if isinstance(waiting, Outcome):
+            return Shown(None, datetime.now(UTC))
+        return self._wait(card, waiting)
+
+    def _wait(self, card: Card, waiting: _Waiting) -> Shown:
+        """Keep the preview for its time."""
+        self._waiting[card.id] = waiting
+        if card.gone.is_set():
+            self._removed(card)
+        seconds = (waiting.until - datetime.now(UTC)).total_seconds()
+        waiting.timer = asyncio.get_running_loop().call_later(seconds, self._removed, card)
+        permit = waiting.approved.permit
+        wants = Wants.of(permit)
+        return Shown(waiting.approved.plan, waiting.until, permit.acts, wants.current, wants.new)
+
+    async def _open(
+        self,
+        card: Card,
+        purpose: Purpose,
+        request: UUID | None,
+        keys: tuple[str, ...],
+        prompter: Prompter,
+        operation: Operation,
+    ) -> _Waiting | Outcome:
+        connection = await card.worker.run(lambda: self._cards.connect(card))
+        relayed: RelayedCard | None = None
+        session: CardSession | None = None
+        try:
+            inventory = await card.worker.run(lambda: self._cards.look(card, _LOOK, connection))
+            act = act_of(KIND_OF[purpose], card.name)
+            relayed = RelayedCard(card, connection, operation, prompter, act, reading(inventory), self.rules)
+            opening = Opening(
+                purpose, inventory, card.reader, self._software, tuple(STEP_KINDS), ITEMS, MAX_MESSAGE,
+                request, self._proofs.of(card, purpose), keys,
+            )  # fmt: skip
+            session = await self._link.open(opening)
+            messages = session.messages()
+            found = await relayed.follow(messages, session.answer, _teller(operation))
+            if isinstance(found, Outcome):
+                operation.show(outcome=found.value)
+                await relayed.close()
+                await session.close()
+                return found
+            relayed.rules = found.pin_rules or self.rules
+            approved = Approved(found.plan, found.contents, inventory)
+            assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
+            return _Waiting(session, messages, relayed, opening, approved, datetime.now(UTC) + CONSENT)
+        except BaseException:
+            if relayed is not None:
+                await relayed.close()
+            else:
+                await asyncio.shield(card.worker.run(connection.close))
+            if session is not None:
+                await asyncio.shield(session.close())
+            raise
+
+    async def dismiss(self, card: Card) -> None:
+        """Give the preview of ``card`` up, if there is one. Never raises."""
+        waiting = self._waiting.pop(card.id, None)
+        if waiting is not None:
+            await self._give_up(waiting)
+
+    async def _give_up(self, waiting: _Waiting) -> None:
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        try:
+            await waiting.session.refuse()
+        except CardwrightError as error:
+            _log.info("a session could not be refused: %s", error.code)
+        await waiting.session.close()
+        await waiting.relayed.close()
+
+    # ------------------------------------------------------------------------------------------------------ start
+
+    def start(self, card: Card, digest: bytes, confirmed: frozenset[Act], prompter: Prompter) -> Operation:
+        """Do what was previewed. Raises WrongPhase, ConfirmationMissing, CardInOperation."""
+        waiting = self._waiting.get(card.id)
+        if waiting is None or bytes.fromhex(waiting.approved.plan.digest) != digest:
+            raise WrongPhase("No such plan waits for this card.")
+        missing = waiting.approved.permit.acts - confirmed
+        if missing:
+            names = ", ".join(sorted(act.value for act in missing))
+            raise ConfirmationMissing(f"These acts were not confirmed: {names}.")
+        waiting.approved = replace(waiting.approved, confirmed=confirmed)
+        waiting.relayed.prompter = prompter
+        return self._begin(card, waiting)
+
+    def _begin(self, card: Card, waiting: _Waiting) -> Operation:
+        kind = KIND_OF[waiting.opening.purpose]
+        operation = self._operations.start(kind, card, lambda operation: self._carry_out(card, waiting, operation))
+        self._waiting.pop(card.id, None)
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        return operation
+
+    async def through(
+        self,
+        card: Card,
+        purpose: Purpose,
+        prompter: Prompter,
+        *,
+        request: UUID | None = None,
+        keys: tuple[str, ...] = (),
+    ) -> Operation:
+        """Preview and start in one, for acts that the caller named in full: unlocking, a forgotten PIN, recovery.
+
+        Raises CardInOperation at once; everything else is in the operation.
+        """
+        await self.dismiss(card)
+
+        async def work(operation: Operation) -> None:
+            found = await self._open(card, purpose, request, keys, prompter, operation)
+            if isinstance(found, _Waiting):
+                if found.approved.permit.acts:
+                    await self._give_up(found)
+                    raise ConfirmationMissing("The server's plan holds acts that have to be confirmed by name.")
+                await self._carry_out(card, found, operation)
+
+        return self._operations.start(KIND_OF[purpose], card, work)
+
+    async def _carry_out(self, card: Card, waiting: _Waiting, operation: Operation) -> None:
+        relayed, session, approved = waiting.relayed, waiting.session, waiting.approved
+        relayed.operation = operation
+        agreed = False
+        try:
+            await relayed.approve(approved)
+            await session.consent(bytes.fromhex(approved.plan.digest))
+            agreed = True
+            outcome = await relayed.follow(waiting.messages, session.answer, _teller(operation))
+            if isinstance(outcome, Preview):
+                raise StageEnded("The server showed another plan after consent.")
+            operation.show(outcome=outcome.value)
+            self._consents = [one for one in self._consents if not one.is_for(card)]
+        except BaseException as error:
+            if not agreed:
+                await asyncio.shield(_refuse(session))
+            elif isinstance(error, _BROKEN):
+                self._remember(card, waiting)
+            raise
+        finally:
+            await relayed.close()
+            await asyncio.shield(session.close())
+            self._cards.forget(card)
+        await self._meet_again(card)
+
+    async def _meet_again(self, card: Card) -> None:
+        """The card may have a card UUID now that it had not: know it again."""
+        try:
+            await self._cards.renew(card)
+        except CardwrightError as error:
+            _log.info("a card could not be read after its session: %s", error.code)
+        for listener in self.changed:
+            listener(card)
+
+    # --------------------------------------------------------------------------------------------------- going on
+
+    def _remember(self, card: Card, waiting: _Waiting) -> None:
+        identity, opening = waiting.opening.card.identity, waiting.opening
+        until = waiting.until
+        consent = Consent(
+            waiting.approved.permit, waiting.relayed.touched, identity.serial, identity.guid,
+            opening.purpose, opening.request, opening.keys, waiting.relayed.prompter, until,
+        )  # fmt: skip
+        self._consents = [*(one for one in self._consents if not one.is_for(card)), consent]
+
+    def _inserted(self, card: Card) -> None:
+        consent = self.consent_for(card)
+        if consent is not None:
+            task = asyncio.create_task(self._go_on(card, consent), name=f"go-on:{card.reader}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _go_on(self, card: Card, consent: Consent) -> None:
+        """A session for the rest; what the consent does not cover waits as a preview for another one."""
+
+        async def work(operation: Operation) -> None:
+            found = await self._open(card, consent.purpose, consent.request, consent.keys, consent.prompter, operation)
+            if isinstance(found, Outcome):
+                self._consents = [one for one in self._consents if one is not consent]
+                return
+            found.approved = replace(found.approved, confirmed=consent.permit.confirmed)
+            found.until = consent.until
+            if covers(consent.permit, found.approved.permit, consent.touched):
+                await self._carry_out(card, found, operation)
+            else:
+                self._wait(card, found)
+
+        try:
+            await self._operations.run(KIND_OF[consent.purpose], card, work)
+        except CardwrightError as error:
+            _log.info("what was left could not be done now: %s", error.code)
+
+    def _removed(self, card: Card) -> None:
+        """The card is out, or its preview has lapsed."""
+        if card.id in self._waiting:
+            task = asyncio.create_task(self.dismiss(card))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if card.gone.is_set():
+            self._proofs.forget(card)
+
+
+def _teller(operation: Operation) -> Callable[[Progress], None]:
+    def show(progress: Progress) -> None:
+        step = progress.step if progress.step in STEP_KINDS else ""
+        operation.show(step=step, percentage=min(100, max(0, progress.percentage)))
+
+    return show
+
+
+async def _refuse(session: CardSession) -> None:
+    try:
+        await session.refuse()
+    except CardwrightError as error:
+        _log.info("a session could not be refused: %s", error.code)

@@ -1,0 +1,50 @@
+"""Starting the daemon as a process: protection first, then the log, then everything else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from cardwright_cardops.errors import CardwrightError
+
+from .app import Daemon
+from .config import Config, load
+from .process import harden
+
+
+def serve(config: Config, ready: Callable[[Path], None]) -> None:
+    """Run until SIGTERM or SIGINT. ``ready`` gets the socket once calls are answered.
+
+    Raises FolderUnsafe, DaemonRunning, OSError.
+    """
+    harden()
+    logging.basicConfig(
+        level=config.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    asyncio.run(_serve(config, ready))
+
+
+async def _serve(config: Config, ready: Callable[[Path], None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Daemon(config) as daemon:
+        ready(daemon.socket)
+        await stop.wait()
+
+
+def main() -> None:
+    """The command line of the module; ``cardwright daemon`` has the same options."""
+    parser = argparse.ArgumentParser(prog="cardwright-daemon", description="The workstation daemon.")
+    parser.add_argument("--config", type=Path, help="the configuration file (TOML)")
+    try:
+        serve(load(parser.parse_args().config), lambda socket: print(f"ready {socket}", flush=True))
+    except CardwrightError as error:
+        print(f"Error {error.code}: {error.explain()}", file=sys.stderr)
+        sys.exit(1)
