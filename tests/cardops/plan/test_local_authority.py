@@ -173,7 +173,8 @@ def test_puks_by_name_and_the_target() -> None:
     for entries, options, name, reply in rows:
         assert ask(authority(*entries, **options), Puk(name)) == reply
     unknown: list[tuple[tuple[Entry, ...], dict[str, Any], str]] = [
-        ((), {"new_puk": None}, ""), ((), {}, GIVEN), ((kept,), {}, "3"), ((), {"new_puk": None}, "1"),
+        ((), {"new_puk": None}, ""), ((), {}, GIVEN), ((kept,), {}, "3"), ((kept,), {}, "0"),
+        ((), {"new_puk": None}, "1"),
     ]  # fmt: skip
     for entries, options, name in unknown:
         with pytest.raises(PukUnknown):
@@ -202,6 +203,7 @@ def test_keys_to_import_are_those_of_the_unfinished_session() -> None:
     assert given(kept(first), Entry(Kind.WRITTEN, slot=slot)) not in known
     assert given(kept(first), Entry(Kind.WRITTEN, slot=Slot.SIGNATURE)) == known[0]
     assert isinstance(given(kept(first), algorithm=Algorithm.P384).curve, ec.SECP384R1)
+    assert given(kept(first), algorithm=Algorithm.RSA1024).key_size == 1024
     assert isinstance(ask(authority(kept(first)), KeyToImport(slot, P256, "ee" * 32)), Refused)
 
 

@@ -240,8 +240,9 @@ def test_unfinished_work_of_ours_may_be_overwritten() -> None:
     # The key that was to go is still there.
     assert steps(slots(ROW), card(key(), certificates=(certificate(),)), begun_over) == again
     # Another one is there already.
-    new = card(key(mark="bb"), certificates=(certificate(),))
-    assert steps(slots(ROW), new, begun_over) == [replace(CERTIFY, key="bb")]
+    for mark in ("bb", "99"):
+        new = card(key(mark=mark), certificates=(certificate(),))
+        assert steps(slots(ROW), new, begun_over) == [replace(CERTIFY, key=mark)]
     # It has a certificate, so it is somebody's.
     ended = card(key(), certificates=(certificate(days=-1),))
     with pytest.raises(KeyInUse):
@@ -327,6 +328,10 @@ def test_a_recovered_key_stays_where_it_is() -> None:
     assert recovered(card(there, certificates=(certificate(SECOND, "bb"),), objects=empty())) == [certify]
     assert recovered(card(certificates=(certified,), objects=empty())) == [bring]
     assert recovered(card(objects=empty()), Records(keys={SECOND: mark})) == [bring, certify]
+    for foreign in ("00" * 32, "ff" * 32):
+        found = card(certificates=(certificate(SECOND, foreign),), objects=empty(SECOND))
+        assert recovered(found) == IN_FIRST
+        assert recovered(card(objects=empty()), Records(keys={SECOND: foreign})) == IN_FIRST
     # Another key holds the slot, so neither the certificate nor the promise counts.
     other = key(SECOND, "bb")
     assert recovered(card(other, certificates=(certified,), objects=empty())) == IN_FIRST

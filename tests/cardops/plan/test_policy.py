@@ -91,6 +91,22 @@ def test_a_whole_document() -> None:
     assert DevicePolicy.from_document(policy.document()) == policy
 
 
+def test_tries_are_1_to_255() -> None:
+    for counts in ([1, 255], [255, 1]):
+        policy = DevicePolicy.from_document({"secrets": {"retries": counts}})
+        assert policy.secrets.retries == tuple(counts)
+    for bad in ([0, 255], [255, 0], [256, 1], [1, 256], [3, 3, 3], [True, 3], ["3", "3"], 3):
+        with pytest.raises(PolicyMalformed):
+            DevicePolicy.from_document({"secrets": {"retries": bad}})
+
+
+def test_the_policy_of_a_slot() -> None:
+    policy = DevicePolicy(slots=parse_keys("9c=p256,9a=p384"))
+    assert [policy.slot(slot) for slot in (Slot.SIGNATURE, Slot.AUTHENTICATION)] == list(policy.slots)
+    for slot in set(Slot) - {Slot.SIGNATURE, Slot.AUTHENTICATION}:
+        assert policy.slot(slot) is None
+
+
 def test_what_is_left_out_has_its_default() -> None:
     assert DevicePolicy.from_document({}) == DevicePolicy()
 

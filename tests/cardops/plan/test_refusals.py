@@ -261,6 +261,17 @@ def test_a_card_that_alters_what_was_written_is_found_out() -> None:
         wanted.run(FaultyCard(card, "ins=CB@3:corrupt"), MemoryJournal())
 
 
+@pytest.mark.parametrize("expected", ["00" * 32, "ff" * 32, "x"])
+def test_a_plan_is_named_by_its_digest_and_nothing_near_it(expected: str) -> None:
+    wanted = case("9a=p256")
+    card = wanted.card()
+    before = card.state_hash()
+    with pytest.raises(PlanChanged):
+        secrets = Secrets(new_puk=Secret(PUK))
+        initialize(executor(card), wanted.policy, secrets, MemoryJournal(), now=NOW, expected=expected)
+    assert card.state_hash() == before
+
+
 def test_a_plan_that_was_not_shown_is_not_carried_out() -> None:
     wanted = case("9a=p256")
     card = wanted.card()
