@@ -253,7 +253,10 @@ class PivCard:
         return sign_biometric(header, data, signer, **attributes).encode()
 
 
-def crl(issuer: str, revoked: tuple[int, ...] = (), *, age: timedelta = timedelta(days=1)) -> bytes:
+def crl(
+    issuer: str, revoked: tuple[int, ...] = (), *, age: timedelta = timedelta(days=1),
+    reason: x509.ReasonFlags | None = None,
+) -> bytes:  # fmt: skip
     """A CRL of ``issuer`` (a name of key()), made ``age`` before AT."""
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -264,6 +267,8 @@ def crl(issuer: str, revoked: tuple[int, ...] = (), *, age: timedelta = timedelt
         .add_extension(x509.CRLNumber(1), False)
     )
     for serial in revoked:
-        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(AT - age).build()
-        builder = builder.add_revoked_certificate(entry)
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(AT - age)
+        if reason is not None:
+            entry = entry.add_extension(x509.CRLReason(reason), False)
+        builder = builder.add_revoked_certificate(entry.build())
     return builder.sign(key(issuer), hashes.SHA256()).public_bytes(Encoding.DER)

@@ -84,6 +84,7 @@ class _Judge:
         self._helpers = [_convert(each) for each in trust if not is_self_signed(each)]
         self._crls = [_load(asn1_crl.CertificateList, der) for der in crls]
         self._ocsp = [_load(asn1_ocsp.OCSPResponse, der) for der in ocsp]
+        self._ocsp_serials = [_serials(each) for each in self._ocsp]
         self._plain = self._validation(_NEVER, _NEVER)
         self._kept: dict[tuple[Any, ...], ValidationContext] = {}
 
@@ -123,8 +124,12 @@ class _Judge:
                 self._kept[rules] = self._validation(*rules)
             try:
                 _now(async_validate_path(self._kept[rules], path))
+                self._contradiction(path, *rules)
             except RevokedError as cause:
                 self._context.report(code, container, f"{message}, {cause.revocation_dt:%Y-%m-%d}")
+            except _OnHold:
+                message = "one source has a certificate on hold, another calls it good"
+                self._context.report("REVOCATION_UNKNOWN", container, message)
             except InsufficientRevinfoError as cause:
                 self._context.report("REVOCATION_UNKNOWN", container, _one_line(cause))
             except PathValidationError as cause:
@@ -133,10 +138,41 @@ class _Judge:
                 message = f"revocation data cannot be judged: {type(cause).__name__}"
                 self._context.report("REVOCATION_UNKNOWN", container, message)
 
+    def _contradiction(
+        self,
+        path: ValidationPath,
+        leaf: RevocationCheckingRule,
+        issuers: RevocationCheckingRule,
+        names: frozenset[bytes],
+    ) -> None:
+        """Raise what one source says against a path that another calls good: the validator takes the first good word.
+
+        A revocation is final, whichever source is newer. A hold may have ended since: then the status is not known.
+        Raises RevokedError, _OnHold.
+        """
+        serials = {each.serial_number for each in path.iter_certs(include_root=False)}
+        told = [each for each, about in zip(self._ocsp, self._ocsp_serials, strict=True) if serials & about]
+        for one in ([each] for each in told) if len(told) > 1 else ():
+            self._ask(path, self._validation(leaf, issuers, names, one))
+        if told and self._crls:
+            self._ask(path, self._validation(leaf, issuers, names, []))
+
+    @staticmethod
+    def _ask(path: ValidationPath, context: ValidationContext) -> None:
+        try:
+            _now(async_validate_path(context, path))
+        except RevokedError as cause:
+            if cause.reason.native != "certificate_hold":
+                raise
+            raise _OnHold from cause
+        except (PathValidationError, *_NOT_UNDERSTOOD):
+            pass  # this source says nothing; another one was enough
+
     def _validation(
-        self, leaf: RevocationCheckingRule, issuers: RevocationCheckingRule, names: Collection[bytes] | None = None
-    ) -> ValidationContext:
-        """A context with these rules for the certificate and its issuers.
+        self, leaf: RevocationCheckingRule, issuers: RevocationCheckingRule, names: Collection[bytes] | None = None,
+        ocsp: Sequence[asn1_ocsp.OCSPResponse] | None = None,
+    ) -> ValidationContext:  # fmt: skip
+        """A context with these rules for the certificate and its issuers, and all OCSP responses or ``ocsp``.
 
         With ``names`` only what those issuers (by name) made or own is in it: pyhanko-certvalidator would try
         every certificate as issuer of every CRL.
@@ -153,10 +189,14 @@ class _Judge:
             moment=self._context.at,
             allow_fetching=False,
             crls=crls,
-            ocsps=self._ocsp,
+            ocsps=self._ocsp if ocsp is None else ocsp,
             revinfo_policy=CertRevTrustPolicy(RevocationCheckingPolicy(leaf, issuers)),
             certificate_registry=CertificateRegistry.build(helpers),
         )
+
+
+class _OnHold(Exception):
+    """A source that is believed has a certificate of the path on hold."""
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
@@ -168,6 +208,15 @@ def is_self_signed(certificate: x509.Certificate) -> bool:
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+def _serials(response: asn1_ocsp.OCSPResponse) -> frozenset[int]:
+    """The serial numbers that a response speaks of; none if it cannot be read."""
+    try:
+        rows = response["response_bytes"]["response"].parsed["tbs_response_data"]["responses"]
+        return frozenset(row["cert_id"]["serial_number"].native for row in rows)
+    except _NOT_UNDERSTOOD:
+        return frozenset()
 
 
 def _convert(certificate: x509.Certificate) -> asn1_x509.Certificate:

@@ -48,9 +48,20 @@ def response(card: PivCard, signer: Profile | None, *, revoked: bool = False, da
     return der
 
 
-def of_9e(card: PivCard, answer: bytes, *crls: bytes) -> set[str]:
-    report = check(CARD_DATA, level=Level.PIV, at=AT, trust=card.trust, ocsp=[answer], crls=[crl("Root"), *crls])
+def of_9e(card: PivCard, *given: bytes) -> set[str]:
+    """What is found of 9E with these OCSP responses and CRLs."""
+    lists = [each for each in given if is_crl(each)]
+    answers = [each for each in given if not is_crl(each)]
+    report = check(CARD_DATA, level=Level.PIV, at=AT, trust=card.trust, ocsp=answers, crls=[crl("Root"), *lists])
     return {each.code for each in report.findings if each.object == "5FC101"}
+
+
+def is_crl(der: bytes) -> bool:
+    try:
+        x509.load_der_x509_crl(der)
+    except ValueError:
+        return False
+    return True
 
 
 CARD = PivCard()
@@ -88,6 +99,19 @@ def test_revoked_responders() -> None:
     plain = responder(serial=4242, more=(), addresses="http")
     assert of_9e(CARD, response(CARD, plain), revoked) == set()  # the CRL itself says that 9E is good
     assert of_9e(CARD, response(CARD, plain, revoked=True), revoked) == set()
+
+
+def test_a_good_response_does_not_hide_what_another_source_says() -> None:
+    good, revoked, unusable = (
+        response(CARD, None), response(CARD, None, revoked=True), response(CARD, None, revoked=True, damaged=True)
+    )  # fmt: skip
+    listed = crl("CA", (CARD.issued["9E"].serial_number,))
+    assert of_9e(CARD, good, listed) == {"CERT_REVOKED"}
+    for answers in ([good, revoked], [revoked, good]):
+        assert of_9e(CARD, *answers) == {"CERT_REVOKED"}
+    assert of_9e(CARD, good, unusable) == set()
+    held = crl("CA", (CARD.issued["9E"].serial_number,), reason=x509.ReasonFlags.certificate_hold)
+    assert of_9e(CARD, good, held) == {"REVOCATION_UNKNOWN"}
 
 
 def test_data_that_is_none() -> None:
