@@ -20,6 +20,7 @@ from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.direct import DirectConnection
 from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.api.sessions import Streams
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.numbering import Numbering
 from cardwright_server.devices.stock import Delivered
@@ -110,16 +111,23 @@ class SessionWorld:
         return Office(self.issuing.vault, datetime.now(UTC), org=self.org, device=device)
 
     @asynccontextmanager
-    async def serving(self, office: Office, principal: Principal | None = None) -> AsyncIterator[str]:
+    async def serving(
+        self,
+        office: Office,
+        principal: Principal | None = None,
+        streams: Streams | None = None,
+        database: Database | None = None,
+    ) -> AsyncIterator[str]:
         """A server with the real ports."""
         async with serving(
-            self.database,
+            database or self.database,
             office,
             authorizer(),
             principal or self.world.issuer,
             certificates=self.certificates,
             devices=self.desk,
             contents=self.contents,
+            streams=streams,
         ) as socket:
             yield socket
 

@@ -6,6 +6,7 @@ outlive a server, as a database would.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence, Set
@@ -41,13 +42,17 @@ from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.direct import DirectCard, DirectConnection
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
-from cardwright_server.api.sessions import SessionServicer
+from cardwright_server.api.calling import Calls
+from cardwright_server.api.sessions import SessionServicer, Streams
 from cardwright_server.authentication.authorize import Authorize, Permission
 from cardwright_server.authentication.principal import Principal, PrincipalKind
+from cardwright_server.devices.due import DueList
 from cardwright_server.policies.document import read
 from cardwright_server.policies.model import Policy
 from cardwright_server.sessions import store
 from cardwright_server.sessions.contents import PlainContents
+from cardwright_server.sessions.due import DueChecks
+from cardwright_server.sessions.hints import Hints
 from cardwright_server.sessions.model import Greeting, Outcome
 from cardwright_server.sessions.ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Task
 from cardwright_server.sessions.service import Ports, SessionService
@@ -56,6 +61,7 @@ from cardwright_server.vault.calls import LocalVault
 from cardwright_server.vault.model import ArchiveContext, Authorization, EscrowAlgorithm, PukPurpose, VaultCard, Wrapped
 from cardwright_simulators.card import VirtualCard
 from tests.oracle.card import Expected, judge
+from tests.support.lifecycles import RecordedCredentials, wired
 from tests.support.people import allow
 from tests.support.vault import make_core
 
@@ -379,6 +385,14 @@ def a_workstation(org: UUID) -> Principal:
     return Principal(PrincipalKind.WORKSTATION, identifier, org, front="test", workstation=identifier)
 
 
+class Unrevoked:
+    """``Streams`` of workstations that stay."""
+
+    @contextmanager
+    def stream(self, workstation: UUID) -> Iterator[asyncio.Event]:
+        yield asyncio.Event()
+
+
 @asynccontextmanager
 async def serving(
     database: Database,
@@ -389,6 +403,7 @@ async def serving(
     devices: Devices | None = None,
     contents: Contents | None = None,
     escrow: Escrow | None = None,
+    streams: Streams | None = None,
 ) -> AsyncIterator[str]:
     """A server; gives the path of its socket. What is given takes the place of the office, or of plain contents."""
     caller = principal or a_workstation(office.org)
@@ -405,13 +420,19 @@ async def serving(
         office.vault,
     )
     server = grpc.aio.server()
-    servicer = SessionServicer(SessionService(database, authorize, ports), identify)
+    service = SessionService(database, authorize, ports)
+    checks = DueChecks(database, authorize, DueList(), wired(authorize, RecordedCredentials()).requests)
+    hints = Hints(database, timedelta(milliseconds=50))
+    servicer = SessionServicer(Calls(database, identify), service, checks, hints, streams or Unrevoked())
     sessions_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{folder}/socket")
     await server.start()
+    await hints.step()
+    hinting = asyncio.create_task(hints.run())
     try:
         yield f"{folder}/socket"
     finally:
+        hinting.cancel()
         await server.stop(None)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,8 +7,11 @@ exchanged for one another.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from asn1crypto.algos import SignedDigestAlgorithm
 from asn1crypto.core import OctetBitString, OctetString, Sequence
@@ -23,6 +26,15 @@ from .signing import default_hash
 RANDOM_OCTETS: Final = 32
 PROOF_AUDIENCE: Final = "urn:cardwright:card-session"
 """The entity that ``prove`` names: a card session, never a place to sign in."""
+
+
+def check_nonce(guid: UUID, moment: datetime) -> bytes:
+    """The nonce of a proof that goes with the question what is due for a card: nobody has to be asked for it.
+
+    It is good for the minute of ``moment``, and for no other card.
+    """
+    minute = int(moment.timestamp()) // 60
+    return hashlib.sha256(b"cardwright due check " + guid.bytes + minute.to_bytes(8, "big")).digest()
 
 
 class ProofInvalid(CardwrightError):
@@ -131,4 +143,4 @@ def _names(audience: str) -> GeneralNames:
     return GeneralNames([GeneralName("uniform_resource_identifier", audience)])
 
 
-__all__ = ["PROOF_AUDIENCE", "RANDOM_OCTETS", "ProofInvalid", "ToSign", "prepare", "token", "verify"]
+__all__ = ["PROOF_AUDIENCE", "RANDOM_OCTETS", "ProofInvalid", "ToSign", "check_nonce", "prepare", "token", "verify"]

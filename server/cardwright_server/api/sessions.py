@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import grpc
@@ -17,11 +18,17 @@ from cardwright_cardops.program.items import Answers, AnyBatch
 from cardwright_cardops.wire_reading import MAX_CODE, MAX_MESSAGE, refuse_unknown
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 
+from ..authentication.errors import AccessDenied, AuthorizationError
 from ..authentication.principal import Principal
+from ..devices.due import What
+from ..sessions.due import CardName, DueAnswer, DueChecks
 from ..sessions.errors import LineLost, PeerTooOld, SessionCancelled, SessionProtocolBroken
+from ..sessions.hints import Hints
 from ..sessions.model import PROTOCOL, Greeting, Outcome, Purpose, Showing
 from ..sessions.service import SessionService
+from .calling import Calls, Context
 from .errors import abort
+from .reading import RequestMalformed, at_most, optional_identifier
 
 ANSWER_WAIT = timedelta(minutes=5)
 """For a batch: an RSA-4096 key takes a slow card minutes, and the person may have to find their PIN."""
@@ -30,8 +37,9 @@ HELLO_WAIT = timedelta(seconds=20)
 MAX_KINDS = 64
 MAX_LABEL = 200
 
-Context = Any
-"""grpc.aio.ServicerContext of this call; its two type parameters are not worth their length here."""
+MAX_PROOF = 1024
+MAX_SERIAL = 80
+MOST_CARDS = 16
 
 _PURPOSES = {
     sessions_pb2.PURPOSE_ISSUE: Purpose.ISSUE,
@@ -43,28 +51,88 @@ _OUTCOMES = {
     Outcome.NOTHING_DUE: sessions_pb2.OUTCOME_NOTHING_DUE,
     Outcome.PENDING: sessions_pb2.OUTCOME_PENDING,
 }
+_DUE = {what: sessions_pb2.DueKind.Value(f"DUE_KIND_{what.name}") for what in What}
+
+
+class Streams(Protocol):
+    """Who ends the streams of workstations that are revoked: ``workstations.watch.RevocationWatch``."""
+
+    def stream(self, workstation: UUID) -> AbstractContextManager[asyncio.Event]:
+        """An event that is set when the workstation is revoked."""
 
 
 class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
-    """``identify`` gives the principal of a call, from its transport and metadata. It raises CardwrightError."""
+    """Sessions, and what tells a workstation that one is due. ``hints`` is run by whoever made it."""
 
-    def __init__(self, service: SessionService, identify: Callable[[Context], Awaitable[Principal]]) -> None:
+    def __init__(
+        self, calls: Calls, service: SessionService, checks: DueChecks, hints: Hints, streams: Streams
+    ) -> None:
+        self._calls = calls
         self._service = service
-        self._identify = identify
+        self._checks = checks
+        self._hints = hints
+        self._streams = streams
 
     async def Run(self, request_iterator: object, context: Context) -> None:  # type: ignore[override]
         """One session on one card."""
         line = StreamLine(context)
         try:
-            principal = await self._identify(context)
+            principal = await self._calls.caller(context)
             greeting = _greeting(await line.hello())
-            outcome = await self._service.run(principal, greeting, line)
+            try:
+                outcome = await self._service.run(principal, greeting, line)
+            except AuthorizationError as error:
+                await self._calls.note_denial(principal, error)
+                raise
         except CardwrightError as error:
             if not line.greeted:
                 await abort(context, error)
             await line.fail(error)
         else:
             await line.finish(outcome)
+
+    async def Due(self, request: sessions_pb2.DueRequest, context: Context) -> sessions_pb2.DueResponse:
+        """What is due for a card."""
+
+        async def work(principal: Principal) -> sessions_pb2.DueResponse:
+            refuse_unknown(request)
+            _require_protocol(request.protocol)
+            if len(request.proof) > MAX_PROOF:
+                raise RequestMalformed(f"proof has more than {MAX_PROOF} octets.")
+            answer = await self._checks.check(principal, _card(request.card), request.proof)
+            return _due(answer, request.policy_number)
+
+        return await self._calls.act(context, work)
+
+    async def Watch(
+        self, request: sessions_pb2.WatchRequest, context: Context
+    ) -> AsyncIterator[sessions_pb2.WatchResponse]:
+        """When something about one of the cards changed."""
+
+        async def work(principal: Principal) -> tuple[UUID, dict[UUID, CardName]]:
+            refuse_unknown(request)
+            _require_protocol(request.protocol)
+            at_most(request.cards, MOST_CARDS, "cards")
+            return principal.id, await self._checks.devices(principal, [_card(one) for one in request.cards])
+
+        workstation, devices = await self._calls.act(context, work)
+        with self._streams.stream(workstation) as revoked, self._hints.watching(devices) as watcher:
+
+            async def end() -> None:
+                await revoked.wait()
+                watcher.close()
+
+            ending = asyncio.create_task(end())
+            try:
+                # So that the caller knows from when on nothing is missed.
+                await context.send_initial_metadata(())
+                async for device in watcher.changes():
+                    named = devices[device]
+                    guid = "" if named.guid is None else str(named.guid)
+                    yield sessions_pb2.WatchResponse(card=sessions_pb2.CardName(guid=guid, serial=named.serial))
+            finally:
+                ending.cancel()
+        await abort(context, AccessDenied("this workstation is revoked"))
 
 
 class StreamLine:
@@ -192,3 +260,34 @@ def _greeting(hello: sessions_pb2.ClientHello) -> Greeting:
         hello.software,
         hello.reader,
     )
+
+
+def _require_protocol(number: int) -> None:
+    if number != PROTOCOL:
+        raise PeerTooOld(f"The workstation speaks version {number} of this contract, the server {PROTOCOL}.")
+
+
+def _card(said: sessions_pb2.CardName) -> CardName:
+    """Raises RequestMalformed."""
+    if len(said.serial) > MAX_SERIAL:
+        raise RequestMalformed(f"serial has more than {MAX_SERIAL} characters.")
+    if not (said.guid or said.serial):
+        raise RequestMalformed("card has neither guid nor serial.")
+    return CardName(optional_identifier(said.guid, "guid"), said.serial)
+
+
+def _due(answer: DueAnswer, known: int) -> sessions_pb2.DueResponse:
+    made = sessions_pb2.DueResponse(due=answer.due, proven=answer.proven)
+    if not answer.proven:
+        return made
+    for one in answer.things:
+        row = made.items.add(kind=_DUE[one.what], seconds=one.seconds, since=one.since)
+        if one.mandatory_from is not None:
+            row.mandatory_from.FromDatetime(one.mandatory_from)
+        if one.ends_at is not None:
+            row.ends_at.FromDatetime(one.ends_at)
+    if answer.until is not None:
+        made.until.FromDatetime(answer.until)
+    made.policy_number = answer.policy_number
+    made.policy_changed = answer.policy_number != known
+    return made

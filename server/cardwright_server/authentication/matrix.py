@@ -186,6 +186,7 @@ RULES: Mapping[str, Rule] = {
     # A workstation's stream; what is done on it is asked for by the person or operator who sits there.
     "SessionService.Run": Rule(roles=frozenset({Role.ISSUANCE, Role.HELP_DESK}), wants=_SOME, workstation=True),
     "SessionService.Due": Rule(workstation=True),
+    "SessionService.Watch": Rule(workstation=True),
     "SessionService.Run/issue": _rule(
         "I", own=(Service.ISSUANCE, Service.REPLACEMENT_ISSUANCE), refuse=_NOT_OWN, part=Part.ISSUE
     ),

@@ -14,10 +14,11 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, delete, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..notify.model import DomainEvent
+from ..policies.model import DeviceKind
 from ..store.devices_tables import device, device_due
 from ..store.ids import new_id
 from ..store.unit import Unit
@@ -70,8 +71,12 @@ class DueOfCard:
     device: UUID
     state: DeviceState
     due: Due
+    life: int = 1
+    policy_number: int | None = None
 
 
+PIV_KINDS = (DeviceKind.SMART_CARD, DeviceKind.USB_KEY, DeviceKind.VIRTUAL_CARD)
+"""Kinds of devices that show a card UUID and a maker's number."""
 WARNINGS = (30, 14, 7, 3, 1)
 """Days before the end on which holders are warned."""
 
@@ -88,16 +93,35 @@ class DueList:
 
     async def of_card(self, unit: Unit, org: UUID, guid: UUID) -> DueOfCard | None:
         """The same by what the card says it is, with the device; None for a card that is not ours. One statement."""
+        found = await self._of(unit, device.c.guid == guid, device.c.org == org)
+        return found[0] if found else None
+
+    async def of_blank(self, unit: Unit, org: UUID, serial: str) -> DueOfCard | None:
+        """The same for a bound card that has no card UUID yet, by its maker's number. One statement.
+
+        None also where several kinds of devices have this number.
+        """
+        mine = (device.c.kind.in_(PIV_KINDS), device.c.serial == serial, device.c.guid.is_(None))
+        found = await self._of(unit, *mine, device.c.person.is_not(None), device.c.org == org)
+        return found[0] if len(found) == 1 else None
+
+    async def _of(self, unit: Unit, *conditions: ColumnElement[bool]) -> list[DueOfCard]:
         joined = device.outerjoin(device_due, device_due.c.device == device.c.id)
-        rows = await unit.rows(
-            select(unit.time.label("now"), device.c.id.label("of"), device.c.state, device_due)
-            .select_from(joined)
-            .where(device.c.guid == guid, device.c.org == org)
-        )
-        if not rows:
-            return None
-        found = _due([row for row in rows if row.what is not None])
-        return DueOfCard(rows[0].of, DeviceState(rows[0].state), found)
+        facts = (device.c.id.label("of"), device.c.state, device.c.life, device.c.policy_number)
+        statement = select(unit.time.label("now"), *facts, device_due).select_from(joined).where(*conditions)
+        by_device: dict[UUID, list[Any]] = {}
+        for row in await unit.rows(statement):
+            by_device.setdefault(row.of, []).append(row)
+        return [
+            DueOfCard(
+                identifier,
+                DeviceState(rows[0].state),
+                _due([row for row in rows if row.what is not None]),
+                rows[0].life,
+                rows[0].policy_number,
+            )
+            for identifier, rows in by_device.items()
+        ]
 
     async def put(
         self,

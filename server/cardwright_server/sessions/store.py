@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -165,6 +166,16 @@ async def keys(unit: Unit, org: UUID, device: UUID, life: int = 1) -> tuple[Card
     mine = (card_key.c.org == org, card_key.c.device == device, card_key.c.life == life)
     rows = await unit.rows(select(card_key).where(*mine).order_by(card_key.c.id))
     return tuple(CardKey(Slot(row.slot), row.fingerprint, row.public_key, Origin(row.origin)) for row in rows)
+
+
+async def newest_key(
+    unit: Unit, org: UUID, device: UUID, life: int, slot: Slot
+) -> tuple[bytes, datetime] | None:
+    """The key that a slot got last (SubjectPublicKeyInfo), and the time of the database. One statement."""
+    mine = (card_key.c.org == org, card_key.c.device == device, card_key.c.life == life, card_key.c.slot == int(slot))
+    newest = select(card_key.c.public_key, unit.time.label("now")).where(*mine).order_by(card_key.c.id.desc()).limit(1)
+    row = await unit.row(newest)
+    return None if row is None else (row.public_key, row.now)
 
 
 async def put_objects(unit: Unit, session: CardSession, contents: Mapping[int, bytes]) -> None:

@@ -119,6 +119,7 @@ PolicyService.Get                          *  *  *  *  *   - - - -
 PolicyService.Find                         *  *  *  *  *   - - - -
 SessionService.Run                         *  *  -  -  -   - + - -
 SessionService.Due                         -  -  -  -  -   - + - -
+SessionService.Watch                       -  -  -  -  -   - + - -
 SessionService.Run/issue                   S! -  -  -  -   + - - -
 SessionService.Run/update                  S! S! -  -  -   + - - -
 SessionService.Run/re-issue                S! S! -  -  -   + - - -

@@ -15,6 +15,7 @@ from cardwright_proto.card.v1 import programs_pb2 as _programs_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -72,6 +73,38 @@ OUTCOME_NOTHING_DUE: Outcome.ValueType  # 2
 OUTCOME_PENDING: Outcome.ValueType  # 3
 """Everything is done but certificates that the authority has not issued yet; a later session brings them."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+class _DueKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DueKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DueKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DUE_KIND_UNSPECIFIED: _DueKind.ValueType  # 0
+    DUE_KIND_REVOKED: _DueKind.ValueType  # 1
+    DUE_KIND_LOCK: _DueKind.ValueType  # 2
+    DUE_KIND_UNLOCK: _DueKind.ValueType  # 3
+    DUE_KIND_REPLACEMENT: _DueKind.ValueType  # 4
+    DUE_KIND_RECOVERED_KEYS: _DueKind.ValueType  # 5
+    DUE_KIND_POLICY: _DueKind.ValueType  # 6
+    DUE_KIND_RENEWAL: _DueKind.ValueType  # 7
+    DUE_KIND_SECRETS: _DueKind.ValueType  # 8
+    DUE_KIND_REQUEST: _DueKind.ValueType  # 9
+
+class DueKind(_DueKind, metaclass=_DueKindEnumTypeWrapper):
+    """What is due, the most pressing first."""
+
+DUE_KIND_UNSPECIFIED: DueKind.ValueType  # 0
+DUE_KIND_REVOKED: DueKind.ValueType  # 1
+DUE_KIND_LOCK: DueKind.ValueType  # 2
+DUE_KIND_UNLOCK: DueKind.ValueType  # 3
+DUE_KIND_REPLACEMENT: DueKind.ValueType  # 4
+DUE_KIND_RECOVERED_KEYS: DueKind.ValueType  # 5
+DUE_KIND_POLICY: DueKind.ValueType  # 6
+DUE_KIND_RENEWAL: DueKind.ValueType  # 7
+DUE_KIND_SECRETS: DueKind.ValueType  # 8
+DUE_KIND_REQUEST: DueKind.ValueType  # 9
+Global___DueKind: _TypeAlias = DueKind  # noqa: Y015
 
 @_typing.final
 class ClientHello(_message.Message):
@@ -445,3 +478,188 @@ class RunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015
+
+@_typing.final
+class CardName(_message.Message):
+    """A card by what it shows: its card UUID, or for one that has none yet the number of its maker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GUID_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    guid: _builtins.str
+    serial: _builtins.str
+    def __init__(
+        self,
+        *,
+        guid: _builtins.str = ...,
+        serial: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guid", b"guid", "serial", b"serial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CardName: _TypeAlias = CardName  # noqa: Y015
+
+@_typing.final
+class DueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    POLICY_NUMBER_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.int
+    """Version of this contract; 1."""
+    policy_number: _builtins.int
+    """The version of the policy that the workstation was told last, 0 for none."""
+    proof: _builtins.bytes
+    """What the card signed with 9E to the nonce of now (cardwright_cardops.piv.proofs.check_nonce); without it the answer
+    is only whether something is due.
+    """
+    @_builtins.property
+    def card(self) -> Global___CardName: ...
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.int = ...,
+        card: Global___CardName = ...,
+        policy_number: _builtins.int = ...,
+        proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "policy_number", b"policy_number", "proof", b"proof", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DueRequest: _TypeAlias = DueRequest  # noqa: Y015
+
+@_typing.final
+class DueItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    MANDATORY_FROM_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    kind: Global___DueKind.ValueType
+    seconds: _builtins.int
+    """How long it takes on a slow card, about."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def mandatory_from(self) -> _timestamp_pb2.Timestamp:
+        """From when on it cannot be put off; unset: it always can."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is too late; unset: never."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___DueKind.ValueType = ...,
+        since: _timestamp_pb2.Timestamp = ...,
+        mandatory_from: _timestamp_pb2.Timestamp = ...,
+        ends_at: _timestamp_pb2.Timestamp = ...,
+        seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "mandatory_from", b"mandatory_from", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "kind", b"kind", "mandatory_from", b"mandatory_from", "seconds", b"seconds", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DueItem: _TypeAlias = DueItem  # noqa: Y015
+
+@_typing.final
+class DueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DUE_FIELD_NUMBER: _builtins.int
+    PROVEN_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    POLICY_NUMBER_FIELD_NUMBER: _builtins.int
+    POLICY_CHANGED_FIELD_NUMBER: _builtins.int
+    due: _builtins.bool
+    proven: _builtins.bool
+    """Whether ``proof`` held. Without it the fields from here on are empty."""
+    policy_number: _builtins.int
+    """The version of the policy in force for this card, and whether it is another one than the workstation knows."""
+    policy_changed: _builtins.bool
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueItem]: ...
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Nothing more becomes due before this, unless somebody asks for something."""
+
+    def __init__(
+        self,
+        *,
+        due: _builtins.bool = ...,
+        proven: _builtins.bool = ...,
+        items: _abc.Iterable[Global___DueItem] = ...,
+        until: _timestamp_pb2.Timestamp = ...,
+        policy_number: _builtins.int = ...,
+        policy_changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "items", b"items", "policy_changed", b"policy_changed", "policy_number", b"policy_number", "proven", b"proven", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DueResponse: _TypeAlias = DueResponse  # noqa: Y015
+
+@_typing.final
+class WatchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.int
+    """Version of this contract; 1."""
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___CardName]:
+        """The cards in the workstation's readers, at most 16. With other cards, call again."""
+
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.int = ...,
+        cards: _abc.Iterable[Global___CardName] = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """Ask now what is due for this card. Nothing else is said: the answer is that of Due."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def card(self) -> Global___CardName: ...
+    def __init__(
+        self,
+        *,
+        card: Global___CardName = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015

@@ -39,6 +39,16 @@ class SessionServiceStub:
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.RunRequest.SerializeToString,
                 response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.RunResponse.FromString,
                 _registered_method=True)
+        self.Due = channel.unary_unary(
+                '/cardwright.cms.v1.SessionService/Due',
+                request_serializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.DueRequest.SerializeToString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.DueResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/cardwright.cms.v1.SessionService/Watch',
+                request_serializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.WatchRequest.SerializeToString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.WatchResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -51,6 +61,20 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Due(self, request, context):
+        """What is due for a card. A card that is not this server's ends with NOT_FOUND and no more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Says when something about one of these cards changed. Cards that are not this server's are passed over in silence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +82,16 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.Run,
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.RunRequest.FromString,
                     response_serializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.RunResponse.SerializeToString,
+            ),
+            'Due': grpc.unary_unary_rpc_method_handler(
+                    servicer.Due,
+                    request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.DueRequest.FromString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.DueResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.WatchRequest.FromString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +121,60 @@ class SessionService:
             '/cardwright.cms.v1.SessionService/Run',
             cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.RunRequest.SerializeToString,
             cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.RunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Due(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cardwright.cms.v1.SessionService/Due',
+            cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.DueRequest.SerializeToString,
+            cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.DueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cardwright.cms.v1.SessionService/Watch',
+            cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.WatchRequest.SerializeToString,
+            cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,12 +38,20 @@ class SessionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     Run: _grpc.StreamStreamMultiCallable[_sessions_pb2.RunRequest, _sessions_pb2.RunResponse]
     """One session on one card. A call that is refused before the session exists ends with a status."""
+    Due: _grpc.UnaryUnaryMultiCallable[_sessions_pb2.DueRequest, _sessions_pb2.DueResponse]
+    """What is due for a card. A card that is not this server's ends with NOT_FOUND and no more."""
+    Watch: _grpc.UnaryStreamMultiCallable[_sessions_pb2.WatchRequest, _sessions_pb2.WatchResponse]
+    """Says when something about one of these cards changed. Cards that are not this server's are passed over in silence."""
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Run: _aio.StreamStreamMultiCallable[_sessions_pb2.RunRequest, _sessions_pb2.RunResponse]  # type: ignore[assignment]
     """One session on one card. A call that is refused before the session exists ends with a status."""
+    Due: _aio.UnaryUnaryMultiCallable[_sessions_pb2.DueRequest, _sessions_pb2.DueResponse]  # type: ignore[assignment]
+    """What is due for a card. A card that is not this server's ends with NOT_FOUND and no more."""
+    Watch: _aio.UnaryStreamMultiCallable[_sessions_pb2.WatchRequest, _sessions_pb2.WatchResponse]  # type: ignore[assignment]
+    """Says when something about one of these cards changed. Cards that are not this server's are passed over in silence."""
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -53,5 +61,21 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sessions_pb2.RunResponse], _abc.AsyncIterator[_sessions_pb2.RunResponse]]:
         """One session on one card. A call that is refused before the session exists ends with a status."""
+
+    @_abc_1.abstractmethod
+    def Due(
+        self,
+        request: _sessions_pb2.DueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sessions_pb2.DueResponse, _abc.Awaitable[_sessions_pb2.DueResponse]]:
+        """What is due for a card. A card that is not this server's ends with NOT_FOUND and no more."""
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _sessions_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_sessions_pb2.WatchResponse], _abc.AsyncIterator[_sessions_pb2.WatchResponse]]:
+        """Says when something about one of these cards changed. Cards that are not this server's are passed over in silence."""
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

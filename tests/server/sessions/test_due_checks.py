@@ -1,0 +1,221 @@
+"""What workstations are told of cards: whether something is due, what if the card proves itself, and hints to ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+
+from cardwright_cardops.piv.algorithms import Algorithm
+from cardwright_cardops.piv.commands import select
+from cardwright_cardops.piv.proofs import check_nonce
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.program.items import Apdu, Batch, Group, Prove
+from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
+from cardwright_server.authentication.principal import Principal
+from cardwright_server.devices.due import What
+from cardwright_server.store.second_medium import SecondMedium
+from cardwright_server.store.unit import Database, Unit
+from cardwright_simulators.card import VirtualCard
+from tests.support.databases import PostgreSql, statements_logged
+from tests.support.issuance import ON_SQLITE
+from tests.support.session_world import SessionWorld, blank, make_session_world
+from tests.support.sessions import a_workstation, reader, reason_of
+
+
+@dataclass
+class Revoking:
+    """``Streams`` whose workstations can be revoked."""
+
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @contextmanager
+    def stream(self, workstation: UUID) -> Iterator[asyncio.Event]:
+        yield self.event
+
+
+@asynccontextmanager
+async def stub(
+    world: SessionWorld, caller: Principal | None = None, streams: Any = None, database: Database | None = None
+) -> AsyncIterator[Any]:
+    """A client that the server takes for a workstation of the organization."""
+    principal = caller or a_workstation(world.org)
+    serving = world.serving(world.office(uuid4()), principal, streams=streams, database=database)
+    async with serving as socket, grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        yield sessions_pb2_grpc.SessionServiceStub(channel)
+
+
+def proof_of(card: VirtualCard, guid: UUID, moment: datetime) -> bytes:
+    """What the card signs with 9E."""
+    item = Prove(Slot.CARD_AUTHENTICATION, Algorithm.P256, check_nonce(guid, moment))
+    (_, (answer,)) = reader(card).execute(Batch((Group((Apdu(select()),)), Group((item,)))))
+    return answer.require("proving")
+
+
+def asked(guid: UUID | str, proof: bytes = b"", serial: str = "", number: int = 0) -> sessions_pb2.DueRequest:
+    name = sessions_pb2.CardName(guid=str(guid), serial=serial)
+    return sessions_pb2.DueRequest(protocol=1, card=name, proof=proof, policy_number=number)
+
+
+async def issued(world: SessionWorld, card: VirtualCard) -> tuple[UUID, UUID]:
+    """Id of the device and UUID of its card."""
+    device = await world.bound(card)
+    assert (await world.issue(card, device)).error == ""
+    guid = (await world.world.device(device)).guid
+    assert guid is not None
+    return device, guid
+
+
+async def put(world: SessionWorld, device: UUID, what: What, days: float, ends: float | None = None) -> None:
+    async def work(unit: Unit) -> None:
+        ends_at = None if ends is None else unit.now + timedelta(days=ends)
+        due_at = unit.now + timedelta(days=days)
+        await world.world.services.due.put(unit, world.org, device, what, due_at, ends_at=ends_at)
+
+    await world.database.transact(work)
+
+
+async def test_a_card_learns_what_is_due_only_if_it_proves_itself(
+    open_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    world, card = await make_session_world(open_database(), tmp_path), blank()
+    device, guid = await issued(world, card)
+    other_device = await world.bound(other := blank(serial=2), await world.person("bob"))
+    await world.issue(other, other_device)
+    now = datetime.now(UTC)
+    async with stub(world) as server:
+        assert await server.Due(asked(guid)) == sessions_pb2.DueResponse(due=False)
+        await put(world, device, What.RENEWAL, -1, 20)
+        await put(world, device, What.POLICY, 5)
+        assert await server.Due(asked(guid)) == sessions_pb2.DueResponse(due=True)
+        told = await server.Due(asked(guid, proof_of(card, guid, now), number=1))
+        assert (told.due, told.proven, told.policy_changed, told.policy_number) == (True, True, False, 1)
+        assert [(one.kind, one.seconds > 0) for one in told.items] == [(sessions_pb2.DUE_KIND_RENEWAL, True)]
+        (item,) = told.items
+        assert item.ends_at.ToDatetime() - item.mandatory_from.ToDatetime() == timedelta(days=7)
+        assert timedelta(days=4) < told.until.ToDatetime(UTC) - now < timedelta(days=6)
+        assert (await server.Due(asked(guid, proof_of(card, guid, now), number=0))).policy_changed
+        for lie in (
+            proof_of(other, guid, now),
+            proof_of(card, guid, now - timedelta(minutes=3)),
+            proof_of(card, uuid4(), now),
+            b"nonsense",
+        ):
+            assert await server.Due(asked(guid, lie)) == sessions_pb2.DueResponse(due=True)
+    world.issuing.core.close()
+
+
+@ON_SQLITE
+async def test_cards_of_others_and_unknown_ones_are_not_told_apart(
+    open_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    world, card = await make_session_world(open_database(), tmp_path), blank()
+    _, guid = await issued(world, card)
+    seen = []
+    for caller, name in ((None, uuid4()), (a_workstation(uuid4()), guid)):
+        async with stub(world, caller) as server:
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await server.Due(asked(name))
+            seen.append((refusal.value.code(), refusal.value.details(), reason_of(refusal.value)))
+    assert seen[0] == seen[1]
+    assert seen[0][0] is grpc.StatusCode.NOT_FOUND
+    async with stub(world, world.world.issuer) as server:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await server.Due(asked(guid))
+    assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    world.issuing.core.close()
+
+
+@ON_SQLITE
+async def test_a_blank_card_is_due_when_its_issuance_is_ready(
+    open_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    world, card = await make_session_world(open_database(), tmp_path), blank()
+    device = await world.bound(card)
+    async with stub(world) as server:
+        assert await server.Due(asked("", serial=str(card.serial))) == sessions_pb2.DueResponse(due=False)
+        await world.world.issuance(device)
+        assert await server.Due(asked("", serial=str(card.serial))) == sessions_pb2.DueResponse(due=True)
+        for malformed in (asked(""), asked("no-uuid"), asked("", serial="x" * 81), asked(uuid4(), b"x" * 2000)):
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await server.Due(malformed)
+            assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await server.Due(sessions_pb2.DueRequest(protocol=2, card=asked(uuid4()).card))
+        assert reason_of(refusal.value) == "PEER_TOO_OLD"
+    world.issuing.core.close()
+
+
+async def test_postgresql_counts_two_statements_at_most(
+    postgresql: PostgreSql, postgresql_template: str, tmp_path: Path
+) -> None:
+    name = postgresql.create(postgresql_template)
+    medium = SecondMedium(tmp_path / "second-medium")
+    setup = Database(postgresql.url(name), second_medium=medium)
+    world, card = await make_session_world(setup, tmp_path), blank()
+    device, guid = await issued(world, card)
+    await put(world, device, What.RENEWAL, -1, 20)
+    waiting = blank(serial=77)
+    await world.world.issuance(await world.bound(waiting, await world.person("bob")))
+    requests = (
+        (asked(guid), 1),
+        (asked(guid, proof_of(card, guid, datetime.now(UTC))), 2),
+        (asked("", serial="77"), 2),
+    )
+    for request, most in requests:
+        with statements_logged(postgresql, name) as logged:
+            database = Database(postgresql.url(name), pool=1)
+            async with stub(world, database=database) as server:
+                assert (await server.Due(request)).due
+            await database.close()
+        # The hints ask for events by themselves, and a new connection for types; neither belongs to the check.
+        mine = [one for one in logged if one.startswith("SELECT ") and "outbox" not in one and "pg_" not in one]
+        assert len(mine) == most, logged
+    world.issuing.core.close()
+    await setup.close()
+    await medium.close()
+    postgresql.drop(name)
+
+
+@ON_SQLITE
+async def test_a_watching_workstation_is_told_to_ask_and_nothing_else(
+    open_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    from cardwright_server.notify.outbox import Dispatcher
+
+    world, card = await make_session_world(open_database(), tmp_path), blank()
+    device, guid = await issued(world, card)
+    dispatcher, revoking = Dispatcher(world.database, ()), Revoking()
+    while await dispatcher.step():
+        pass
+    cards = [sessions_pb2.CardName(guid=str(one)) for one in (uuid4(), guid)]
+    async with stub(world, streams=revoking) as server:
+        stream = server.Watch(sessions_pb2.WatchRequest(protocol=1, cards=cards))
+        await stream.initial_metadata()
+        await world.database.transact(
+            lambda unit: world.world.services.requests.create_update(unit, world.world.issuer, device)
+        )
+        while await dispatcher.step():
+            pass
+        async with asyncio.timeout(20):
+            told = await stream.read()
+        assert told == sessions_pb2.WatchResponse(card=cards[1])
+        revoking.event.set()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            async with asyncio.timeout(20):
+                while await stream.read() is not grpc.aio.EOF:
+                    pass
+        assert ended.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        many = sessions_pb2.WatchRequest(protocol=1, cards=[cards[0]] * 17)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await server.Watch(many).read()
+        assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    world.issuing.core.close()
