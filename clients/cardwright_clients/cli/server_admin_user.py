@@ -1,0 +1,177 @@
+"""``cardwright server user``: persons and groups of a running server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cardwright_proto.cms.v1 import people_pb2 as pb
+from cardwright_proto.cms.v1.people_pb2_grpc import GroupServiceStub, PersonServiceStub
+
+from . import server_admin_lookup as lookup
+from .output import json_option, say
+from .server_admin_link import ServerLine, connected
+from .server_admin_words import document, show_listing, show_one
+
+_COLUMNS = {"LOGIN": "login", "NAME": "display_name", "MAIL": "mail", "STATUS": "status", "ID": "id"}
+_GROUPS = {"NAME": "name", "SOURCE": "source", "ID": "id"}
+_reason = click.option("--reason", default="", help="For the record, in words; it is erased with the person.")
+
+
+@click.group("user")
+def command() -> None:
+    """Persons and their groups. A person is named by id or login, a group by id or name."""
+
+
+@command.command("list")
+@click.argument("words", nargs=-1)
+@json_option
+@connected
+def list_users(line: ServerLine, words: tuple[str, ...], as_json: bool) -> None:
+    """List persons whose login, name or mail address hold all WORDS."""
+    find = pb.FindPersonsRequest(text=" ".join(words))
+    found = line.pages(lambda channel: PersonServiceStub(channel).Find, find, "persons")
+    show_listing(found, "users", _COLUMNS, as_json=as_json)
+
+
+@command.command("add")
+@click.argument("login")
+@click.option("--name", required=True, help="As it shall stand in certificates.")
+@click.option("--mail", default="", help="Mail address.")
+@click.option("--attribute", "attributes", multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--group", "groups", multiple=True, help="A group to join; may be repeated.")
+@json_option
+@connected
+def add(
+    line: ServerLine, login: str, name: str, mail: str, attributes: tuple[str, ...], groups: tuple[str, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Add a person of the server's own store."""
+    joined = [lookup.group(line, group) for group in groups]
+    request = pb.CreatePersonRequest(login=login, display_name=name, mail=mail, attributes=_attributes(attributes))
+    made = line.call(lambda channel: PersonServiceStub(channel).Create, request)
+    for group in joined:
+        line.call(lambda channel: GroupServiceStub(channel).AddMember, pb.AddMemberRequest(group=group, person=made.id))
+    show_one(document(made), as_json=as_json)
+
+
+@command.command("import")
+@click.argument("login")
+@json_option
+@connected
+def import_user(line: ServerLine, login: str, as_json: bool) -> None:
+    """Take over the person LOGIN from the directory, or refresh one."""
+    request = pb.ImportPersonRequest(login=login)
+    show_one(document(line.call(lambda channel: PersonServiceStub(channel).Import, request)), as_json=as_json)
+
+
+@command.command("show")
+@click.argument("user")
+@json_option
+@connected
+def show(line: ServerLine, user: str, as_json: bool) -> None:
+    """Show the person USER and their groups."""
+    get = pb.GetPersonRequest(id=lookup.person(line, user))
+    found = line.call(lambda channel: PersonServiceStub(channel).Get, get)
+    groups: list[object] = [document(one) if as_json else one.name for one in found.groups]
+    show_one({**document(found.person), "groups": groups}, as_json=as_json)
+
+
+@command.command("suspend")
+@click.argument("user")
+@_reason
+@json_option
+@connected
+def suspend(line: ServerLine, user: str, reason: str, as_json: bool) -> None:
+    """Suspend the person USER, and every device of theirs."""
+    _status(line, user, pb.PERSON_STATUS_SUSPENDED, reason, as_json)
+
+
+@command.command("resume")
+@click.argument("user")
+@_reason
+@json_option
+@connected
+def resume(line: ServerLine, user: str, reason: str, as_json: bool) -> None:
+    """Take the person USER back."""
+    _status(line, user, pb.PERSON_STATUS_ACTIVE, reason, as_json)
+
+
+@command.command("left")
+@click.argument("user")
+@_reason
+@json_option
+@connected
+def left(line: ServerLine, user: str, reason: str, as_json: bool) -> None:
+    """Record that the person USER left for good: their devices are terminated."""
+    _status(line, user, pb.PERSON_STATUS_LEFT, reason, as_json)
+
+
+@command.command("erase")
+@click.argument("user")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@connected
+def erase(line: ServerLine, user: str, yes: bool) -> None:
+    """Remove the person USER, who left. Ids in records of others then name nobody."""
+    identifier = lookup.person(line, user)
+    if not yes:
+        click.confirm(f"Erase {user} for good?", abort=True, err=True)
+    line.call(lambda channel: PersonServiceStub(channel).Erase, pb.ErasePersonRequest(id=identifier))
+    say(f"{user} is erased.")
+
+
+@command.command("groups")
+@json_option
+@connected
+def list_groups(line: ServerLine, as_json: bool) -> None:
+    """List groups."""
+    found = line.pages(lambda channel: GroupServiceStub(channel).Find, pb.FindGroupsRequest(), "groups")
+    show_listing(found, "groups", _GROUPS, as_json=as_json)
+
+
+@command.command("add-group")
+@click.argument("name")
+@json_option
+@connected
+def add_group(line: ServerLine, name: str, as_json: bool) -> None:
+    """Add the group NAME; one that is there is shown."""
+    request = pb.CreateGroupRequest(name=name)
+    show_one(document(line.call(lambda channel: GroupServiceStub(channel).Create, request)), as_json=as_json)
+
+
+@command.command("join")
+@click.argument("user")
+@click.argument("group")
+@connected
+def join(line: ServerLine, user: str, group: str) -> None:
+    """Put the person USER into GROUP."""
+    request = pb.AddMemberRequest(group=lookup.group(line, group), person=lookup.person(line, user))
+    line.call(lambda channel: GroupServiceStub(channel).AddMember, request)
+    say(f"{user} is in {group}.")
+
+
+@command.command("part")
+@click.argument("user")
+@click.argument("group")
+@connected
+def part(line: ServerLine, user: str, group: str) -> None:
+    """Take the person USER out of GROUP."""
+    request = pb.RemoveMemberRequest(group=lookup.group(line, group), person=lookup.person(line, user))
+    line.call(lambda channel: GroupServiceStub(channel).RemoveMember, request)
+    say(f"{user} is not in {group}.")
+
+
+def _status(line: ServerLine, user: str, status: Any, reason: str, as_json: bool) -> None:
+    request = pb.SetPersonStatusRequest(id=lookup.person(line, user), status=status, reason=reason)
+    show_one(document(line.call(lambda channel: PersonServiceStub(channel).SetStatus, request)), as_json=as_json)
+
+
+def _attributes(given: tuple[str, ...]) -> list[pb.PersonAttribute]:
+    values: dict[str, list[str]] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise click.UsageError("--attribute wants NAME=VALUE.")
+        values.setdefault(name, []).append(value)
+    return [pb.PersonAttribute(name=name, values=row) for name, row in values.items()]
