@@ -72,6 +72,18 @@ def test_the_journal_runs_ahead_of_the_card() -> None:
     assert new_key is not None and new_key.reveal() == card._core.state.management.value != DEFAULT_KEY
 
 
+def test_a_card_that_shows_its_uuid_is_recorded_with_it() -> None:
+    journal = MemoryJournal()
+    first = Case("yubikey-5.7", "9a=p256", {})
+    card, report, _ = carried_out(first, Pace.STEP, journal)
+    before = len(journal.entries())
+    Case("yubikey-5.7", "9a=p256,9e=p256", {}).run(card, journal)
+    guid = report.inventory.identity.guid
+    later = [(one.kind, one.guid) for one in journal.entries()[before:]]
+    assert later[:2] == [(Kind.CARD, guid), (Kind.WRITTEN, guid)]
+    assert [one for one in later[2:] if one[1] is not None] == []
+
+
 def test_an_inventory_reads_back_from_its_document() -> None:
     _, report, _ = carried_out(Case("yubikey-5.7", "9a=p256,82=p256", {}), Pace.STEP, MemoryJournal())
     assert Inventory.from_document(report.inventory.document()) == report.inventory

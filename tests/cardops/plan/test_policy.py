@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -98,6 +99,15 @@ def test_tries_are_1_to_255() -> None:
     for bad in ([0, 255], [255, 0], [256, 1], [1, 256], [3, 3, 3], [True, 3], ["3", "3"], 3):
         with pytest.raises(PolicyMalformed):
             DevicePolicy.from_document({"secrets": {"retries": bad}})
+
+
+def test_renewal_begins_at_most_a_hundred_years_before_the_end() -> None:
+    for days in (0, 36500):
+        policy = DevicePolicy.from_document({"renew_before_days": days})
+        assert policy.renew_before == timedelta(days=days)
+    for days in (-1, 36501):
+        with pytest.raises(PolicyMalformed):
+            DevicePolicy.from_document({"renew_before_days": days})
 
 
 def test_the_policy_of_a_slot() -> None:

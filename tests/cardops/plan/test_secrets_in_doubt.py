@@ -13,7 +13,7 @@ from cardwright_cardops.plan.init import Secrets, initialize
 from cardwright_cardops.plan.policy import DevicePolicy, SecretsPolicy, parse_keys
 from cardwright_cardops.plan.records import DEFAULT, Candidates, Entry, Kind, MemoryJournal, fold
 from cardwright_cardops.secret import Secret
-from cardwright_simulators.card import ManagementAuthentication, Verify, VirtualCard
+from cardwright_simulators.card import ManagementAuthentication, Verify, VirtualCard, Write
 from tests.support.card_init import LEFT_ALONE, NOW, PIN, POOL, executor
 
 PUKS = {"1": b"11111111", "2": b"22222222", "3": b"33333333"}
@@ -167,3 +167,12 @@ def test_when_every_key_is_refused_nothing_is_changed() -> None:
         at.run(PUKS["1"], KEY_9A)
     assert authentications(at) == [False] * 3, "both, and the factory key, as the card was never issued"
     assert at.card.state_hash() == before
+
+
+def test_a_change_that_turns_out_to_be_done_is_not_made_again() -> None:
+    at = untold(KEYS["1"], *management("1"))
+    report = at.run(PUKS["1"], KEY_9A)
+    assert "set-management-key" in [step.kind for step in report.done]
+    assert [one for one in at.card.log if isinstance(one, Write) and one.kind == "management key"] == []
+    assert at.card._core.state.management.value == KEYS["1"]
+    assert kept(at, 1) == [(Kind.MANAGEMENT_KEY_SET, "1")]
