@@ -24,6 +24,7 @@ from ..authentication.errors import (
     ProofRequired,
 )
 from ..devices.errors import BadDevice, DeviceKnown, NoSuchDevice
+from ..escrow.errors import EscrowQuota, NoSuchEscrowedKey
 from ..issuance.errors import NoSuchAuthority, NoSuchCertificate, WrongRole
 from ..limits import LimitExceeded, ServerBusy
 from ..machine import GuardRefused, IllegalTransition
@@ -64,6 +65,7 @@ _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (NoSuchRequest, grpc.StatusCode.NOT_FOUND),
     (NoSuchPolicy, grpc.StatusCode.NOT_FOUND),
     (NoSuchCertificate, grpc.StatusCode.NOT_FOUND),
+    (NoSuchEscrowedKey, grpc.StatusCode.NOT_FOUND),
     (NoSuchAuthority, grpc.StatusCode.NOT_FOUND),
     (NoSuchPerson, grpc.StatusCode.NOT_FOUND),
     (NoSuchGroup, grpc.StatusCode.NOT_FOUND),
@@ -74,6 +76,7 @@ _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (PolicyInvalid, grpc.StatusCode.INVALID_ARGUMENT),
     (PolicyContradictory, grpc.StatusCode.INVALID_ARGUMENT),
     (VaultQuota, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (EscrowQuota, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (VaultLocked, grpc.StatusCode.UNAVAILABLE),
     (VaultUnavailable, grpc.StatusCode.UNAVAILABLE),
     (LoginTaken, grpc.StatusCode.ALREADY_EXISTS),
