@@ -112,26 +112,23 @@ class Front:
         if self._running:
             await asyncio.wait(self._running)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         uid = peer_uid(writer.get_extra_info("socket"))
         if uid != os.geteuid() or len(self._running) >= MOST_CONNECTIONS:
             self._refused()
             _log.warning("a connection of uid %d was refused", uid)
             writer.transport.abort()
             return
-        task = asyncio.current_task()
-        assert task is not None
+        # A task of our own: the one that asyncio would make logs its cancellation as an error (3.11).
+        task = asyncio.create_task(self._pass_on(reader, writer))
         self._running.add(task)
-        try:
-            await self._pass_on(reader, writer)
-        finally:
-            self._running.discard(task)
-            writer.transport.abort()
+        task.add_done_callback(self._running.discard)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             inner_reader, inner_writer = await asyncio.open_unix_connection(str(self._folder.inner))
         except OSError:
+            writer.transport.abort()
             return
         ways = (
             asyncio.create_task(_copy(reader, inner_writer)),
@@ -145,6 +142,7 @@ class Front:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
             inner_writer.transport.abort()
+            writer.transport.abort()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
