@@ -19,6 +19,7 @@ COMMANDS = {
     "key": ("key", "Keys on a card: generate, import, attest"),
     "pin": ("pin", "PIN and PUK: status, change, unblock"),
     "readers": ("readers", "List the readers and what is in them"),
+    "server": ("server", "The card management server"),
     "sim": ("sim", "Virtual cards for tests and trials"),
 }
 """Module and short help of each command."""
@@ -41,9 +42,19 @@ def main(arguments: list[str] | None = None, cards: Cards | None = None) -> None
     given = sys.argv[1:] if arguments is None else arguments
     if given in (["--help"], ["-h"]):
         sys.exit(_help())
+    _leave_no_core()
     from .tree import run
 
     sys.exit(run(given, cards))
+
+
+def _leave_no_core() -> None:
+    """No core file of this process or of what it starts: PINs and keys are in its memory."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _help() -> int:
