@@ -199,7 +199,8 @@ def test_keys_to_import_are_those_of_the_unfinished_session() -> None:
     assert given(kept(first), kept(second)) == known[1]
     assert given(kept(first), kept(second), mark=fingerprint(known[0])) == known[0]
     assert given(kept(first, Slot.SIGNATURE), mark=fingerprint(known[0])) == known[0]
-    assert given(kept(first, Slot.SIGNATURE)) not in known
+    for other in (Slot.SIGNATURE, Slot.CARD_AUTHENTICATION, Slot.RETIRED_1):
+        assert given(kept(first, other)) not in known
     assert given(kept(first), Entry(Kind.WRITTEN, slot=slot)) not in known
     assert given(kept(first), Entry(Kind.WRITTEN, slot=Slot.SIGNATURE)) == known[0]
     assert isinstance(given(kept(first), algorithm=Algorithm.P384).curve, ec.SECP384R1)
@@ -296,6 +297,7 @@ def test_objects_that_card_init_makes() -> None:
 def test_puks_are_eight_digits() -> None:
     made = {new_puk().reveal() for _ in range(20)}
     assert all(len(value) == 8 and value.isdigit() for value in made) and len(made) > 15
+    assert max(made) >= b"01000000", "all but one of 10^40 such lots reach this far"
 
 
 NAMES = {

@@ -29,6 +29,8 @@ GOOD = ("830274", "59038264", "4907153")
         ("83083083", [PinFault.TRIVIAL]),
         ("123456", [PinFault.TRIVIAL, PinFault.COMMON]),
         ("159753", [PinFault.COMMON]),
+        ("83", [PinFault.TOO_SHORT]),
+        ("8", [PinFault.TOO_SHORT, PinFault.TRIVIAL]),
         ("", [PinFault.TOO_SHORT, PinFault.NOT_DIGITS, PinFault.TRIVIAL]),
     ],
 )

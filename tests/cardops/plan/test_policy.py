@@ -110,6 +110,13 @@ def test_renewal_begins_at_most_a_hundred_years_before_the_end() -> None:
             DevicePolicy.from_document({"renew_before_days": days})
 
 
+def test_there_are_twenty_retired_slots_for_recovered_keys() -> None:
+    rows = [{"fingerprint": f"{number:02x}" * 32, "algorithm": "p256"} for number in range(21)]
+    assert len(DevicePolicy.from_document({"recovered": rows[:20]}).recovered) == 20
+    with pytest.raises(PolicyMalformed, match="20 retired slots"):
+        DevicePolicy.from_document({"recovered": rows})
+
+
 def test_the_policy_of_a_slot() -> None:
     policy = DevicePolicy(slots=parse_keys("9c=p256,9a=p384"))
     assert [policy.slot(slot) for slot in (Slot.SIGNATURE, Slot.AUTHENTICATION)] == list(policy.slots)
