@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,31 @@ def test_strange_surroundings_end_with_words(line: str, said: str) -> None:
     ran = shell(line)
     assert ran.returncode == 1 and said in ran.stderr
     assert "Traceback" not in ran.stderr and "Exception ignored" not in ran.stderr and "INTERNAL" not in ran.stderr
+
+
+def test_a_descriptor_that_nobody_opened_is_refused_before_a_card_connection_takes_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = desk()
+    opened: list[str] = []
+    monkeypatch.setattr(here.direct, "_connect", opened.append)
+    free = os.dup(0)
+    os.close(free)
+    for command in ("pin change", "card init", "card check --with-pin", "key generate 9a"):
+        ran = here.run(*command.split(), "--secrets-fd", str(free))
+        assert ran.code == (2 if "check" in command else 1) and "PIN_NOT_GIVEN" in ran.err
+    assert opened == []
+
+
+def test_the_process_leaves_no_core_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "certificate"
+    os.mkfifo(pipe)
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    line = 'ulimit -S -c "$(ulimit -H -c)"; exec "$0" cert import 9a "$1"'
+    ran = subprocess.Popen(["sh", "-c", line, COMMAND, str(pipe)], stderr=subprocess.PIPE)
+    with pipe.open("wb"):  # opens once the command reads it
+        assert resource.prlimit(ran.pid, resource.RLIMIT_CORE) == (0, hard)
+    assert ran.communicate(timeout=60)[1].startswith(b"Error") and ran.returncode == 1
 
 
 def test_standard_input_that_is_closed_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,9 +214,7 @@ def test_a_policy_whose_tries_are_no_list_is_told_so(tmp_path: Path) -> None:
         ("", "271828\n31415926\n", 0),
     ],
 )
-def test_a_set_up_begins_only_where_somebody_agreed(
-    line: str, secrets: str | None, code: int, tmp_path: Path
-) -> None:
+def test_a_set_up_begins_only_where_somebody_agreed(line: str, secrets: str | None, code: int, tmp_path: Path) -> None:
     here = desk()
     before = here.cards["only"].state_hash()
     given = ["--keys", "9a=p256", "--secrets-out", str(tmp_path / "s"), *line.split()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -100,3 +101,30 @@ def test_names_are_found_by_evidence_only(tmp_path: Path, monkeypatch: pytest.Mo
     assert default_path(Identity(guid=other)).name == f"{other}.secrets"
     fresh = {default_path(identity) for identity in (Identity(), Identity(), Identity(card_key="cd"))}
     assert len(fresh) == 3 and not any(path.exists() for path in fresh)
+
+
+def test_the_management_key_that_another_program_set_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    card = VirtualCard("yubikey-5.7", serial=4711, key_pool=POOL)
+    desk = Desk(only=card)
+    assert desk.run("card", "init", "--keys", "9a=p256", secrets=SECRETS).code == 0
+    new = "5A" * 24
+    state = card._core.state  # what a program that knew the key would have set
+    state.management = replace(state.management, value=bytes.fromhex(new))
+    ran = desk.run("key", "generate", "82", secrets=f"{new}\n")
+    assert ran.code == 1 and "MANAGEMENT_KEY_WRONG" in ran.err and "--management-key" in ran.err
+    ran = desk.run("key", "generate", "82", "--management-key", secrets=f"{new}\n")
+    assert ran.code == 0 and "BEGIN PUBLIC KEY" in ran.out
+    ran = desk.run("cert", "delete", "9a", "--management-key", "--management-key-file", "x", secrets=f"{new}\n")
+    assert ran.code == 2
+    assert desk.run("cert", "delete", "9a", "--management-key", secrets=f"{new}\n").code == 0
+
+
+def test_a_card_that_another_program_reset_has_its_factory_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    desk = Desk(only=VirtualCard("yubikey-5.7", serial=4711, key_pool=POOL))
+    assert desk.run("card", "init", "--keys", "9a=p256", secrets=SECRETS).code == 0
+    desk.cards["only"] = VirtualCard("yubikey-5.7", serial=4711, key_pool=POOL)
+    assert desk.run("key", "generate", "82").code == 0

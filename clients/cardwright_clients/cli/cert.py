@@ -75,7 +75,7 @@ def export(slot: str, choice: Choice, out: Path | None, der: bool) -> None:
 @management_options
 def import_certificate(
     slot: str, file: Path, choice: Choice, compress: bool, overwrite: bool,
-    management_key_file: Path | None, secrets_fd: int | None, pinentry: str | None,
+    ask_key: bool, management_key_file: Path | None, secrets_fd: int | None, pinentry: str | None,
 ) -> None:  # fmt: skip
     """Write the certificate in FILE (PEM or DER) to SLOT.
 
@@ -97,7 +97,7 @@ def import_certificate(
         content = programs.certificate_content(certificate, compress=compress)
         doing = f"writing the certificate of slot {where.label}"
         work = programs.write_object(where.certificate_tag, content, doing, STAGE)
-        Manager(card, source, management_key_file).run(work, marks, inventory)
+        Manager(card, source, management_key_file, ask=ask_key).run(work, marks, inventory)
         say(f"The certificate is in slot {where.label} of {card.summary.name}.")
 
 
@@ -107,8 +107,8 @@ def import_certificate(
 @click.option("--attestation", is_flag=True, help="Delete even that of slot F9, which only the card's maker can issue.")
 @management_options
 def delete(
-    slot: str, choice: Choice, attestation: bool, management_key_file: Path | None, secrets_fd: int | None,
-    pinentry: str | None,
+    slot: str, choice: Choice, attestation: bool, ask_key: bool, management_key_file: Path | None,
+    secrets_fd: int | None, pinentry: str | None,
 ) -> None:  # fmt: skip
     """Delete the certificate of SLOT. Its key stays."""
     where = Slot.named(slot)
@@ -125,7 +125,7 @@ def delete(
             raise NoCertificate(f"Slot {where.label} has no certificate.")
         doing = f"deleting the certificate of slot {where.label}"
         work = programs.write_object(where.certificate_tag, b"", doing, STAGE)
-        Manager(card, source, management_key_file).run(work, marks, inventory)
+        Manager(card, source, management_key_file, ask=ask_key).run(work, marks, inventory)
         say(f"Slot {where.label} of {card.summary.name} has no certificate any more.")
 
 

@@ -62,7 +62,7 @@ def command() -> None:
 @management_options
 def generate(
     slot: str, choice: Choice, algorithm: str, pin_policy: str, touch_policy: str, out: Path | None,
-    overwrite: bool, management_key_file: Path | None, secrets_fd: int | None, pinentry: str | None,
+    overwrite: bool, ask_key: bool, management_key_file: Path | None, secrets_fd: int | None, pinentry: str | None,
 ) -> None:  # fmt: skip
     """Make a key on the card in SLOT and print its public key."""
     where, what = Slot.named(slot), Algorithm.named(algorithm)
@@ -75,7 +75,7 @@ def generate(
         work = programs.generate_key(
             where, what, PinPolicy[pin_policy.upper()], TouchPolicy[touch_policy.upper()], STAGE
         )
-        public = Manager(card, source, management_key_file).run(work, marks, inventory)
+        public = Manager(card, source, management_key_file, ask=ask_key).run(work, marks, inventory)
     _hand_over(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), out, where)
 
 
@@ -97,6 +97,7 @@ def _hand_over(pem: bytes, out: Path | None, slot: Slot) -> None:
             ),
         ) from error
 
+
 @command.command("import")
 @click.argument("slot")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -107,7 +108,7 @@ def _hand_over(pem: bytes, out: Path | None, slot: Slot) -> None:
 @management_options
 def import_key(
     slot: str, file: Path, choice: Choice, pin_policy: str, touch_policy: str, overwrite: bool,
-    management_key_file: Path | None, secrets_fd: int | None, pinentry: str | None,
+    ask_key: bool, management_key_file: Path | None, secrets_fd: int | None, pinentry: str | None,
 ) -> None:  # fmt: skip
     """Write the private key in FILE to SLOT.
 
@@ -120,10 +121,8 @@ def import_key(
         Algorithm.of(key.public_key())
         marks, inventory = look(card)
         _refuse_occupied(card, where, overwrite)
-        work = programs.import_key(
-            where, key, PinPolicy[pin_policy.upper()], TouchPolicy[touch_policy.upper()], STAGE
-        )
-        Manager(card, source, management_key_file).run(work, marks, inventory)
+        work = programs.import_key(where, key, PinPolicy[pin_policy.upper()], TouchPolicy[touch_policy.upper()], STAGE)
+        Manager(card, source, management_key_file, ask=ask_key).run(work, marks, inventory)
         say(f"The key is in slot {where.label} of {card.summary.name}.")
 
 

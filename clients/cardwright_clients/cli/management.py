@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm
-from cardwright_cardops.piv.management_key import DEFAULT_KEY, ManagementKey
+from cardwright_cardops.piv.management_key import DEFAULT_KEY, ManagementKey, ManagementKeyRefused
 from cardwright_cardops.piv.programs import Marks, open_management, read_marks
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.observe import Look, observe
@@ -28,22 +28,31 @@ STAGE = "manage"
 
 
 def management_options(function: F) -> F:
-    """``management_key_file``, ``secrets_fd`` and ``pinentry``."""
+    """``ask_key``, ``management_key_file``, ``secrets_fd`` and ``pinentry``."""
+    ask = click.option(
+        "--management-key",
+        "ask_key",
+        is_flag=True,
+        help="Ask for the management key (hex), whatever the secrets file says; a last line of --secrets-fd.",
+    )
     file = click.option(
         "--management-key-file",
         type=click.Path(path_type=Path),
         help="The secrets file of the card; without it the one that 'card init' kept.",
     )
-    return file(secret_options(function))
+    return ask(file(secret_options(function)))
 
 
 class Manager:
     """Opens the card for administration, once its management key is known."""
 
-    def __init__(self, card: OpenCard, source: SecretSource, file: Path | None) -> None:
+    def __init__(self, card: OpenCard, source: SecretSource, file: Path | None, *, ask: bool) -> None:
+        if ask and file is not None:
+            raise click.UsageError("--management-key and --management-key-file exclude each other.")
         self._card = card
         self._source = source
         self._file = file
+        self._ask = ask
 
     def run(self, work: Program[T], marks: Marks, inventory: Inventory) -> T:
         """Authenticate, then ``work`` in the same stage (``STAGE``). Raises ManagementKeyRefused and more."""
@@ -53,9 +62,20 @@ class Manager:
             yield from open_management(keys, marks, STAGE)
             return (yield from work)
 
-        return self._card.run(program())
+        try:
+            return self._card.run(program())
+        except ManagementKeyRefused as error:
+            if not self._ask:
+                error.advice += " If another program has changed it since, give the new one with --management-key."
+            raise
 
     def _keys(self, inventory: Inventory) -> tuple[ManagementKey, ...]:
+        state = inventory.management_key
+        if self._ask:
+            return tuple(_typed(self._source.management_key(), state.algorithm))
+        # What the card says now goes before what a file says of the past: another program may have reset the card.
+        if self._file is None and state.is_default and state.algorithm is not None:
+            return (ManagementKey(ManagementAlgorithm(state.algorithm), Secret(DEFAULT_KEY)),)
         file = self._file or default_path(inventory.identity)
         if self._file is not None or file.exists():
             entries = open_journal(file).entries()
@@ -63,9 +83,6 @@ class Manager:
             found = management_keys(entries)
             if found:
                 return found
-        state = inventory.management_key
-        if state.is_default and state.algorithm is not None:
-            return (ManagementKey(ManagementAlgorithm(state.algorithm), Secret(DEFAULT_KEY)),)
         return tuple(_typed(self._source.management_key(), state.algorithm))
 
 

@@ -212,10 +212,20 @@ def _way_to_ask(pinentry: str | None) -> Ask | None:
     return None
 
 
+def _require_open(context: click.Context, parameter: click.Parameter, descriptor: int | None) -> int | None:
+    """Refuse a descriptor that nobody opened, before the connection to a card takes its number. Raises NoPin."""
+    if descriptor is not None:
+        try:
+            os.fstat(descriptor)
+        except OSError as error:
+            raise _unreadable(descriptor, error) from error
+    return descriptor
+
+
 def secret_options(function: F) -> F:
     """The options that say where secrets come from: ``secrets_fd`` and ``pinentry``."""
     descriptor = click.option(
-        "--secrets-fd", type=click.IntRange(0, 0x7FFFFFFF), metavar="N",
+        "--secrets-fd", type=click.IntRange(0, 0x7FFFFFFF), metavar="N", callback=_require_open,
         help="Read secrets from file descriptor N, one a line.",
     )  # fmt: skip
     program = click.option("--pinentry", metavar="PROGRAM", help="Ask through this pinentry program.")
