@@ -23,6 +23,7 @@ from cardwright_cardops.plan.policy import (
     DevicePolicy,
     KeySource,
     PolicyMalformed,
+    RecoveredKey,
     SecretsPolicy,
     SlotPolicy,
     parse_keys,
@@ -113,8 +114,10 @@ def test_renewal_begins_at_most_a_hundred_years_before_the_end() -> None:
 def test_there_are_twenty_retired_slots_for_recovered_keys() -> None:
     rows = [{"fingerprint": f"{number:02x}" * 32, "algorithm": "p256"} for number in range(21)]
     assert len(DevicePolicy.from_document({"recovered": rows[:20]}).recovered) == 20
-    with pytest.raises(PolicyMalformed, match="20 retired slots"):
+    with pytest.raises(PolicyMalformed, match="more than 20 entries"):
         DevicePolicy.from_document({"recovered": rows})
+    with pytest.raises(PolicyMalformed, match="20 retired slots"):
+        DevicePolicy(recovered=tuple(RecoveredKey(f"{number:02x}" * 32, Algorithm.P256) for number in range(21)))
 
 
 def test_the_policy_of_a_slot() -> None:
