@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$cardwright_proto/cms/v1/system.proto\x12\x11\x63\x61rdwright.cms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06oldest\x18\x02 \x01(\r\x12\x10\n\x08software\x18\x03 \x01(\t\"\x9e\x01\n\rHelloResponse\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06newest\x18\x02 \x01(\r\x12\x0e\n\x06oldest\x18\x03 \x01(\r\x12\x0f\n\x07release\x18\x04 \x01(\t\x12\x13\n\x0bmax_message\x18\x05 \x01(\r\x12\x0c\n\x04root\x18\x06 \x01(\x0c\x12\'\n\x03now\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0f\n\rStatusRequest\"r\n\nPartStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04good\x18\x02 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\r\x12(\n\x04\x64one\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x0eOwnCertificate\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x04\x65nds\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61larm\x18\x04 \x01(\r\"\x89\x02\n\x0eStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12+\n\x07started\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\x12\r\n\x05vault\x18\x04 \x01(\t\x12,\n\x05parts\x18\x05 \x03(\x0b\x32\x1d.cardwright.cms.v1.PartStatus\x12\x37\n\x0c\x63\x65rtificates\x18\x06 \x03(\x0b\x32!.cardwright.cms.v1.OwnCertificate\x12\x10\n\x08sessions\x18\x07 \x01(\r\x12\x0f\n\x07streams\x18\x08 \x01(\r\x12\x0e\n\x06\x61nchor\x18\t \x01(\t\"\xab\x01\n\x19\x45nrolFirstOperatorRequest\x12\x12\n\ncredential\x18\x01 \x01(\t\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x1c.cardwright.cms.v1.FirstRole\x12\r\n\x05login\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0c\n\x04mail\x18\x05 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x06 \x01(\x0c\"b\n\x1a\x45nrolFirstOperatorResponse\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x0e\n\x06person\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\r\n\x05\x63hain\x18\x04 \x03(\x0c*f\n\tFirstRole\x12\x1a\n\x16\x46IRST_ROLE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46IRST_ROLE_ADMINISTRATOR\x10\x01\x12\x1f\n\x1b\x46IRST_ROLE_SECURITY_OFFICER\x10\x02\x32\x9d\x02\n\rSystemService\x12J\n\x05Hello\x12\x1f.cardwright.cms.v1.HelloRequest\x1a .cardwright.cms.v1.HelloResponse\x12M\n\x06Status\x12 .cardwright.cms.v1.StatusRequest\x1a!.cardwright.cms.v1.StatusResponse\x12q\n\x12\x45nrolFirstOperator\x12,.cardwright.cms.v1.EnrolFirstOperatorRequest\x1a-.cardwright.cms.v1.EnrolFirstOperatorResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$cardwright_proto/cms/v1/system.proto\x12\x11\x63\x61rdwright.cms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x0cHelloRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06oldest\x18\x02 \x01(\r\x12\x10\n\x08software\x18\x03 \x01(\t\"\x9e\x01\n\rHelloResponse\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0e\n\x06newest\x18\x02 \x01(\r\x12\x0e\n\x06oldest\x18\x03 \x01(\r\x12\x0f\n\x07release\x18\x04 \x01(\t\x12\x13\n\x0bmax_message\x18\x05 \x01(\r\x12\x0c\n\x04root\x18\x06 \x01(\x0c\x12\'\n\x03now\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0f\n\rStatusRequest\"r\n\nPartStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04good\x18\x02 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\r\x12(\n\x04\x64one\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x0eOwnCertificate\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x04\x65nds\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61larm\x18\x04 \x01(\r\"\x89\x02\n\x0eStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12+\n\x07started\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64\x61tabase\x18\x03 \x01(\t\x12\r\n\x05vault\x18\x04 \x01(\t\x12,\n\x05parts\x18\x05 \x03(\x0b\x32\x1d.cardwright.cms.v1.PartStatus\x12\x37\n\x0c\x63\x65rtificates\x18\x06 \x03(\x0b\x32!.cardwright.cms.v1.OwnCertificate\x12\x10\n\x08sessions\x18\x07 \x01(\r\x12\x0f\n\x07streams\x18\x08 \x01(\r\x12\x0e\n\x06\x61nchor\x18\t \x01(\t\"\xb0\x01\n\x19\x45nrolFirstOperatorRequest\x12\x17\n\ncredential\x18\x01 \x01(\tB\x03\x80\x01\x01\x12*\n\x04role\x18\x02 \x01(\x0e\x32\x1c.cardwright.cms.v1.FirstRole\x12\r\n\x05login\x18\x03 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x04 \x01(\t\x12\x0c\n\x04mail\x18\x05 \x01(\t\x12\x1b\n\x13\x63\x65rtificate_request\x18\x06 \x01(\x0c\"b\n\x1a\x45nrolFirstOperatorResponse\x12\x10\n\x08operator\x18\x01 \x01(\t\x12\x0e\n\x06person\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\r\n\x05\x63hain\x18\x04 \x03(\x0c*f\n\tFirstRole\x12\x1a\n\x16\x46IRST_ROLE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46IRST_ROLE_ADMINISTRATOR\x10\x01\x12\x1f\n\x1b\x46IRST_ROLE_SECURITY_OFFICER\x10\x02\x32\x9d\x02\n\rSystemService\x12J\n\x05Hello\x12\x1f.cardwright.cms.v1.HelloRequest\x1a .cardwright.cms.v1.HelloResponse\x12M\n\x06Status\x12 .cardwright.cms.v1.StatusRequest\x1a!.cardwright.cms.v1.StatusResponse\x12q\n\x12\x45nrolFirstOperator\x12,.cardwright.cms.v1.EnrolFirstOperatorRequest\x1a-.cardwright.cms.v1.EnrolFirstOperatorResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cardwright_proto.cms.v1.sys
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\222\003\002\010\002'
-  _globals['_FIRSTROLE']._serialized_start=1099
-  _globals['_FIRSTROLE']._serialized_end=1201
+  _globals['_ENROLFIRSTOPERATORREQUEST'].fields_by_name['credential']._loaded_options = None
+  _globals['_ENROLFIRSTOPERATORREQUEST'].fields_by_name['credential']._serialized_options = b'\200\001\001'
+  _globals['_FIRSTROLE']._serialized_start=1104
+  _globals['_FIRSTROLE']._serialized_end=1206
   _globals['_HELLOREQUEST']._serialized_start=92
   _globals['_HELLOREQUEST']._serialized_end=158
   _globals['_HELLORESPONSE']._serialized_start=161
@@ -48,9 +50,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSRESPONSE']._serialized_start=558
   _globals['_STATUSRESPONSE']._serialized_end=823
   _globals['_ENROLFIRSTOPERATORREQUEST']._serialized_start=826
-  _globals['_ENROLFIRSTOPERATORREQUEST']._serialized_end=997
-  _globals['_ENROLFIRSTOPERATORRESPONSE']._serialized_start=999
-  _globals['_ENROLFIRSTOPERATORRESPONSE']._serialized_end=1097
-  _globals['_SYSTEMSERVICE']._serialized_start=1204
-  _globals['_SYSTEMSERVICE']._serialized_end=1489
+  _globals['_ENROLFIRSTOPERATORREQUEST']._serialized_end=1002
+  _globals['_ENROLFIRSTOPERATORRESPONSE']._serialized_start=1004
+  _globals['_ENROLFIRSTOPERATORRESPONSE']._serialized_end=1102
+  _globals['_SYSTEMSERVICE']._serialized_start=1209
+  _globals['_SYSTEMSERVICE']._serialized_end=1494
 # @@protoc_insertion_point(module_scope)
