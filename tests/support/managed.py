@@ -12,8 +12,10 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
+from cardwright_server.api.calling import Calls
 from cardwright_server.api.certificates import CertificateServicer
 from cardwright_server.api.devices import DeviceServicer
+from cardwright_server.api.people import GroupServicer, PersonServicer
 from cardwright_server.api.policies import PolicyServicer
 from cardwright_server.api.requests import RequestServicer
 from cardwright_server.authentication.authorize import Authorize, Permission
@@ -23,6 +25,8 @@ from cardwright_server.devices.puk_desk import Contact, PukDesk
 from cardwright_server.devices.stock import SecretSealer
 from cardwright_server.issuance.model import Certificate
 from cardwright_server.issuance.status import CertificateService
+from cardwright_server.people.erasure import ErasureService
+from cardwright_server.people.importing import ImportService
 from cardwright_server.requests.of_device import RequestsOfDevice
 from cardwright_server.store.audit_tables import audit_entry
 from cardwright_server.store.unit import Database, Unit
@@ -78,23 +82,28 @@ async def managed(
     """A world of ``lifecycles.make_world``, served."""
     world = await make_world(database, policy, replacing)
     core = make_core(folder / "vault", lambda: datetime.now(UTC).timestamp())
-    vault, contacts, authorize = LocalVault(core), ToldContacts(), authorizer()
-    services = world.services
-    release = PukRelease(services.lifecycle, RequestsOfDevice(), services.due)
-    puks = PukDesk(authorize, services.requests, release, contacts, vault)
-    async with serving(
-        database,
-        lambda calls: [
-            PolicyServicer(calls, services.policies),
-            DeviceServicer(calls, database, services.devices, services.stock, SecretSealer(vault), puks),
-            RequestServicer(calls, services.requests),
-            CertificateServicer(calls, certificate_service(world, authorize), _no_rotation),
-        ],
-    ) as api:
+    vault, contacts = LocalVault(core), ToldContacts()
+    async with serving(database, lambda calls: servicers(calls, world, vault, contacts)) as api:
         try:
             yield Managed(world, api, vault, contacts)
         finally:
             core.close()
+
+
+def servicers(calls: Calls, world: World, vault: LocalVault, contacts: ToldContacts) -> list[object]:
+    """Persons, groups, policies, devices, requests and certificates of a world."""
+    authorize, services, database = authorizer(), world.services, world.database
+    release = PukRelease(services.lifecycle, RequestsOfDevice(), services.due)
+    puks = PukDesk(authorize, services.requests, release, contacts, vault)
+    importing, erasure = ImportService(database, authorize, services.people, {}), ErasureService(services.people, ())
+    return [
+        PersonServicer(calls, services.people, importing, erasure),
+        GroupServicer(calls, services.people),
+        PolicyServicer(calls, services.policies),
+        DeviceServicer(calls, database, services.devices, services.stock, SecretSealer(vault), puks),
+        RequestServicer(calls, services.requests),
+        CertificateServicer(calls, certificate_service(world, authorize), _no_rotation),
+    ]
 
 
 def certificate_service(world: World, authorize: Authorize) -> CertificateService:

@@ -120,14 +120,15 @@ def connected(function: F) -> F:
     """A command that talks to the server: it gets ``line`` in place of the options that say which, and as whom."""
 
     @click.option("--as", "identity", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-                  help="The operator's key and certificates (PEM); else the only ones in the data folder.")  # fmt: skip
+                  help="The operator's key and certificates (PEM), or their NAME in the data folder; else the only "
+                       "ones there.")  # fmt: skip
     @click.option("--data", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
                   help="Data folder of the server, where --as looks.")  # fmt: skip
     @click.option("--server", "address", default=DEFAULT_SERVER, show_default=True, metavar="HOST:PORT",
                   help="The server's address for operators.")  # fmt: skip
     @wraps(function)
     def command(*args: Any, identity: Path | None, data: Path | None, address: str, **options: Any) -> Any:
-        given = OperatorFile.read(identity if identity is not None else only_operator(data or data_folder()))
+        given = OperatorFile.read(operator_file(identity, data or data_folder()))
         credentials = grpc.ssl_channel_credentials(given.root, given.key, given.chain)
         with grpc.secure_channel(address, credentials) as channel:
             return function(*args, line=ServerLine(channel), **options)
@@ -141,8 +142,14 @@ def data_folder() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "cardwright" / "server"
 
 
-def only_operator(data: Path) -> Path:
-    """The one operator's file of a data folder. Raises OperatorFileUnusable."""
+def operator_file(given: Path | None, data: Path) -> Path:
+    """The operator's file that is meant: a path, a name in the data folder, or the only one there.
+
+    Raises OperatorFileUnusable.
+    """
+    if given is not None:
+        named = data / FOLDER / f"{given}.pem"
+        return named if given.name == str(given) and not given.exists() and named.exists() else given
     found = sorted((data / FOLDER).glob("*.pem"))
     if len(found) != 1:
         said = "several operators' files" if found else "no operator's file"

@@ -72,10 +72,12 @@ def version(line: ServerLine, text: str, *states: Any) -> str:
 
 
 def _id(text: str) -> str | None:
+    """``text`` if it is a UUID with its hyphens; 32 digits without may be a serial number."""
     try:
-        return str(UUID(text))
+        made = str(UUID(text))
     except ValueError:
         return None
+    return made if made == text.lower() else None
 
 
 def _only(found: Sequence[str], what: str, text: str) -> str:

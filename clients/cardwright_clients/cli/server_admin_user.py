@@ -11,6 +11,7 @@ from cardwright_proto.cms.v1.people_pb2_grpc import GroupServiceStub, PersonServ
 
 from . import server_admin_lookup as lookup
 from .output import json_option, say
+from .secrets import on_terminal
 from .server_admin_link import ServerLine, connected
 from .server_admin_words import document, show_listing, show_one
 
@@ -115,6 +116,8 @@ def left(line: ServerLine, user: str, reason: str, as_json: bool) -> None:
 def erase(line: ServerLine, user: str, yes: bool) -> None:
     """Remove the person USER, who left. Ids in records of others then name nobody."""
     identifier = lookup.person(line, user)
+    if not yes and not on_terminal():
+        raise click.UsageError("Without a terminal --yes is needed.")
     if not yes:
         click.confirm(f"Erase {user} for good?", abort=True, err=True)
     line.call(lambda channel: PersonServiceStub(channel).Erase, pb.ErasePersonRequest(id=identifier))
