@@ -16,7 +16,16 @@ from ..vault.protocol import Vault
 from . import store
 from .backend import issuer_info
 from .errors import NoSuchAuthority
-from .model import UNRELEASED, Authority, Certificate, CertificateState, RevocationReason, key_fingerprint
+from .model import (
+    UNRELEASED,
+    WITHOUT_HOLD,
+    Authority,
+    Certificate,
+    CertificateState,
+    HolderKind,
+    RevocationReason,
+    key_fingerprint,
+)
 from .tbs import assemble, hexadecimal
 
 
@@ -36,6 +45,14 @@ def issue_event(certificate: Certificate, authority: Authority) -> JournalEvent:
         "session": str(certificate.session) if certificate.session is not None else None,
         "tbs": base64.b64encode(certificate.tbs).decode(),
     }
+    if certificate.certificate:
+        data["certificate"] = base64.b64encode(certificate.certificate).decode()
+    return JournalEvent(JournalKind.ISSUE, certificate.org, certificate.id, data)
+
+
+def signed_event(certificate: Certificate, der: bytes) -> JournalEvent:
+    """Of a certificate whose signature is about to be kept, and then given to its holder."""
+    data = {"certificate": base64.b64encode(der).decode()}
     return JournalEvent(JournalKind.ISSUE, certificate.org, certificate.id, data)
 
 
@@ -52,16 +69,16 @@ def hold_event(certificate: Certificate, reason: str, *, ends: bool) -> JournalE
 async def replay(unit: Unit, remembered: Remembered) -> bool:
     """Put back what a restored database does not know. Gives whether there was anything to do.
 
-    A certificate comes back held, as a card session left it or not; whoever knows better releases it. Revocations and
-    holds come back in their order. Events of other domains, and those that took no effect, are passed over. All of them
-    may be replayed again.
+    A certificate that was signed comes back on hold until its release is replayed, too; one that was not is only
+    prepared. Revocations and holds come back in their order. Events of other domains, and those that took no effect,
+    are passed over. All of them may be replayed again.
     Raises NoSuchAuthority if the authority itself is missing, StaleVersion.
     """
     event = remembered.event
     if remembered.settled is Settled.ABANDONED:
         return False
     if event.kind is JournalKind.ISSUE:
-        return await _reissue(unit, event)
+        return await (_reissue(unit, event) if "tbs" in event.data else _sign_again(unit, event))
     if event.kind is JournalKind.REVOKE:
         return await _repeat(unit, event)
     return False
@@ -87,6 +104,20 @@ async def _repeat(unit: Unit, event: JournalEvent) -> bool:
     return True
 
 
+async def _sign_again(unit: Unit, event: JournalEvent) -> bool:
+    """The signature that was made then."""
+    certificate = await store.certificate_by_id(unit, event.org, event.subject)
+    if certificate is None or certificate.state is not CertificateState.PREPARED:
+        return False
+    return await _keep(unit, certificate, str(event.data["certificate"]))
+
+
+async def _keep(unit: Unit, certificate: Certificate, der: str) -> bool:
+    state = CertificateState.HELD if certificate.holds else CertificateState.GOOD
+    values = {"state": state, "certificate": base64.b64decode(der), "status_at": unit.now}
+    return await store.keep_signed(unit, certificate.id, values)
+
+
 async def _reissue(unit: Unit, event: JournalEvent) -> bool:
     if await store.certificate_by_id(unit, event.org, event.subject) is not None:
         return False
@@ -95,6 +126,7 @@ async def _reissue(unit: Unit, event: JournalEvent) -> bool:
     if authority is None:
         raise NoSuchAuthority(f"the journal names the authority {data['authority']}, which is not in the database")
     tbs = base64.b64decode(data["tbs"] or "")
+    kind = HolderKind(data["holder_kind"] or "")
     parsed = x509.load_der_x509_certificate(assemble(tbs, issuer_info(authority), b"\0"))
     values: dict[str, Any] = {
         "id": event.subject,
@@ -104,16 +136,14 @@ async def _reissue(unit: Unit, event: JournalEvent) -> bool:
         "serial": hexadecimal(parsed.serial_number),
         "profile": data["profile"],
         "profile_version": event.data["profile_version"],
-        "holder_kind": data["holder_kind"],
+        "holder_kind": kind,
         "holder": UUID(data["holder"]),
         "holder_part": data["holder_part"],
         "person": UUID(data["person"]) if data["person"] else None,
-        "key": key_fingerprint(
-            parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        ),
+        "key": key_fingerprint(parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
         "origin": Origin(data["origin"] or ""),
         "state": CertificateState.PREPARED,
-        "holds": [UNRELEASED],
+        "holds": [] if kind in WITHOUT_HOLD else [UNRELEASED],
         "status_at": unit.now,
         "reason": None,
         "not_before": parsed.not_valid_before_utc,
@@ -122,7 +152,9 @@ async def _reissue(unit: Unit, event: JournalEvent) -> bool:
         "tbs": tbs,
         "certificate": b"",
     }
-    await store.insert_certificate(unit, values)
+    made = await store.insert_certificate(unit, values)
+    if data.get("certificate"):
+        await _keep(unit, made, str(data["certificate"]))
     return True
 
 

@@ -22,7 +22,7 @@ from ..vault.protocol import Vault
 from . import names, store
 from .backend import EMBEDDED, AuthorityBackend, BackendAnswer, Declined, Later, Signed, issuer_info, sign_embedded
 from .errors import CertificateRefused, NoSuchAuthority, OriginRefused, RequestReused
-from .journal import issue_event, revoke_event
+from .journal import issue_event, revoke_event, signed_event
 from .model import (
     CERTIFICATE,
     ORDER,
@@ -384,6 +384,7 @@ async def _keep_signed(unit: Unit, who: Who, certificate: Certificate, der: byte
     values = {"state": transition.target, "certificate": der, "status_at": unit.now}
     if not await store.keep_signed(unit, certificate.id, values):
         return await _required(unit, certificate.org, certificate.id)
+    unit.beforehand(signed_event(certificate, der))
     _note(unit, who, certificate, "certificate.issue")
     return replace(
         certificate, state=transition.target, certificate=der, status_at=unit.now, version=certificate.version + 1

@@ -174,8 +174,7 @@ async def _take_hold(unit: Unit, who: Who, actor: Actor, certificate: Certificat
     holds = certificate.holds - {reason}
     transition = CERTIFICATE.next(certificate.state, CertificateEvent.RESUME, actor, lambda guard: bool(holds))
     action = "certificate.release" if reason == UNRELEASED else "certificate.resume"
-    if reason != UNRELEASED:
-        unit.beforehand(hold_event(certificate, reason, ends=True))
+    unit.beforehand(hold_event(certificate, reason, ends=True))
     return await _move(unit, who, certificate, transition.target, holds, action, reason)
 
 

@@ -170,11 +170,11 @@ async def test_a_restored_database_learns_what_it_missed(open_database: Any, tmp
     assert {one.event.kind for one in events} == {JournalKind.ISSUE, JournalKind.REVOKE}
     assert {one.settled for one in events} == {Settled.TOOK_EFFECT}
     done = [await world.do(partial(replay, remembered=one)) for one in events]
-    assert done.count(True) == 5
+    assert done.count(True) == 6
     back = await database.read(lambda unit: store.certificate_by_id(unit, world.org, lost.id))
     assert back is not None
     assert (back.serial, back.tbs, back.key, back.holder) == (lost.serial, lost.tbs, lost.key, lost.holder)
-    assert back.state is CertificateState.PREPARED and back.holds == {"unreleased"}
+    assert (back.state, back.holds, back.certificate) == (CertificateState.HELD, {"unreleased"}, lost.certificate)
     gone = await database.read(lambda unit: store.certificate_by_id(unit, world.org, kept.id))
     assert gone is not None and gone.state is CertificateState.REVOKED
     assert gone.reason is RevocationReason.KEY_COMPROMISE
