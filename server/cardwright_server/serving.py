@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -216,6 +217,9 @@ async def _run(
     log.info("serving", pid=os.getpid(), port=host_and_port(addresses.calls)[1])
     notify("READY=1")
     ready(addresses)
+    # What was loaded stays for good: no collection, nor that at the end of the process, needs to look at it again.
+    gc.collect()
+    gc.freeze()
     ended = asyncio.ensure_future(process.vault.ended())
     stopping = asyncio.ensure_future(stop.wait())
     try:
