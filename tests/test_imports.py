@@ -28,7 +28,7 @@ MAY_IMPORT = {
 WIRE = "cardwright_cardops.wire"
 """The one module of cardops that knows the generated protobuf modules."""
 
-STARTERS = ("cardwright_clients.cli.start", "cardwright_clients.cli.sim")
+STARTERS = ("cardwright_clients.cli.start", "cardwright_clients.cli.sim", "cardwright_clients.cli.daemon")
 """Start commands: they may import the parts they start, inside functions only, so that --help stays fast."""
 DEMO = "cardwright_clients.demo"
 STARTED = {"simulators", "daemon", "server"}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "card": ("card", "See, set up and check cards"),
     "cert": ("cert", "Certificates on a card: import, export, delete"),
+    "daemon": ("daemon", "The workstation daemon, in the foreground"),
     "key": ("key", "Keys on a card: generate, import, attest"),
     "pin": ("pin", "PIN and PUK: status, change, unblock"),
     "readers": ("readers", "List the readers and what is in them"),
