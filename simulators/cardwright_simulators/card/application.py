@@ -94,6 +94,7 @@ class PivApplication:
         answer = core.state.objects.get(tag)
         if answer is None:
             answer = self.factory_object(tag)
+        answer = answer or None
         container = CONTAINERS.get(tag, _FREE)
         if answer is None and (core.profile.absent_before_rule or tag not in CONTAINERS):
             raise Refused(SW.NOT_FOUND)

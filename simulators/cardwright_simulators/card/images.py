@@ -23,7 +23,7 @@ from .factory import factory_state
 from .keypool import KeyPool
 from .keys import from_pkcs8, to_pkcs8
 from .profiles import Profile
-from .state import CardState, StoredKey
+from .state import MAX_FILE, CardState, StoredKey
 from .store import MemoryStore, Store
 from .timing import Timing
 
@@ -58,10 +58,10 @@ def load(
     kind = find_profile(profile)
     state = factory_state(kind, serial, rng(32))
     try:
-        document = json.loads(Path(image).read_bytes()) if isinstance(image, str | Path) else image
+        document = json.loads(_read(Path(image))) if isinstance(image, str | Path) else image
         objects = {int(tag, 16): bytes.fromhex(answer) for tag, answer in document["objects"].items()}
         keys = {int(slot, 16): _key(int(slot, 16), entry) for slot, entry in document.get("keys", {}).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ImageDamaged(f"This is no card image ({type(error).__name__}).") from error
     if kind.suite:
         _certify_again(state, kind, objects)
@@ -87,6 +87,15 @@ def save(card: VirtualCard) -> dict[str, Any]:
             if slot != SM_KEY
         },
     }
+
+
+def _read(path: Path) -> bytes:
+    """The file at ``path``. Raises ImageDamaged for what is too large, OSError."""
+    with path.open("rb") as file:
+        raw = file.read(MAX_FILE + 1)
+    if len(raw) > MAX_FILE:
+        raise ImageDamaged(f"This is no card image: it has more than {MAX_FILE} octets.")
+    return raw
 
 
 def _key(slot: int, entry: str | Mapping[str, str]) -> StoredKey:

@@ -11,6 +11,9 @@ from cardwright_cardops.errors import CardwrightError
 
 FORMAT: Final = 1
 
+MAX_FILE: Final = 16 << 20
+"""Octets of a stored card or an image: many times what the largest card holds."""
+
 
 class StateDamaged(CardwrightError):
     """A stored card that cannot be read back."""
@@ -137,7 +140,7 @@ class CardState:
         """The state written by :meth:`encode`. Raises StateDamaged."""
         try:
             return cls._from_document(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise StateDamaged(f"This is no stored virtual card ({type(error).__name__}).") from error
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from cardwright_cardops.errors import CardwrightError
 
-from .state import CardState
+from .state import MAX_FILE, CardState, StateDamaged
 
 
 class Store(Protocol):
@@ -92,9 +92,13 @@ class FileStore:
     def load(self) -> CardState | None:
         """The card in the file; None when there is no file. Raises StateDamaged or OSError."""
         try:
-            return CardState.decode(self.path.read_bytes())
+            with self.path.open("rb") as file:
+                raw = file.read(MAX_FILE + 1)
         except FileNotFoundError:
             return None
+        if len(raw) > MAX_FILE:
+            raise StateDamaged(f"This is no stored virtual card: it has more than {MAX_FILE} octets.")
+        return CardState.decode(raw)
 
     def commit(self, state: CardState) -> None:
         """Write beside the file, sync, rename, sync the folder. Raises OSError."""

@@ -83,6 +83,14 @@ class VendorPivApplication(PivApplication):
             self._factory_certificate = encode(0x53, content)
         return self._factory_certificate
 
+    def write_object(self, tag: int, answer: bytes, keep: bool) -> None:
+        """As on any card; the maker's certificate, once deleted, does not come back: empty octets remember that."""
+        if keep or tag != ATTESTATION_CERTIFICATE or ATTESTATION not in self.core.profile.slots:
+            super().write_object(tag, answer, keep)
+        elif self.core.state.objects.get(tag) != b"":
+            self.core.state.objects[tag] = b""
+            self.core.changed("object deleted", tag)
+
     def _key(self, slot: int) -> StoredKey | None:
         """The key in ``slot``; F9 has the maker's until it is replaced."""
         key = self.core.state.keys.get(slot)
@@ -223,14 +231,14 @@ class VendorPivApplication(PivApplication):
         return b""
 
     def _reset(self, command: Command) -> bytes:
-        """FB: back to the factory, only with PIN and PUK both blocked. The maker's F9 objects stay."""
+        """FB: back to the factory, only with PIN and PUK both blocked. F9 stays as it is."""
         state = self.core.state
         require(not state.references[PIN].tries and not state.references[PUK].tries, SW.CONDITIONS)
         fresh = factory_state(self.core.profile, state.serial, state.seed)
         kept = state.objects.get(ATTESTATION_CERTIFICATE)
         state.references, state.management = fresh.references, fresh.management
         state.keys = {slot: key for slot, key in state.keys.items() if slot == ATTESTATION}
-        state.objects = fresh.objects | ({ATTESTATION_CERTIFICATE: kept} if kept else {})
+        state.objects = fresh.objects | ({} if kept is None else {ATTESTATION_CERTIFICATE: kept})
         self.security.drop()
         self.security.read_usage()
         self.core.changed("factory reset", 0, 512)

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
 
 from cardwright_cardops.iso7816.status import SW
+from cardwright_cardops.iso7816.tlv import parse_one
 from cardwright_simulators.card import KeyPool, VirtualCard, images, keypool
 from cardwright_simulators.card.algorithms import Algorithm
 from cardwright_simulators.card.answers import Refused
@@ -118,8 +119,21 @@ def test_attestation_certificate_that_is_none() -> None:
     for content in (b"\x70\x03abc", b"\x71\x01\x00", b"junk"):
         assert host.put("5FFF01", content) == 0x9000
         assert host.sw("00F99A00") == 0x6985
-    assert host.put("5FFF01", b"") == 0x9000
-    assert host.sw("00F99A00") == 0x9000
+
+
+def test_the_makers_certificate_does_not_come_back_once_deleted() -> None:
+    host = RawCard("yubikey-5.7")
+    host.select()
+    host.admin()
+    host.generate("9A")
+    made, sw = host.get("5FFF01")
+    assert sw == 0x9000
+    for _ in range(2):
+        assert host.put("5FFF01", b"") == 0x9000
+        assert host.get("5FFF01") == ("", 0x6A82)
+        assert host.sw("00F99A00") == 0x6985
+    assert host.put("5FFF01", parse_one(bytes.fromhex(made), 0x53).value) == 0x9000
+    assert host.get("5FFF01") == (made, 0x9000) and host.sw("00F99A00") == 0x9000
 
 
 def test_image_on_a_card_with_secure_messaging_is_certified_for_its_guid() -> None:

@@ -103,6 +103,26 @@ def test_damaged_files_are_refused(tmp_path: Path, text: str) -> None:
     assert path.read_bytes() == text.encode("latin-1")
 
 
+def test_numbers_and_nesting_without_bounds_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    card = VirtualCard("sp800-73-5", serial=4711)
+    for text in (b"[" * 100_000, card.snapshot().replace(b'"serial":4711', b'"serial":1e999')):
+        assert text != card.snapshot()
+        path.write_bytes(text)
+        with pytest.raises(StateDamaged):
+            VirtualCard("sp800-73-5", store=FileStore(path))
+    path.write_bytes(b"[" * 100_000)
+    with pytest.raises(images.ImageDamaged):
+        images.load(path)
+
+
+def test_files_without_an_end_are_refused() -> None:
+    with pytest.raises(StateDamaged):
+        VirtualCard("sp800-73-5", store=FileStore("/dev/zero"))
+    with pytest.raises(images.ImageDamaged):
+        images.load("/dev/zero")
+
+
 def test_cut_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     VirtualCard("sp800-73-5", store=FileStore(path))
