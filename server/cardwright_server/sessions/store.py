@@ -143,6 +143,12 @@ async def add_records(unit: Unit, session: CardSession, after: int, entries: Seq
     )
 
 
+async def noted_puk(unit: Unit, org: UUID, session: UUID) -> bool:
+    """Whether a session recorded a PUK that it was about to set."""
+    mine = (card_record.c.org == org, card_record.c.session == session, card_record.c.kind == Kind.PUK.name.lower())
+    return await unit.value(select(card_record.c.id).where(*mine).limit(1)) is not None
+
+
 async def add_key(unit: Unit, session: CardSession, slot: Slot, fingerprint: str, public: bytes, origin: str) -> None:
     """Record where a key came from, unless it is recorded already: the first proof counts."""
     await unit.insert_if_absent(
