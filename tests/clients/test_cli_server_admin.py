@@ -271,7 +271,7 @@ async def test_who_is_not_let_in(shop: Shop, tmp_path: Path) -> None:
     # The server of another root is not talked to, nor does it talk to another root's operators.
     stranger.write_bytes(Authority("Other").issued("stranger"))
     ran = await shop.line.run(stranger, "device", "list", "--json")
-    assert (ran.code, ran.json["error"]["code"]) == (1, "SERVER_UNREACHABLE")
+    assert (ran.code, ran.json["error"]["code"]) == (1, "SERVER_NOT_REACHED")
 
 
 def test_the_operator_s_file(tmp_path: Path) -> None:

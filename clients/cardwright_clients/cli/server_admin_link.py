@@ -45,7 +45,7 @@ class OperatorFileUnusable(CardwrightError):
 class ServerUnreachable(CardwrightError):
     """No server of this name and root answers, or the line to it was lost."""
 
-    code = "SERVER_UNREACHABLE"
+    code = "SERVER_NOT_REACHED"
     default_effect = "Whether it was done is not known, if the line was lost in between."
     default_advice = "See that the server runs ('cardwright server status'), and that --server is its address."
 
@@ -53,8 +53,9 @@ class ServerUnreachable(CardwrightError):
 class ServerRefused(CardwrightError):
     """The server refused a call. ``code`` is the server's own, ``status`` the name of the gRPC status."""
 
-    code = "SERVER_REFUSED"
+    code = "SERVER_CALL_REFUSED"
     default_effect = "Nothing was changed."
+    default_advice = "See the server's log of this time."
 
     def __init__(self, message: str, *, status: str, code: str, effect: str | None, advice: str | None) -> None:
         super().__init__(message, effect=effect, advice=advice)
