@@ -239,15 +239,73 @@ class Cut(Exception):
 
 @dataclass
 class Trip:
-    """What a workstation saw. ``error`` is what the server said; ``trips`` how often it answered and waited."""
+    """What a workstation saw. ``error`` is what the server said; ``trips`` are round trips, see ``round_trips``."""
 
     outcome: int = 0
     error: str = ""
     status: str = ""
     trips: int = 0
+    order: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     percentages: list[int] = field(default_factory=list)
     preview: sessions_pb2.Preview | None = None
+
+
+_SEEN: dict[str, list[list[str]]] = {}
+"""What servers did on their streams, by socket: reads and writes in order."""
+
+
+def round_trips(client: Sequence[str], servers: Sequence[Sequence[str]]) -> int:
+    """How often the line was crossed there and back, one crossing after the other, until the last message was read.
+
+    Both ends do one thing after the other; what is read was written half a round trip before. So messages that are on
+    their way at the same time count once, however many they are.
+    """
+    sides = [list(client), list(servers[0]) if servers else []]
+    clocks, written = [0, 0], [list[int](), list[int]()]
+    taken, moved = [0, 0], True
+    while moved:
+        moved = False
+        for me, other in ((0, 1), (1, 0)):
+            while sides[me] and (sides[me][0] == "write" or len(written[other]) > taken[me]):
+                if sides[me].pop(0) == "write":
+                    written[me].append(clocks[me])
+                else:
+                    clocks[me] = max(clocks[me], written[other][taken[me]] + 1)
+                    taken[me] += 1
+                moved = True
+    return clocks[0] // 2
+
+
+class _Counted:
+    """A stream's context that notes what is read and written."""
+
+    def __init__(self, context: Any, seen: list[str]) -> None:
+        self._context = context
+        self._seen = seen
+
+    async def read(self) -> Any:
+        message = await self._context.read()
+        if message is not grpc.aio.EOF:
+            self._seen.append("read")
+        return message
+
+    async def write(self, message: Any) -> None:
+        self._seen.append("write")
+        await self._context.write(message)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+class CountedServicer(SessionServicer):
+    """Notes what it does on each stream in ``seen``."""
+
+    seen: list[list[str]]
+
+    async def Run(self, request_iterator: object, context: Any) -> None:  # type: ignore[override]
+        self.seen.append([])
+        await super().Run(request_iterator, _Counted(context, self.seen[-1]))
 
 
 Change = Callable[[sessions_pb2.RunRequest], sessions_pb2.RunRequest]
@@ -313,13 +371,14 @@ class Station:
                 if self.before is not None:
                     await self.before(message)
                 sent += 1
-                trip.trips += 1
+                trip.order.append("write")
                 await call.write(self.change(message))
 
             try:
                 await say(sessions_pb2.RunRequest(hello=hello))
                 while (message := await call.read()) is not grpc.aio.EOF:
                     kind = message.WhichOneof("kind") or ""
+                    trip.order.append("read")
                     trip.messages.append(kind)
                     match kind:
                         case "preview":
@@ -328,7 +387,7 @@ class Station:
                             digest = bytes.fromhex(wire.plan_from_wire(message.preview.plan).digest)
                             consent = sessions_pb2.Consent(plan=digest, refused=not self.agrees)
                             await say(sessions_pb2.RunRequest(consent=consent))
-                        case "batch":
+                        case "batch" if trip.preview is None or self.agrees:
                             await say(sessions_pb2.RunRequest(answers=self._answers(executor, message.batch)))
                         case "end_stage":
                             executor.end_stage()
@@ -345,6 +404,7 @@ class Station:
                 trip.error = trip.error or reason_of(error)
             finally:
                 local.end_stage()
+        trip.trips = round_trips(trip.order, _SEEN.get(socket, [])[-1:])
         return trip
 
     def _permitted(self, local: LocalExecutor, preview: sessions_pb2.Preview, seen: Inventory) -> Any:
@@ -423,7 +483,8 @@ async def serving(
     service = SessionService(database, authorize, ports)
     checks = DueChecks(database, authorize, DueList(), wired(authorize, RecordedCredentials()).requests)
     hints = Hints(database, timedelta(milliseconds=50))
-    servicer = SessionServicer(Calls(database, identify), service, checks, hints, streams or Unrevoked())
+    servicer = CountedServicer(Calls(database, identify), service, checks, hints, streams or Unrevoked())
+    servicer.seen = _SEEN.setdefault(f"{folder}/socket", [])
     sessions_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{folder}/socket")
     await server.start()
@@ -433,6 +494,7 @@ async def serving(
         yield f"{folder}/socket"
     finally:
         hinting.cancel()
+        del _SEEN[f"{folder}/socket"]
         await server.stop(None)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from ..piv.algorithms import ManagementAlgorithm, PrivateKey, PublicKey
 from ..piv.references import Slot
-from ..program.items import Answer, Batch, Group, Item
+from ..program.items import Answer, Batch, Group, Item, SignRequest, UseKey
 from ..secret import Secret
 from .authority import AuthorityRefused, Refused, Reply
 from .capabilities import Backend, backend_of
@@ -86,6 +86,8 @@ class Session:
         self.public: dict[Slot, PublicKey] = {}
         self.private: dict[Slot, PrivateKey] = {}
         self.contents: dict[int, bytes] = {}
+        self.signed: dict[Slot, tuple[UseKey | SignRequest, bytes]] = {}
+        """What keys signed as soon as they were made, and what it was."""
         self._held: list[Act] = []
         self.puk: tuple[str, Secret] | None = None
         """Name and value of the PUK that the card is known to have now."""

@@ -106,6 +106,18 @@ class Certify:
 
 
 @dataclass(frozen=True, slots=True)
+class SignsAhead:
+    """What shall the key that is about to be made in a slot sign for its certificate?
+
+    Asked where a round trip can be saved: the answer is SignFirst, or Granted to be asked when the key is there.
+    """
+
+    slot: Slot
+    algorithm: Algorithm
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
 class Signed:
     """What the card answered to the item of ``SignFirst``: a signature, or a PKCS #10 request."""
 
@@ -135,6 +147,7 @@ Question: TypeAlias = (
     | Puk
     | KeyToImport
     | Certify
+    | SignsAhead
     | Signed
     | ObjectContent
 )

@@ -2,11 +2,13 @@
 
 Where round trips count there are four: (1) the card is observed and gives a management-key witness; (2) the response
 to it, GENERATE; (3) PUK, PIN, what card keys sign; (4) imports, PUT DATA, management key, and all of it read back.
+Without PUK and PIN to set, keys sign where they are made, and there are three.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,7 +23,7 @@ from ..piv.objects.certificate import load
 from ..piv.references import Slot
 from ..piv.responses import parse_public_key
 from ..piv.vendor import yubico
-from ..program.items import Answer, Apdu, Item, VerifyPin, Want
+from ..program.items import Answer, Apdu, Item, SignRequest, UseKey, VerifyPin, Want
 from ..secret import Secret
 from . import authority as to
 from .acts import Act, Circumstances, Pace, Session, expect
@@ -38,6 +40,7 @@ from .steps import (
     SetManagementKey,
     SetPin,
     SetPuk,
+    SetRetries,
     Step,
     WriteCertificate,
     WriteObject,
@@ -132,6 +135,8 @@ def _by_phases(session: Session) -> Execution[None]:
     if _wants_management(session):
         check = yield from respond(session)
         yield from _generate(session)
+        if not session.steps(SetPuk, SetPin, SetRetries):
+            yield from _sign_ahead(session)
         yield from session.send()
         yield from check()
     yield from set_person_secrets(session)
@@ -175,7 +180,7 @@ def _prepare_imports(session: Session) -> Execution[None]:
 
 def _certify(session: Session) -> Execution[None]:
     """Have every certificate issued; card keys sign where the authority wants it."""
-    requests = []
+    requests, signed = [], []
     for step in session.steps(WriteCertificate):
         public = session.public.get(step.slot)
         if public is None:
@@ -184,7 +189,11 @@ def _certify(session: Session) -> Execution[None]:
                 raise CertificateUnfit(step.slot, "has no key on the card to be for")
             public = session.public[step.slot] = public_key(key.public_key)
         private = session.private.get(step.slot)
-        requests.append(to.Certify(step.slot, step.algorithm, step.profile, public, private))
+        request = to.Certify(step.slot, step.algorithm, step.profile, public, private)
+        if step.slot in session.signed:
+            signed.append(to.Signed(request, *session.signed[step.slot]))
+        else:
+            requests.append(request)
     replies = yield from asking(*requests)
     to_sign: list[tuple[to.Certify, to.SignFirst]] = []
     for request, reply in zip(requests, replies, strict=True):
@@ -193,26 +202,49 @@ def _certify(session: Session) -> Execution[None]:
         else:
             yield from _certified(session, request, reply)
     to_sign.sort(key=lambda pair: _signing_order(_pin_policy(session, pair[0].slot)))
-    answers = yield from _sign(session, to_sign)
-    pairs = zip(to_sign, answers, strict=True)
-    signed = tuple(to.Signed(request, first.item, data) for (request, first), data in pairs)
-    for (request, _), reply in zip(to_sign, (yield from asking(*signed)), strict=True):
-        yield from _certified(session, request, reply)
+    answers: dict[Slot, bytes] = {}
+    wanted = [(request.slot, first.item) for request, first in to_sign]
+    yield from _hold_signing(session, wanted, answers.__setitem__)
+    yield from session.send()
+    signed += [to.Signed(request, first.item, answers[request.slot]) for request, first in to_sign]
+    for one, reply in zip(signed, (yield from asking(*signed)), strict=True):
+        yield from _certified(session, one.request, reply)
 
 
-def _sign(session: Session, to_sign: list[tuple[to.Certify, to.SignFirst]]) -> Execution[list[bytes]]:
-    found: list[bytes] = []
+def _sign_ahead(session: Session) -> Execution[None]:
+    """Hold what the keys that are being made sign, where the authority says it beforehand."""
+    made = {step.slot for step in session.steps(GenerateKey)}
+    steps = [step for step in session.steps(WriteCertificate) if step.slot in made]
+    replies = yield from asking(*(to.SignsAhead(step.slot, step.algorithm, step.profile) for step in steps))
+    items = {
+        step.slot: reply.item
+        for step, reply in zip(steps, replies, strict=True)
+        if isinstance(reply, to.SignFirst)
+    }
+    order = sorted(items, key=lambda slot: _signing_order(_pin_policy(session, slot)))
+
+    def keep(slot: Slot, data: bytes) -> None:
+        session.signed[slot] = items[slot], data
+
+    yield from _hold_signing(session, [(slot, items[slot]) for slot in order], keep)
+
+
+def _hold_signing(
+    session: Session, to_sign: list[tuple[Slot, UseKey | SignRequest]], keep: Callable[[Slot, bytes], None]
+) -> Execution[None]:
+    """Hold signatures by the keys of slots, each behind the PIN that it needs."""
     verified = False
-    for request, first in to_sign:
-        policy = _pin_policy(session, request.slot)
+    for slot, item in to_sign:
+        policy = _pin_policy(session, slot)
         always = policy in (PinPolicy.ALWAYS, PinPolicy.MATCH_ALWAYS)
         wants = always or (policy is not PinPolicy.NEVER and not verified)
-        items: tuple[Item, ...] = (VerifyPin(), first.item) if wants else (first.item,)
+        items: tuple[Item, ...] = (VerifyPin(), item) if wants else (item,)
         verified = verified or wants
-        doing = f"signing with the key of slot {request.slot.label}"
-        yield from session.hold(Act(None, items, doing, take=lambda group: found.append(group[-1].data)))
-    yield from session.send()
-    return found
+
+        def take(group: tuple[Answer, ...], slot: Slot = slot) -> None:
+            keep(slot, group[-1].data)
+
+        yield from session.hold(Act(None, items, f"signing with the key of slot {slot.label}", take=take))
 
 
 def _pin_policy(session: Session, slot: Slot) -> PinPolicy:

@@ -46,6 +46,7 @@ from .authority import (
     SecretGiven,
     Signed,
     SignFirst,
+    SignsAhead,
     WitnessAnswer,
 )
 from .candidates import GIVEN, ManagementKeyUnknown, PukUnknown
@@ -133,6 +134,8 @@ class LocalAuthority:
                 return self._key_to_import(question)
             case Certify():
                 return self._certify(question)
+            case SignsAhead():
+                return Granted()  # what it signs has the new key in it
             case Signed():
                 return Issued(self._drafts[question.request.slot].with_signature(question.answer))
             case ObjectContent():

@@ -153,19 +153,28 @@ class StreamLine:
         await self._send(hello=sessions_pb2.ServerHello(protocol=PROTOCOL, session=str(session)))
         self.greeted = True
 
-    async def show(self, showing: Showing) -> bool:
+    async def show(self, showing: Showing, batch: AnyBatch) -> Answers | None:
         """See ``Line``."""
         message = sessions_pb2.Preview(plan=wire.plan_to_wire(showing.plan))
         for tag, digest in showing.digests.items():
             message.contents.add(tag=f"{tag:X}", digest=digest)
         await self._send(preview=message)
+        await self._send_batch(batch)
         consent = (await self._next("consent", CONSENT_WAIT)).consent
-        return not consent.refused and consent.plan == bytes.fromhex(showing.plan.digest)
+        if consent.refused or consent.plan != bytes.fromhex(showing.plan.digest):
+            return None
+        return await self._answers(batch)
 
     async def execute(self, batch: AnyBatch) -> Answers:
         """See ``Line``."""
+        await self._send_batch(batch)
+        return await self._answers(batch)
+
+    async def _send_batch(self, batch: AnyBatch) -> None:
         self._number += 1
         await self._send(batch=sessions_pb2.Batch(number=self._number, batch=wire.batch_to_wire(batch)))
+
+    async def _answers(self, batch: AnyBatch) -> Answers:
         message = (await self._next("answers", ANSWER_WAIT)).answers
         if message.number != self._number:
             raise SessionProtocolBroken("Answers came to another batch than the last one.")

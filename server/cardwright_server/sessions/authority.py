@@ -103,6 +103,9 @@ class SessionAuthority:
                 return await self._secrets.puk(question.name)
             case ask.KeyToImport():
                 return await self._key(question)
+            case ask.SignsAhead():
+                subject = await self._certificates.subject(self._task, question.slot, question.profile)
+                return ask.SignFirst(SignRequest(question.slot, subject))
             case ask.ObjectContent():
                 content = self._contents.get(question.tag)
                 if content is None:

@@ -151,8 +151,11 @@ class Line(Protocol):
     async def greet(self, session: UUID) -> None:
         """Answer the workstation's hello."""
 
-    async def show(self, showing: Showing) -> bool:
-        """Show a plan and wait for the person. Whether they agreed to exactly this one."""
+    async def show(self, showing: Showing, batch: AnyBatch) -> Answers | None:
+        """Show a plan, and send with it the first batch, which only reads, to be carried out once the person agreed.
+
+        Its answers; None if the person did not agree to exactly this plan. Raises as ``execute``.
+        """
 
     async def execute(self, batch: AnyBatch) -> Answers:
         """Send a batch and wait for its answers. Also raises what the workstation says was wrong with the batch."""

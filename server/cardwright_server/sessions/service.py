@@ -28,11 +28,12 @@ from cardwright_cardops.secret import Secret
 
 from ..audit.model import AuditEntry, Fact, Target
 from ..audit.model import Outcome as AuditOutcome
-from ..authentication.authorize import Authorize
+from ..authentication.authorize import Authorize, sought
 from ..authentication.matrix import Call
 from ..authentication.principal import Principal
 from ..machine import Actor
 from ..notify.model import DomainEvent
+from ..requests.errors import NoSuchRequest
 from ..store.columns import canonical
 from ..store.ids import new_id
 from ..store.lease import Lease, acquire
@@ -128,7 +129,9 @@ class SessionService:
     # ------------------------------------------------------------------------------------------------- beginning
 
     async def _open(self, unit: Unit, principal: Principal, greeting: Greeting) -> _Opened:
-        task = await self._ports.devices.task(unit, principal, greeting)
+        asked = Call(f"SessionService.Run/{greeting.purpose}")
+        finding = self._ports.devices.task(unit, principal, greeting)
+        task = await sought(self._authorize, unit, principal, asked, finding, NoSuchRequest)
         permission = await self._authorize(unit, principal, _call(task), task.target)
         identifier = new_id()
         lease = await acquire(unit, lease_name(task.device), identifier, LEASE)
@@ -192,10 +195,7 @@ class SessionService:
         _require_known(plan, greeting)
         showing = Showing(plan, await self._contents(task, plan, card, intact(card, ledger.objects)))
         shown = {"plan": plan.digest, "plan_document": canonical(plan.document()), "steps": len(plan.steps)}
-        await ledger.write(_E.PREVIEW, values=shown)
-        if not await line.show(showing):
-            raise ConsentRefused("The person did not agree to the plan.")
-        await ledger.write(_E.CONSENT, _E.EXECUTE)
+        ledger.later(_E.PREVIEW, shown)
         report = await self._execute(principal, greeting, line, replace(opened, task=task), ledger, showing)
         outcome = Outcome.PENDING if report.pending else outcome
         return await self._finish(principal, task, ledger, outcome, report.inventory, _E.VERIFY)
@@ -237,9 +237,7 @@ class SessionService:
         slots = tuple(row for row in task.policy.card.slots if row.slot not in pending)
         return replace(task, policy=replace(task.policy, card=replace(task.policy.card, slots=slots)))
 
-    async def _contents(
-        self, task: Task, plan: Plan, card: Inventory, kept: Mapping[int, bytes]
-    ) -> dict[int, bytes]:
+    async def _contents(self, task: Task, plan: Plan, card: Inventory, kept: Mapping[int, bytes]) -> dict[int, bytes]:
         """The content of every object that the plan writes, fixed before it is shown."""
         made: dict[int, bytes] = {}
         written = {step.slot.certificate_tag: b"" for step in plan.steps if isinstance(step, WriteCertificate)}
@@ -289,7 +287,7 @@ class SessionService:
             ledger.done += done
             line.progress(step.kind, 100 * ledger.done // len(plan.steps))
 
-        relay = _Relay(line, ledger, greeting)
+        relay = _Relay(line, ledger, greeting, showing)
         report: Report = await conduct_async(execution, relay, authority, ledger, progress)
         if task.purpose is not Purpose.UNLOCK:
             left = _planned(task, report.inventory, ledger, opened.now)
@@ -372,13 +370,17 @@ class SessionService:
 class _Relay:
     """The line as executions see it: records first, and only what the other end knows."""
 
-    def __init__(self, line: Line, ledger: Ledger, greeting: Greeting) -> None:
+    def __init__(self, line: Line, ledger: Ledger, greeting: Greeting, showing: Showing | None = None) -> None:
         self._line = line
         self._ledger = ledger
         self._greeting = greeting
+        self._showing = showing
 
     async def execute(self, batch: AnyBatch) -> Answers:
-        """Commit what the batch makes true, then send it. Raises PeerTooOld, SessionLost, LineLost."""
+        """Commit what the batch makes true, then send it: the first one, which only reads, with the preview.
+
+        Raises PeerTooOld, SessionLost, LineLost, ConsentRefused.
+        """
         message = wire.batch_to_wire(batch)
         if isinstance(batch, SealedBatch):
             raise PeerTooOld("This contract has no sealed sessions.")
@@ -388,7 +390,15 @@ class _Relay:
         if message.ByteSize() > self._greeting.max_batch:
             raise PeerTooOld(f"A batch has {message.ByteSize()} octets, the workstation takes fewer.")
         await self._ledger.commit()
-        return await self._line.execute(batch)
+        showing, self._showing = self._showing, None
+        if showing is None:
+            return await self._line.execute(batch)
+        answers = await self._line.show(showing, batch)
+        if answers is None:
+            raise ConsentRefused("The person did not agree to the plan.")
+        self._ledger.later(_E.CONSENT)
+        self._ledger.later(_E.EXECUTE)
+        return answers
 
     async def end_stage(self) -> None:
         """The stage is over."""

@@ -45,7 +45,7 @@ async def test_a_full_civ_card_is_issued_by_the_real_domains(
     office = world.office(device)
     async with world.serving(office) as socket:
         trip = await Station(card).run(socket, request=str(request.id))
-    assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_DONE)
+    assert (trip.error, trip.outcome, trip.trips) == ("", sessions_pb2.OUTCOME_DONE, 5)
     report = await world.judged(card, Level.CIV)
     assert {(one.code, one.object) for one in report.of(Severity.ERROR)} == ENROLMENT
     assert (await world.judged(card, Level.BASIC)).good

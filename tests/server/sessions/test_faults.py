@@ -16,7 +16,7 @@ from tests.support.databases import Clock
 from tests.support.sessions import Mortal, Station, Trip, faults_of, fresh_card, make_office, serving
 
 MESSAGES = 6
-COMMITS = 7
+COMMITS = 5
 OPEN = Callable[..., Database]
 sqlite_only = pytest.mark.parametrize("engine_name", ["sqlite"])
 

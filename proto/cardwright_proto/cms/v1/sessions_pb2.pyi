@@ -323,7 +323,9 @@ Global___ContentDigest: _TypeAlias = ContentDigest  # noqa: Y015
 
 @_typing.final
 class Preview(_message.Message):
-    """What will be done, if the person agrees."""
+    """What will be done, if the person agrees. The first batch comes right behind it: it only reads, and it is carried out
+    after consent was sent, without waiting for anything more.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
