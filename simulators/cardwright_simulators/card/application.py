@@ -91,10 +91,7 @@ class PivApplication:
         if len(data) < 3 or data[0] != 0x5C or data[1] != len(data) - 2:
             raise Refused(SW.WRONG_DATA)
         core, tag = self.core, int.from_bytes(data[2:], "big")
-        answer = core.state.objects.get(tag)
-        if answer is None:
-            answer = self.factory_object(tag)
-        answer = answer or None
+        answer = self.stored_object(tag)
         container = CONTAINERS.get(tag, _FREE)
         if answer is None and (core.profile.absent_before_rule or tag not in CONTAINERS):
             raise Refused(SW.NOT_FOUND)
@@ -112,9 +109,9 @@ class PivApplication:
             raise Refused(SW.NOT_FOUND)
         return answer
 
-    def factory_object(self, tag: int) -> bytes | None:
-        """An object that the maker put on the card and nobody has replaced; vendors have some."""
-        return None
+    def stored_object(self, tag: int) -> bytes | None:
+        """What GET DATA answers, if anything; vendors have objects that the maker put there."""
+        return self.core.state.objects.get(tag)
 
     def _put_data(self, command: Command) -> bytes:
         """PUT DATA (part 2 section 3.3.1)."""

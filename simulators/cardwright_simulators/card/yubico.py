@@ -70,10 +70,13 @@ class VendorPivApplication(PivApplication):
         require(len(value) == 1 and value[0] <= PIN_ALWAYS)
         return value[0]
 
-    def factory_object(self, tag: int) -> bytes | None:
-        """The attestation certificate, made from the card's seed when it is first wanted."""
+    def stored_object(self, tag: int) -> bytes | None:
+        """With the attestation certificate, which is made from the card's seed when it is first wanted."""
+        stored = super().stored_object(tag)
         if tag != ATTESTATION_CERTIFICATE or ATTESTATION not in self.core.profile.slots:
-            return None
+            return stored
+        if stored is not None:
+            return stored or None
         if self._factory_certificate is None:
             from .attestation import factory_certificate
 
@@ -161,9 +164,7 @@ class VendorPivApplication(PivApplication):
             raise Refused(SW.CONDITIONS) from None
 
     def _attestation_certificate(self) -> bytes | None:
-        answer = self.core.state.objects.get(ATTESTATION_CERTIFICATE)
-        if answer is None:
-            answer = self.factory_object(ATTESTATION_CERTIFICATE)
+        answer = self.stored_object(ATTESTATION_CERTIFICATE)
         try:
             return parse_unique(parse_one(answer or b"", 0x53).value).get(0x70)
         except MalformedTlv:
