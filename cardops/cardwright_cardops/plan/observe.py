@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -43,6 +43,9 @@ _METADATA_ANSWERS: Final = frozenset(
     map(int, (SW.OK, SW.REFERENCE_NOT_FOUND, SW.NOT_FOUND, SW.WRONG_P1P2, SW.WRONG_DATA, SW.FUNCTION))
 )
 """What a card that has GET METADATA may answer; 6D00 ends the group, so a card without it is asked once."""
+
+_FAULTS: Final = (0x64, 0x65, 0x6F)
+"""First octets of statuses by which a card reports a fault of its own (ISO 7816-4 table 5)."""
 
 
 class NotPivCard(CardwrightError):
@@ -93,9 +96,7 @@ def observe(look: Look = EVERYTHING) -> Program[Inventory]:
     return inventory
 
 
-def observe_with_witness(
-    look: Look, algorithm: ManagementAlgorithm | None
-) -> Program[tuple[Inventory, bytes | None]]:
+def observe_with_witness(look: Look, algorithm: ManagementAlgorithm | None) -> Program[tuple[Inventory, bytes | None]]:
     """As ``observe``, and ask last for a witness of the management key, if ``algorithm`` is given.
 
     The witness is None where the card gives none for that algorithm.
@@ -114,6 +115,8 @@ def observe_with_witness(
     )
     (selected,), (version,), (serial,), metadata, *rest = _arrived((yield Batch(groups, look.stage)))
     witness = rest.pop()[0] if algorithm is not None else None
+    if any(answer.outcome is Outcome.ANSWERED and answer.sw in _METADATA_ANSWERS for answer in metadata):
+        metadata = yield from _completed(references, metadata, look.stage)
     reading = _Reading(_properties(selected))
     reading.version(version)
     reading.serial(serial)
@@ -148,12 +151,26 @@ def _retired(look: Look, reading: _Reading) -> Program[None]:
     reads = tuple(Group((Apdu(commands.get_data(tag)),)) for tag in tags)
     answers = _arrived((yield Batch((*((metadata,) if slots else ()), *reads), look.stage)))
     if slots:
-        for slot, answer in zip(slots, answers[0], strict=True):
+        for slot, answer in zip(slots, (yield from _completed(slots, answers[0], look.stage)), strict=True):
             reading.metadata(slot, answer)
         answers = answers[1:]
     for tag, (answer,) in zip(tags, answers, strict=True):
         if answer.sw not in _ABSENT:
             reading.object(tag, answer)
+
+
+def _completed(references: Sequence[int], answers: tuple[Answer, ...], stage: str) -> Program[tuple[Answer, ...]]:
+    """The metadata of all ``references`` of a card that has it.
+
+    What an unlisted status in between cut off is asked for by itself.
+    """
+    cut = [number for number, answer in enumerate(answers) if answer.outcome is Outcome.NOT_SENT]
+    if not cut:
+        return answers
+    groups = (Group((Apdu(yubico.get_metadata(references[number]), _METADATA_ANSWERS),)) for number in cut)
+    further = _arrived((yield Batch(tuple(groups), stage)))
+    found = dict(zip(cut, (answer for (answer,) in further), strict=True))
+    return tuple(found.get(number, answer) for number, answer in enumerate(answers))
 
 
 def taken_in(inventory: Inventory, contents: Mapping[int, bytes]) -> Inventory:
@@ -225,10 +242,18 @@ class _Reading:
             number = str(int.from_bytes(answer.data, "big"))
             self._value = replace(self._value, identity=replace(self._value.identity, serial=number))
 
+    def _unknown(self, reference: int, answer: Answer) -> None:
+        """A slot of which a card only reports a fault is taken for full: no key is lost for a passing fault."""
+        fault = answer.outcome is Outcome.ANSWERED and answer.sw is not None and answer.sw >> 8 in _FAULTS
+        if fault and self.has_metadata and reference in set(Slot):
+            self._defects.append(f"{reference:02X}: the card reports a fault of its own ({answer.sw:04X})")
+            self._value = self._value.with_key(KeyState(Slot(reference), Evidence.METADATA))
+
     def metadata(self, reference: int, answer: Answer) -> None:
         if answer.outcome is Outcome.ANSWERED and answer.sw in _METADATA_ANSWERS:
             self._features(metadata=True)
         if not answer.ok:
+            self._unknown(reference, answer)
             return
         zero = backend_of(self._value.features).origin_from_zero
         try:

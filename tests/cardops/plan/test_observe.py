@@ -18,6 +18,7 @@ from cardwright_cardops.piv.vendor.yubico import KeyOrigin
 from cardwright_cardops.plan.init import look_for
 from cardwright_cardops.plan.inventory import Evidence, Identity, Inventory, Presence, SecretState
 from cardwright_cardops.plan.observe import EVERYTHING, Look, NotPivCard, observe, observe_with_witness
+from cardwright_cardops.plan.planner import KeyInUse
 from cardwright_cardops.plan.records import MemoryJournal
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.transport.connection import CardRemoved
@@ -181,6 +182,36 @@ def test_retired_slots_are_found_without_key_history(profile: str) -> None:
     told = profile == "yubikey-5.7"
     assert found == [(Slot(0x85), Evidence.METADATA) if told else (RETIRED_SLOTS[-1], Evidence.CERTIFICATE)]
     assert not [row for row in run(observe(Look(thorough=True)), executor(card)).keys if row.slot.is_retired]
+
+
+@pytest.mark.parametrize("number", range(2, 28))
+def test_a_fault_in_the_metadata_of_one_reference_hides_no_other(number: int) -> None:
+    card = issued()
+    state = card._core.state
+    for slot in (0x82, 0x95):
+        state.keys[slot] = state.keys[Slot.KEY_MANAGEMENT]
+    whole = run(observe(), executor(card))
+    seen = run(observe(), executor(FaultyCard(card, f"ins=F7@{number}:sw=6F00")))
+    # PIN, PUK, management key, then the slots; those without a key come to light as full.
+    order = (0x80, 0x81, 0x9B, *EVERYTHING.slots, *(slot for slot in RETIRED_SLOTS if slot not in EVERYTHING.slots))
+    struck = order[number - 1]
+    assert [row for row in seen.keys if row.slot != struck] == [row for row in whole.keys if row.slot != struck]
+    assert (seen.pin, seen.puk == whole.puk) == (whole.pin, struck != 0x81)
+    assert (seen.management_key == whole.management_key) is (struck != 0x9B)
+    if struck > 0x81 and struck != 0x9B:
+        key = next(row for row in seen.keys if row.slot == struck)
+        assert (key.algorithm, key.fingerprint) == (None, "")
+        assert any(row.startswith(f"{struck:02X}: ") and "6F00" in row for row in seen.defects)
+
+
+def test_no_key_is_lost_for_a_fault_while_the_card_was_looked_at() -> None:
+    wanted = CASES["yubikey-5.7"]
+    card = wanted.card()
+    card._core.state.keys[0x9A] = issued()._core.state.keys[0x9A]  # a key without certificate
+    before = card.state_hash()
+    with pytest.raises(KeyInUse):
+        wanted.run(FaultyCard(card, "ins=F7@4:sw=6F00"), MemoryJournal())
+    assert card.state_hash() == before
 
 
 @pytest.mark.parametrize("profile", CASES)
