@@ -8,7 +8,7 @@ a mutant that lives has passed the whole list of the configuration.
 Which test enters which function is noted by a first run on unchanged code. It has to pass; so has a second one, which
 runs as those for mutants do (forked, in their order), and a third one at the end: what fails by itself would make
 mutants look noticed. A mutant counts as noticed if a test fails, if the tests cannot even be collected, or if they use
-much more processor time, or memory, than on unchanged code. Other ends are errors of the run.
+much more processor time, or memory, than on unchanged code, or wait for ever. Other ends are errors of the run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import os
 import resource
 import shlex
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -32,6 +31,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL, SIGXCPU
 from types import CodeType, FrameType, ModuleType
 
 import cosmic_ray.plugins
@@ -140,9 +140,11 @@ class Run:
         """Why the mutant counts as noticed; None if it does not."""
         if self.passed:
             return None
-        if self.late or os.WIFSIGNALED(self.status):
-            return "by time"
+        if self.late:
+            return "by waiting"
         match os.waitstatus_to_exitcode(self.status):
+            case status if status == -SIGXCPU:
+                return "by processor time"
             case pytest.ExitCode.TESTS_FAILED:
                 return "by a test"
             case pytest.ExitCode.INTERRUPTED:
@@ -177,11 +179,11 @@ def forked(arguments: list[str], plugin: Recorder | Chosen, seconds: float, wall
             break
         if time.monotonic() > end:
             late = True
-            os.killpg(pid, signal.SIGKILL)
+            os.killpg(pid, SIGKILL)
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
         # What the tests started and left behind.
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(pid, SIGKILL)
     return Run(status, OUTPUT.read_text(encoding="utf-8", errors="replace"), late)
 
 
