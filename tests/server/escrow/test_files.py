@@ -31,6 +31,8 @@ from cardwright_server.escrow.errors import (
     OfferRefused,
 )
 from cardwright_server.escrow.model import OFFER, KeyState, OfferState, Quotas
+from cardwright_server.escrow.record import RELEASED
+from cardwright_server.notify.templates import shipped
 from cardwright_server.people.model import Role
 from cardwright_server.store.audit_tables import audit_entry
 from cardwright_server.store.escrow_tables import escrow_release, pfx_offer, pfx_offer_transition
@@ -107,7 +109,9 @@ async def test_two_processes_claim_at_once_and_one_gets_the_file(
         assert [type(one) for one in found if not isinstance(one, bytes)] == [OfferClaimed] * 3
         assert len(files) == turn and len([one for one in found if isinstance(one, bytes)]) == 1
     assert len(await rows_of(counter, escrow_release)) == 1 + 3  # one of them to the card
-    events = [one for one in await rows_of(counter, outbox) if one.name == "escrow.released"]
+    events = [one for one in await rows_of(counter, outbox) if one.name == RELEASED]
+    common = {"person": "Ada", "organization": "Example", "portal": "https://example.org"}
+    assert "archive (to a file)" in shipped()[RELEASED].filled(common | events[0].data)[1]
     assert [(one.person, one.data) for one in events] == [(counter.holder.id, {"purpose": "to a file"})] * 3
 
 
