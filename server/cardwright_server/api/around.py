@@ -20,25 +20,10 @@ from ..workstations.watch import RevocationWatch
 from .calling import Context, procedure
 from .errors import abort
 from .identify import Identifier
+from .refusals import ConnectionEnded, ServerStopping
 
 OURS: Final = "/cardwright."
 SESSIONS: Final = "SessionService.Run"
-
-
-class ConnectionEnded(CardwrightError):
-    """The workstation was revoked, or the certificate of the connection ended."""
-
-    code = "CONNECTION_ENDED"
-    default_effect = "The stream was ended; what it recorded stays."
-    default_advice = "Connect again with a certificate that counts."
-
-
-class ServerStopping(CardwrightError):
-    """The server is being stopped."""
-
-    code = "SERVER_STOPPING"
-    default_effect = "Nothing was begun."
-    default_advice = "Connect again; another process answers, or this one soon does."
 
 
 class Gate:

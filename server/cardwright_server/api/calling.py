@@ -23,6 +23,7 @@ from ..limits import Limits, Scope
 from ..store.errors import StoreError
 from ..store.unit import Database, Unit
 from .errors import abort
+from .refusals import CallFailed, CallTooLong
 
 T = TypeVar("T")
 Context = Any
@@ -34,22 +35,6 @@ PATIENCE = timedelta(seconds=60)
 """For one call that is no stream, whatever longer deadline its caller sets."""
 procedure: ContextVar[str] = ContextVar("procedure", default="")
 """The remote procedure that this task serves, as the matrix calls it (``DeviceService.Bind``)."""
-
-
-class CallTooLong(CardwrightError):
-    """The call's own deadline, or the server's, was over before it was done."""
-
-    code = "CALL_TOO_LONG"
-    default_effect = "Whether it was done is not known."
-    default_advice = "Look, or make the same call again with the same idempotency key."
-
-
-class CallFailed(CardwrightError):
-    """A mistake of ours. What it was is in the log, and not told."""
-
-    code = "CALL_FAILED"
-    default_effect = "Nothing was recorded."
-    default_advice = "Report it, with the time."
 
 
 class Watch(Protocol):

@@ -33,6 +33,7 @@ from ..people.directory import DirectoryError
 from ..people.errors import BadAttribute, KeyTaken, LoginTaken, NoSuchGroup, NoSuchOperator, NoSuchPerson
 from ..people.naming import BadName
 from ..policies.errors import NoSuchPolicy, PolicyContradictory, PolicyInvalid
+from ..release import VersionsApart
 from ..requests.errors import NoSuchRequest
 from ..sessions.errors import (
     CardInSession,
@@ -46,12 +47,19 @@ from ..store.errors import StaleVersion, StoreError
 from ..vault.errors import VaultLocked, VaultQuota, VaultUnavailable
 from ..workstations.errors import BadHost, BadReason, BadRequest, NoSuchWorkstation
 from .reading import RequestMalformed
+from .refusals import CallFailed, CallTooLong, ConnectionEnded, NotAdmitted, ServerStopping
 
 DOMAIN: Final = "cardwright"
 DETAILS: Final = "grpc-status-details-bin"
 """Where gRPC carries a google.rpc.Status."""
 _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (RequestMalformed, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotAdmitted, grpc.StatusCode.UNAUTHENTICATED),
+    (ConnectionEnded, grpc.StatusCode.UNAUTHENTICATED),
+    (ServerStopping, grpc.StatusCode.UNAVAILABLE),
+    (CallTooLong, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (CallFailed, grpc.StatusCode.INTERNAL),
+    (VersionsApart, grpc.StatusCode.UNIMPLEMENTED),
     (ProofRequired, grpc.StatusCode.UNAUTHENTICATED),
     (ProofExpired, grpc.StatusCode.UNAUTHENTICATED),
     (ProofRefused, grpc.StatusCode.UNAUTHENTICATED),

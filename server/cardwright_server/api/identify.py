@@ -21,8 +21,6 @@ from uuid import UUID
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cardwright_cardops.errors import CardwrightError
-
 from ..authentication.errors import ProofRefused
 from ..authentication.principal import LOCAL_FRONT, Principal, PrincipalKind, anyone
 from ..authentication.service import AuthenticationService
@@ -34,6 +32,7 @@ from ..store.unit import Database, Unit
 from ..workstations.model import Workstation
 from ..workstations.service import WorkstationService
 from .calling import Context
+from .refusals import NotAdmitted
 
 SESSION: Final = "cardwright-session"
 """Metadata: the proof of a person (``Authentication.id``), who then is the caller in place of the connection's."""
@@ -45,14 +44,6 @@ REMEMBERED: Final = timedelta(seconds=30)
 MOST_REMEMBERED: Final = 20_000
 LONGEST_METADATA: Final = 100
 _FRONT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-
-
-class NotAdmitted(CardwrightError):
-    """What the caller shows is nothing of this server's."""
-
-    code = "CALLER_NOT_ADMITTED"
-    default_effect = "Nothing was changed."
-    default_advice = "Connect with the certificate that this server gave for the purpose."
 
 
 @dataclass(frozen=True, slots=True)
