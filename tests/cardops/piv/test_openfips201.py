@@ -82,6 +82,33 @@ def test_requests_are_those_of_the_applets_documentation(step: Administration, w
     assert administer(step).encode().hex() == f"00db3f00{len(wire) // 2:02x}{wire}"
 
 
+def test_values_are_those_of_the_applets_documentation() -> None:
+    assert {one.name: int(one) for one in AccessMode.__members__.values()} == {
+        "NEVER": 0x00, "PIN": 0x01, "PIN_ALWAYS": 0x02, "OCC": 0x04, "USER_ADMIN": 0x10, "ALWAYS": 0x7F,
+    }  # fmt: skip
+    assert {one.name: int(one) for one in Role} == {"AUTHENTICATE": 1, "KEY_ESTABLISHMENT": 2, "SIGN": 4}
+    assert {one.name: int(one) for one in Attribute.__members__.values()} == {
+        "NONE": 0x00, "INTERNAL": 0x02, "EXTERNAL": 0x04, "MUTUAL": 0x08, "IMPORTABLE": 0x10,
+    }  # fmt: skip
+    both = CreateKey(0x9B, 0x0C, AccessMode.PIN | AccessMode.OCC, AccessMode.NEVER, Role.AUTHENTICATE | Role.SIGN)
+    assert administer(both).data.hex() == "66128b019b8c01058d01008e010c8f0105900100"
+
+
+@pytest.mark.parametrize(
+    ("command", "wire"),
+    [
+        (set_reference(0x81, Secret(b"1234567")), "0024ff810831323334353637ff"),
+        (set_reference(0x00, Secret(b"12345678")), "0024ff00083132333435363738"),
+        (set_management_key(ManagementKey(ManagementAlgorithm.AES128, Secret(bytes(16)))),
+         "0024089b14" + "30128010" + "00" * 16),
+        (get_version(), "00cb3f00055c032f475600"),
+        (get_status(), "00cb3f00055c032f475300"),
+    ],
+)  # fmt: skip
+def test_commands_octet_by_octet(command: CommandAPDU, wire: str) -> None:
+    assert command.encode().hex() == wire
+
+
 def test_several_steps_go_together() -> None:
     raw = administer(DeleteKey(0x9A), DeleteObject(0x7E)).data.hex()
     assert raw == "6a0a" + "67038b019a" + "65038b017e"
