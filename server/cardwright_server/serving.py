@@ -50,6 +50,7 @@ from .notify.mail import MailConsumer
 from .notify.outbox import Consumer, Dispatcher
 from .notify.sender import MailServer, Security, Sender
 from .opening import OpenVault, has_vault, open_vault, own_folder
+from .operation.restore import require_whole
 from .release import LONGEST_MESSAGE
 from .store.errors import StoreError
 from .store.migrate import require_current
@@ -133,13 +134,14 @@ async def serve(
 ) -> None:
     """Serve until ``stop`` is set, then drain. ``ready`` is told when everything answers.
 
-    Raises what is wrong at the start (DataFolderInUse, SchemaMismatch, NotFounded, VaultUnlockRefused, ListenFailed,
-    StoreError), and VaultEnded.
+    Raises what is wrong at the start (DataFolderInUse, RestoreUnfinished, SchemaMismatch, NotFounded,
+    VaultUnlockRefused, ListenFailed, StoreError), and VaultEnded.
     """
     if installation.vault is not None and not has_vault(installation.vault):
         raise NotFounded(f"there is no vault in {installation.vault}")
     async with AsyncExitStack() as stack:
         stack.enter_context(own_folder(installation))
+        require_whole(installation)
         await require_current(installation.database)
         database = await stack.enter_async_context(open_database(installation))
         org = await organization(database)

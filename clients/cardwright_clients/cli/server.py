@@ -8,12 +8,14 @@ from .tree import LazyGroup
 
 TABLE = {
     "audit": ("server_audit", "Verify, export and anchor the audit chain"),
+    "backup": ("server_backup", "Write a backup while the server works"),
     "device": ("server_admin_device", "Devices: stock, holders, suspension, incidents, ends"),
     "enrol-first": ("server_first", "Enrol the first administrator and security officer"),
     "init": ("server_init", "Make an installation, and the credential of its first operators"),
     "migrate": ("server_migrate", "Bring the database to this program's version"),
     "policy": ("server_admin_policy", "Device policies: list, draft, publish, assign"),
     "request": ("server_admin_request", "Requests: list, create, approve, deny, cancel"),
+    "restore": ("server_restore", "Restore a backup, and what happened since"),
     "run": ("server_run", "Serve"),
     "status": ("server_status", "How the server of a data folder stands"),
     "user": ("server_admin_user", "Persons and their groups"),

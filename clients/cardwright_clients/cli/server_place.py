@@ -58,27 +58,29 @@ def installation(data: Path | None, config: Path | None) -> Installation:
     return load(data, config)
 
 
-def passphrase(descriptor: int | None, *, new: bool = False) -> Secret:
-    """The vault's passphrase, once. Raises PassphraseMissing."""
+def passphrase(
+    descriptor: int | None, *, new: bool = False, systemd: bool = True, name: str = "the vault"
+) -> Secret:
+    """The passphrase of ``name``, once. ``new``: typed twice. Raises PassphraseMissing."""
     if descriptor is not None:
         try:
             with os.fdopen(descriptor, "rb") as file:
                 value = file.readline(LONGEST + 1).rstrip(b"\r\n")
         except OSError as error:
             raise PassphraseMissing(f"Descriptor {descriptor} cannot be read: {error.strerror}.") from error
-    elif (credential := _systemd()) is not None:
+    elif systemd and (credential := _systemd()) is not None:
         value = credential
     elif sys.stdin is not None and sys.stdin.isatty():
-        value = _typed(new)
+        value = _typed(new, name)
     else:
-        raise PassphraseMissing("Nobody can be asked for the vault's passphrase.")
+        raise PassphraseMissing(f"Nobody can be asked for the passphrase of {name}.")
     if not 0 < len(value) <= LONGEST:
-        raise PassphraseMissing("The vault's passphrase is empty or too long.")
+        raise PassphraseMissing(f"The passphrase of {name} is empty or too long.")
     return Secret(value)
 
 
-def _typed(new: bool) -> bytes:
-    what = "New passphrase for the vault" if new else "Passphrase of the vault"
+def _typed(new: bool, name: str) -> bytes:
+    what = f"New passphrase for {name}" if new else f"Passphrase of {name}"
     value: str = click.prompt(what, hide_input=True, err=True, default="", show_default=False)
     if new and value != click.prompt("Again", hide_input=True, err=True, default="", show_default=False):
         raise PassphraseMissing("The two entries are not the same.")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +20,13 @@ from cardwright_cardops.secret import Secret
 
 from ..audit import service as audit
 from ..config import FILE, Installation
+from ..opening import open_vault
 from ..store import migrate
 from ..store.second_medium import current_epoch
 from ..store.unit import Database
 from ..vault.calls import VaultAdmin
+from ..vault.client import AdminClient, VaultClient
+from ..vault.errors import VaultUnavailable
 from ..vault.files import sync_directory, write_whole
 from . import copies, manifest
 from .errors import BackupFailed
@@ -50,6 +55,32 @@ async def back_up(installation: Installation, admin: VaultAdmin | None, passphra
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return made
+
+
+@asynccontextmanager
+async def vault_admin(installation: Installation, passphrase: Secret) -> AsyncIterator[VaultAdmin | None]:
+    """For ``back_up``: the vault of the server that runs, else one that is started for this; None with an HSM.
+
+    Raises VaultError.
+    """
+    section = installation.config.vault
+    if section.hsm_module:
+        yield None
+        return
+    running = VaultClient(installation.vault_sockets, uid=section.uid)
+    try:
+        await running.status()
+    except VaultUnavailable:
+        async with open_vault(installation, passphrase) as opened:
+            yield opened.admin
+        return
+    finally:
+        await running.close()
+    admin = AdminClient(installation.vault_sockets, passphrase, uid=section.uid)
+    try:
+        yield admin
+    finally:
+        await admin.close()
 
 
 async def _write(installation: Installation, admin: VaultAdmin | None, passphrase: Secret, folder: Path) -> Manifest:

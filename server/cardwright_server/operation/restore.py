@@ -8,11 +8,9 @@ beyond the last published one is out. Each step may be repeated; until the last 
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -24,6 +22,7 @@ import msgspec
 
 from cardwright_cardops.secret import Secret
 
+from .. import opening
 from ..audit.model import SERVER, AuditEntry, Fact, Target
 from ..config import FILE, Installation
 from ..escrow import journal as escrow
@@ -34,10 +33,8 @@ from ..store.second_medium import Remembered, SecondMedium, Settled, raise_epoch
 from ..store.unit import Database, Unit
 from ..vault import administration
 from ..vault.calls import VaultAdmin
-from ..vault.client import AdminClient, VaultClient
 from ..vault.document import KEY_FILE
 from ..vault.files import sync_directory, write_whole
-from ..vault.launch import VaultProcess
 from ..vault.protocol import Vault
 from . import copies, manifest
 from .errors import RestoreRefused, RestoreUnfinished
@@ -79,7 +76,8 @@ async def restore(installation: Installation, source: Path, passphrase: Secret, 
 
     What is there is never overwritten: the database must be empty. A vault that is still there is kept, with its newer
     state; otherwise it comes from the backup, under the backup's ``passphrase``. ``open_vault`` gives it, unlocked.
-    Raises BackupUnusable, RestoreRefused, SecondMediumDamaged, MigrationRefused, VaultError, StoreError, OSError.
+    Raises BackupUnusable, RestoreRefused, DataFolderInUse, DataFolderUnusable, SecondMediumDamaged, MigrationRefused,
+    VaultError, StoreError, OSError.
     """
     found = manifest.read(source)
     if (found.engine == "sqlite") is not copies.is_sqlite(installation.database):
@@ -87,8 +85,7 @@ async def restore(installation: Installation, source: Path, passphrase: Secret, 
             f"the backup is of {found.engine}, the configuration names another kind of database",
             advice="Restore into the same kind of database as the backup was made of.",
         )
-    installation.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(installation):
+    with opening.own_folder(installation):
         await _load(installation, source, found)
         _place_configuration(installation, source, found)
         _place_vault(installation, source, found, passphrase)
@@ -101,40 +98,11 @@ async def restore(installation: Installation, source: Path, passphrase: Secret, 
 
 
 @asynccontextmanager
-async def started_vault(installation: Installation, passphrase: Secret) -> AsyncIterator[tuple[Vault, VaultAdmin]]:
-    """The installation's own vault in a process, or the one that somebody else runs; unlocked. Raises VaultError."""
-    section, process = installation.config.vault, None
-    if installation.vault is not None:
-        module = ("--hsm-module", section.hsm_module, "--hsm-token", section.hsm_token) if section.hsm_module else ()
-        installation.vault_sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-        process = await VaultProcess.start(installation.vault, installation.vault_sockets, passphrase, module)
-    vault = VaultClient(installation.vault_sockets, uid=section.uid)
-    admin = AdminClient(installation.vault_sockets, passphrase, uid=section.uid)
-    try:
-        await admin.unlock()
-        yield vault, admin
-    finally:
-        await admin.close()
-        await vault.close()
-        if process is not None:
-            await process.stop()
-
-
-@contextmanager
-def _alone(installation: Installation) -> Iterator[None]:
-    """Hold the lock of the process that serves from this folder. Raises RestoreRefused."""
-    installation.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(installation.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RestoreRefused(
-                "a server runs on this data folder", advice="Stop every server of the installation first."
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
+async def own_vault(installation: Installation, passphrase: Secret) -> AsyncIterator[tuple[Vault, VaultAdmin]]:
+    """The installation's vault, unlocked, as ``restore`` wants it. Raises VaultError."""
+    async with opening.open_vault(installation, passphrase) as opened:
+        assert opened.admin is not None
+        yield opened.client, opened.admin
 
 
 async def _load(installation: Installation, source: Path, found: Manifest) -> None:

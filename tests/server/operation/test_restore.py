@@ -25,6 +25,7 @@ from cardwright_server.issuance import crl, journal, status, store
 from cardwright_server.issuance.model import Certificate, CertificateState, Purpose, RevocationReason
 from cardwright_server.issuance.ocsp import OcspResponder
 from cardwright_server.machine import Actor
+from cardwright_server.opening import DataFolderInUse
 from cardwright_server.operation import copies, manifest
 from cardwright_server.operation import restore as module
 from cardwright_server.operation.backup import back_up
@@ -143,7 +144,7 @@ async def site(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path)
         made.append(server.create())
         return server.url(made[-1])
 
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data").mkdir(mode=0o700)
     begun = Site(tmp_path / "data", another(), another)
     await begun.begin()
     yield begun
@@ -333,7 +334,7 @@ async def test_what_is_there_is_never_overwritten(site: Site) -> None:
     descriptor = os.open(site.installation.lock, os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(RestoreRefused, match="a server runs"):
+        with pytest.raises(DataFolderInUse):
             await site.restore(source)
     finally:
         os.close(descriptor)
