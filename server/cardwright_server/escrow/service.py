@@ -12,7 +12,7 @@ from uuid import UUID
 from cardwright_cardops.secret import Secret
 
 from ..audit.model import AuditEntry, Fact, Outcome, Target
-from ..authentication.authorize import Authorize, CallTarget, Permission
+from ..authentication.authorize import Authorize, CallTarget, Permission, sought
 from ..authentication.errors import ProofRequired
 from ..authentication.matrix import Call
 from ..authentication.methods import new_password
@@ -20,6 +20,7 @@ from ..authentication.model import Authentication, Method
 from ..authentication.principal import Principal
 from ..devices.due import What
 from ..machine import Actor
+from ..requests.errors import NoSuchRequest
 from ..requests.model import Request, RequestKind, RequestState
 from ..store.unit import Database, Unit
 from ..vault.errors import VaultLocked
@@ -153,8 +154,9 @@ class EscrowService:
         leave. The same again changes nothing. Raises AuthorizationError, NoSuchRequest, RecoveryNotPossible,
         NoSuchEscrowedKey, EscrowQuota.
         """
-        asked = await self._requests.request(unit, principal.org, request)
-        await self._authorize(unit, principal, Call("EscrowService.Recover"), asked.target)
+        call, finding = Call("EscrowService.Recover"), self._requests.request(unit, principal.org, request)
+        asked = await sought(self._authorize, unit, principal, call, finding, NoSuchRequest)
+        await self._authorize(unit, principal, call, asked.target)
         if asked.kind is not RequestKind.RECOVERY or asked.state not in _CARRIED_OUT or asked.person is None:
             raise RecoveryNotPossible("This is no approved request for the recovery of somebody's keys.")
         ends = asked.expires_at or unit.now + RECOVERY_LIFETIME
@@ -218,10 +220,11 @@ class EscrowService:
 
         async def work(unit: Unit) -> Offered:
             found = await store.key_by_id(unit, principal.org, key)
+            # Of a key that is not there, nobody is the owner, so nobody gets beyond this.
+            target = CallTarget(principal.org, found.person if found is not None else None)
+            await self._authorize(unit, principal, Call("EscrowService.OfferPfx"), target)
             if found is None or found.person is None:
                 raise NoSuchEscrowedKey("There is no such key in the archive.")
-            target = CallTarget(principal.org, found.person)
-            await self._authorize(unit, principal, Call("EscrowService.OfferPfx"), target)
             proof = _fresh_proof(principal, unit.now)
             if not found.certificate:
                 raise NotCertified("This key has no certificate yet.")
@@ -263,10 +266,10 @@ class EscrowService:
 
     async def _claim(self, unit: Unit, principal: Principal, identifier: UUID, commitment: bytes) -> Archived | None:
         offer = await store.offer_by_id(unit, principal.org, identifier)
+        target = CallTarget(principal.org, offer.person if offer is not None else None)
+        await self._authorize(unit, principal, Call("EscrowService.ClaimPfx"), target)
         if offer is None:
             raise OfferRefused("There is no such offer.")
-        target = CallTarget(principal.org, offer.person)
-        await self._authorize(unit, principal, Call("EscrowService.ClaimPfx"), target)
         proof = principal.authentication
         if proof is None or (proof.id, principal.workstation) != (offer.authentication, offer.workstation):
             raise OfferRefused("There is no such offer for this proof of who you are.")
@@ -301,12 +304,12 @@ class EscrowService:
             await store.note_recovery(unit, org, recovery.id, number, store.step(row, Actor.TIMER, None))
         return len(offers) + len(recoveries)
 
-    async def forget(self, unit: Unit, org: UUID, person: UUID) -> int:
-        """Remove what was offered to a person who is erased; the caller has authorized that. How many offers.
+    async def forget(self, unit: Unit, principal: Principal, person: UUID) -> None:
+        """See ``people.erasure.Keeper``: remove what was offered to a person who is erased.
 
         Their keys stay: others may hold what was encrypted to them.
         """
-        return await store.delete_offers(unit, org, person)
+        await store.delete_offers(unit, principal.org, person)
 
     async def _step(self, unit: Unit, principal: Principal | None, offer: PfxOffer, event: OfferEvent) -> None:
         actor = Actor.USER if principal is not None else Actor.TIMER

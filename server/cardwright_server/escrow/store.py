@@ -214,10 +214,9 @@ async def lapsed_offers(unit: Unit, limit: int) -> list[PfxOffer]:
     return [_offer(row) for row in await _lapsed(unit, pfx_offer, (OfferState.OFFERED,), over, limit)]
 
 
-async def delete_offers(unit: Unit, org: UUID, person: UUID) -> int:
+async def delete_offers(unit: Unit, org: UUID, person: UUID) -> None:
     """Remove a person's offers."""
-    gone = delete(pfx_offer).where(pfx_offer.c.org == org, pfx_offer.c.person == person)
-    return (await unit.execute(gone)).rowcount
+    await unit.execute(delete(pfx_offer).where(pfx_offer.c.org == org, pfx_offer.c.person == person))
 
 
 # --------------------------------------------------------------------------------------------------------- shared
