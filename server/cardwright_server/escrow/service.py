@@ -23,8 +23,7 @@ from ..machine import Actor
 from ..requests.errors import NoSuchRequest
 from ..requests.model import Request, RequestKind, RequestState
 from ..store.unit import Database, Unit
-from ..vault.errors import VaultLocked
-from ..vault.model import Authorization, CommitPurpose, LockState
+from ..vault.model import Authorization, CommitPurpose
 from ..vault.protocol import Vault
 from . import store
 from .errors import (
@@ -214,7 +213,6 @@ class EscrowService:
 
         Raises AuthorizationError, NoSuchEscrowedKey, NotCertified, EscrowQuota, VaultError, StoreError.
         """
-        await self._require_unlocked()
         password = Secret(new_password(_GROUPS).encode("ascii"))
         (commitment,) = await self._vault.hmac_commit(CommitPurpose.TOKEN, [_committed(password)])
 
@@ -256,7 +254,7 @@ class EscrowService:
         By whom it was offered to, with the same proof and workstation, once: a claim whose answer was lost is spent.
         Raises AuthorizationError, OfferRefused, OfferExpired, OfferClaimed, VaultError, StoreError.
         """
-        await self._require_unlocked()
+        # A vault that is locked or away says so here, before the offer is spent.
         (commitment,) = await self._vault.hmac_commit(CommitPurpose.TOKEN, [_committed(password)])
         key = await self._database.transact(lambda unit: self._claim(unit, principal, offer, commitment))
         if key is None:
@@ -322,11 +320,6 @@ class EscrowService:
         number = await store.update_offer(unit, offer, values)
         who = None if principal is None else principal.actor
         await store.note_offer(unit, offer.org, offer.id, number, store.step(row, actor, who))
-
-    async def _require_unlocked(self) -> None:
-        """Before an offer is made or spent in vain. Raises VaultError."""
-        if (await self._vault.status()).state is not LockState.UNLOCKED:
-            raise VaultLocked("The vault is locked.")
 
     @staticmethod
     def _audit(
