@@ -219,7 +219,7 @@ class Process:
         host, _, port = self.addresses["calls"].rpartition(":")
 
         async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 there, away = await asyncio.open_connection(host, int(port), ssl=context)
                 await asyncio.gather(_pump(reader, away), _pump(there, writer))
 
