@@ -335,6 +335,7 @@ class Station:
     look: Look = FREELY
     before: Callable[[sessions_pb2.RunRequest], Awaitable[None]] | None = None
     wrap: Callable[[Any], Any] = as_it_is
+    metadata: Sequence[tuple[str, str]] = ()
 
     async def run(
         self,
@@ -349,7 +350,7 @@ class Station:
         local = LocalExecutor(DirectConnection(self.card), KeyItems(FixedPins(Secret(self.pin), Secret(self.pin))))
         seen = self.inventory(run(observe(self.look), local))
         async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
-            call: Any = sessions_pb2_grpc.SessionServiceStub(channel).Run()
+            call: Any = sessions_pb2_grpc.SessionServiceStub(channel).Run(metadata=tuple(self.metadata))
             hello = sessions_pb2.ClientHello(
                 protocol=1,
                 steps=self.steps,
