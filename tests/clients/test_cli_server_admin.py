@@ -13,7 +13,7 @@ import pytest
 
 from cardwright_cardops.secret import Secret
 from cardwright_clients.cli import server_admin_link
-from cardwright_clients.cli.server_admin_link import OperatorFile, OperatorFileUnusable, operator_file
+from cardwright_clients.cli.server_admin_link import OperatorFile, OperatorFileUnusable, address_in, operator_file
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.model import DeviceState
 from cardwright_server.people.model import Role
@@ -309,6 +309,22 @@ def test_which_operator_s_file(tmp_path: Path) -> None:
     assert operator_file(Path("grace"), tmp_path) == folder / "grace.pem"
     assert operator_file(Path("joan"), tmp_path) == Path("joan")
     assert operator_file(tmp_path / "x.pem", tmp_path) == tmp_path / "x.pem"
+
+
+def test_where_the_server_of_a_data_folder_is(tmp_path: Path) -> None:
+    assert address_in(tmp_path) == "127.0.0.1:7443"
+    said = tmp_path / "run" / "listening.json"
+    said.parent.mkdir()
+    for content, address in (
+        ('{"calls": "192.0.2.1:8443"}', "192.0.2.1:8443"),
+        ('{"calls": "0.0.0.0:8443"}', "127.0.0.1:8443"),
+        ('{"calls": "[::]:8443"}', "127.0.0.1:8443"),
+        ("{}", "127.0.0.1:7443"),
+        ("[]", "127.0.0.1:7443"),
+        ("", "127.0.0.1:7443"),
+    ):
+        said.write_text(content)
+        assert address_in(tmp_path) == address
 
 
 def test_the_help_of_every_command_names_no_secret() -> None:

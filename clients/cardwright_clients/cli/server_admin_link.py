@@ -6,6 +6,7 @@ last and by which the server is known. Whoever reads it acts as the operator, so
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -125,13 +126,14 @@ def connected(function: F) -> F:
                        "ones there.")  # fmt: skip
     @click.option("--data", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
                   help="Data folder of the server, where --as looks.")  # fmt: skip
-    @click.option("--server", "address", default=DEFAULT_SERVER, show_default=True, metavar="HOST:PORT",
-                  help="The server's address for operators.")  # fmt: skip
+    @click.option("--server", "address", metavar="HOST:PORT",
+                  help=f"The server's address; else what the data folder says, or {DEFAULT_SERVER}.")  # fmt: skip
     @wraps(function)
-    def command(*args: Any, identity: Path | None, data: Path | None, address: str, **options: Any) -> Any:
-        given = OperatorFile.read(operator_file(identity, data or data_folder()))
+    def command(*args: Any, identity: Path | None, data: Path | None, address: str | None, **options: Any) -> Any:
+        folder = data or data_folder()
+        given = OperatorFile.read(operator_file(identity, folder))
         credentials = grpc.ssl_channel_credentials(given.root, given.key, given.chain)
-        with grpc.secure_channel(address, credentials) as channel:
+        with grpc.secure_channel(address or address_in(folder), credentials) as channel:
             return function(*args, line=ServerLine(channel), **options)
 
     return command  # type: ignore[return-value]
@@ -141,6 +143,17 @@ def data_folder() -> Path:
     """``$XDG_DATA_HOME/cardwright/server``."""
     base = os.environ.get("XDG_DATA_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".local" / "share") / "cardwright" / "server"
+
+
+def address_in(data: Path) -> str:
+    """Where the server of a data folder listens for operators; the usual address where it does not say."""
+    try:
+        said = json.loads((data / "run" / "listening.json").read_bytes())["calls"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return DEFAULT_SERVER
+    host, _, port = str(said).rpartition(":")
+    # It listens everywhere, so also here.
+    return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else str(said)
 
 
 def operator_file(given: Path | None, data: Path) -> Path:
