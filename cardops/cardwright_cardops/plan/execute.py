@@ -31,6 +31,7 @@ from .apply import apply
 from .conduct import Execution, asking
 from .inventory import Inventory, fingerprint, public_key, spki
 from .observe import taken_in
+from .planner import SELF_SIGNED
 from .policy import slot_pin_policy
 from .records import Entry, Kind
 from .steps import (
@@ -125,9 +126,26 @@ def _by_steps(session: Session) -> Execution[None]:
     """The person's secrets first: what may fail by them fails before keys are made."""
     if _wants_management(session):
         yield from authenticate(session)
+    yield from _prove_pin(session)
     yield from set_person_secrets(session)
     yield from _generate(session)
     yield from _finish(session)
+
+
+def _prove_pin(session: Session) -> Execution[None]:
+    """A PIN that the card keeps, and that signatures will need, is verified before anything is written."""
+    if session.steps(SetPin):
+        return
+    brought = {step.slot for step in session.steps(ImportKey)}
+    wanted = any(
+        step.profile == SELF_SIGNED
+        and step.slot not in brought
+        and (step.slot, step.key) not in session.records.certificates
+        and _pin_policy(session, step.slot) is not PinPolicy.NEVER
+        for step in session.steps(WriteCertificate)
+    )
+    if wanted:
+        yield from session.hold(Act(None, (VerifyPin(),), "verifying the PIN that the card has"))
 
 
 def _by_phases(session: Session) -> Execution[None]:

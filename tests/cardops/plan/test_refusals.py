@@ -44,7 +44,7 @@ from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.connection import CardUnresponsive
 from cardwright_simulators.card import ManagementAuthentication, Verify, VirtualCard, Write
 from cardwright_simulators.reader.faults import FaultyCard
-from tests.support.card_init import CASES, LEFT_ALONE, NOW, P256, PUK, Case, executor
+from tests.support.card_init import CASES, LEFT_ALONE, NOW, P256, PIN, PUK, Case, executor
 
 
 def spoiled(card: VirtualCard, *apdus: str) -> None:
@@ -201,7 +201,7 @@ def test_a_wrong_pin_stops_with_its_tries() -> None:
     with pytest.raises(VerificationFailed) as caught:
         initialize(executor(card, pin=b"000000"), more, Secrets(), journal, now=NOW)
     assert caught.value.tries_left == 2
-    assert "1 of 2 steps are done" in caught.value.effect
+    assert caught.value.effect == "One try is spent; nothing else on the card changed."
     wanted = Case("yubikey-5.7", "9a=p256,9c=p256", {0x9A: (P256, True), 0x9C: (P256, True)})
     wanted.run(card, journal)
     assert wanted.faults_of(card, journal) == []
@@ -359,4 +359,20 @@ def test_a_certificate_that_is_not_ready_ends_the_session_well() -> None:
     assert report.pending == (Slot.AUTHENTICATION,)
     assert report.inventory.certificates == ()
     assert [step.kind for step in wanted.run(card, journal).done] == ["write-certificate"]
+    assert wanted.faults_of(card, journal) == []
+
+
+@pytest.mark.parametrize("profile", ["yubikey-5.7", "yubikey-5.4 short", "pivapplet"])
+def test_a_pin_that_the_card_keeps_is_proved_before_anything_is_written(profile: str) -> None:
+    wanted = CASES[profile]
+    card = wanted.card()
+    references = card._core.state.references
+    references[0x80] = replace(references[0x80], value=b"999999\xff\xff", default=False)
+    puk, journal = references[0x81].value, MemoryJournal()
+    with pytest.raises(VerificationFailed) as caught:
+        wanted.run(card, journal)
+    assert caught.value.tries_left == 2 and "done" not in caught.value.effect
+    assert not [record for record in card.log if isinstance(record, Write)] and references[0x81].value == puk
+    references[0x80] = replace(references[0x80], value=PIN.ljust(8, b"\xff"), tries=3)
+    wanted.run(card, journal)
     assert wanted.faults_of(card, journal) == []
