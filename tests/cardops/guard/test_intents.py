@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from cardwright_cardops.guard import Deny, Rule
 from cardwright_cardops.guard import intents as i
 from cardwright_cardops.guard.intents import CommandIntent, meaning_of
 from cardwright_cardops.iso7816.apdu import CommandAPDU
+from cardwright_cardops.iso7816.tlv import parse_all
 from cardwright_cardops.piv.algorithms import PinPolicy, TouchPolicy
 from cardwright_cardops.piv.vendor import yubico
 from tests.support import guarded as g
@@ -130,6 +131,15 @@ def test_what_has_no_row_is_refused() -> None:
             seen = meaning_of(CommandAPDU(cla, ins, 0x04, 0x00))
             assert isinstance(seen, Deny) and seen.rule is Rule.ITEM
             assert f"no rule for instruction {ins:02X} of class {cla:02X}" in seen.reason
+
+
+def test_rsa_keys_are_imported_with_all_their_parts() -> None:
+    key = rsa.generate_private_key(65537, 1024)
+    data = yubico.import_key(0x82, key).data
+    assert [item.tag for item in parse_all(data)] == [1, 2, 3, 4, 5]
+    assert read("00FE0682", data.hex()) == i.Import(0x82, 0x06, 0, 0, g.fingerprint(key.public_key()))
+    for foreign in ("0900", "0A0100", "0001AA"):
+        assert isinstance(read("00FE0682", data.hex() + foreign), Deny)
 
 
 def test_keys_are_named_by_slots_of_the_standard_only() -> None:

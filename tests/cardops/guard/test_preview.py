@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from cardwright_cardops.guard import Act, GuardedExecutor, GuardRefused, Permit, State, begin, digest_of
 from cardwright_cardops.guard import operations as o
+from cardwright_cardops.guard.permit import Identity
 from cardwright_cardops.guard.preview import PreviewUnfit, identity_of, permit_for
 from cardwright_cardops.piv.key_items import KeyItems
 from cardwright_cardops.piv.pins import FixedPins
@@ -256,6 +257,15 @@ def test_keys_are_made_first_wherever_the_plan_has_them(documents: Documents) ->
 def test_damaged_inventory_identifies_no_card(damage: dict[str, Any]) -> None:
     with pytest.raises(PreviewUnfit):
         identity_of(damage)
+
+
+def test_the_card_key_is_that_of_9e_wherever_it_is_listed() -> None:
+    rows = [{"slot": slot, "public_key": f"{slot}00"} for slot in ("9D", "F9", "9A")]
+    told: dict[str, Any] = {"identity": {"guid": None, "serial": "7"}, "keys": rows}
+    assert identity_of(told) == Identity(None, 7, None)
+    for place in range(4):
+        listed = [*rows[:place], {"slot": "9E", "public_key": "AABB"}, *rows[place:]]
+        assert identity_of({**told, "keys": listed}) == Identity(None, 7, b"\xaa\xbb")
 
 
 def test_digest_binds_every_value_of_a_plan(

@@ -308,6 +308,8 @@ class TestCertificates:
             changed(1, bytes(7)),
             changed(2, bytes(15)),
             changed(2, bytes(8)),
+            changed(2, bytes(17)),
+            changed(1, bytes(9)),
             changed(3, b""),
             changed(3, items[3].value[:10]),
             changed(3, items[3].value + b"\x86\x00"),
