@@ -128,3 +128,22 @@ def test_a_card_that_another_program_reset_has_its_factory_key(tmp_path: Path, m
     assert desk.run("card", "init", "--keys", "9a=p256", secrets=SECRETS).code == 0
     desk.cards["only"] = VirtualCard("yubikey-5.7", serial=4711, key_pool=POOL)
     assert desk.run("key", "generate", "82").code == 0
+
+
+def test_a_pin_and_a_puk_that_were_set_before_stay_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    desk = Desk(only=VirtualCard("yubikey-5.7", serial=4711, key_pool=POOL))
+    init = ("card", "init", "--keys", "9a=p256")
+    assert desk.run("pin", "change", "--puk", secrets="12345678\n87654321\n").code == 0
+    assert desk.run("pin", "change", secrets="123456\n271828\n").code == 0
+    ran = desk.run(*init, secrets=SECRETS)
+    assert ran.code == 0 and "The PUK was set before and stays" in ran.out and "The PIN was set before" in ran.out
+    assert desk.run(*init, "--json", secrets=SECRETS).json["stays"] == ["pin", "puk"]
+    assert desk.run("pin", "unblock", secrets="87654321\n271828\n").code == 0
+    fresh = Desk(only=VirtualCard("yubikey-5.7", serial=4712, key_pool=POOL))
+    assert fresh.run(*init, "--json", secrets=SECRETS).json["stays"] == []
+    assert fresh.run("pin", "change", secrets="271828\n314159\n").code == 0
+    again = fresh.run(*init, "--json", "--secrets-out", str(tmp_path / "none"), secrets=SECRETS)
+    assert again.json["secrets"] is None

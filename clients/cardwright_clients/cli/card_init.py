@@ -58,6 +58,8 @@ def command(
     has two lines: the new PIN and the new PUK. The management key, the PUK and imported keys are kept in the secrets
     file: each is written there before the command that sets it goes to the card, and nothing is taken out again.
 
+    A PIN or PUK that is not the factory's any more stays as it is: give the one that is set.
+
     On a terminal the plan is shown and consent asked for. With --secrets-fd nothing is asked; --replace then wants
     --yes. Without a terminal one of --yes and --secrets-fd must be given.
     """
@@ -84,12 +86,16 @@ def command(
             progress=_Steps(shown),
         )
         shown.end()
+        stays = journal.not_ours()
         kept = settle(journal.path, report.inventory.identity) if journal.path is not None else None
     if as_json:
         done = [describe_step(step) for step in report.done]
-        show_json({"done": done, "secrets": str(kept), **report.inventory.document()})
+        known = str(kept) if kept is not None and kept.exists() else None
+        show_json({"done": done, "secrets": known, "stays": stays, **report.inventory.document()})
     elif report.done:
         say(f"The card is set up: {len(report.done)} steps. Its secrets are in {kept}: keep that file.")
+        for name in stays:
+            say(f"The {name.upper()} was set before and stays as it was; that file does not know it.")
     else:
         say("The card is set up already; nothing was changed.")
 
@@ -112,10 +118,17 @@ class _Journals:
 
     def __init__(self, chosen: Path | None) -> None:
         self.path = chosen
+        self._journal: Journal | None = None
 
     def __call__(self, identity: Identity) -> Journal:
         self.path = self.path or default_path(identity)
-        return open_journal(self.path)
+        self._journal = open_journal(self.path)
+        return self._journal
+
+    def not_ours(self) -> list[str]:
+        """Which of PIN and PUK no session of this journal has set: "pin", "puk"."""
+        records = fold(() if self._journal is None else self._journal.entries())
+        return [name for name, ours in (("pin", records.pin_settled), ("puk", records.puk.settled)) if not ours]
 
 
 class _Steps:
