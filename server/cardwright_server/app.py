@@ -165,10 +165,11 @@ def wire(
 
     stations, channels = KnownStations(), OperatorCertificates(database, issuance)
     card_names = DeviceNames(database, people, config.certificate_fields)
-    archive = EscrowArchive(database, vault)
+    archive = EscrowArchive(database, vault, requests)
+    stock = StockService(decide, lifecycle)
     numbering = Numbering(Issuer(**msgspec.structs.asdict(config.numbers)))
     ports = Ports(
-        Desk(lifecycle, requests, numbering, stations),
+        Desk(lifecycle, requests, numbering, stations, stock, due),
         ArchivedCertificates(IssuedCertificates(database, issuance, card_names), archive),
         SignedContents(database, vault, card_names, config.issuance.printed_issuer),
         archive,
@@ -197,7 +198,7 @@ def wire(
         policies=policies,
         lifecycle=lifecycle,
         devices=devices,
-        stock=StockService(decide, lifecycle),
+        stock=stock,
         secrets=SecretSealer(vault),
         puks=PukDesk(decide, requests, PukRelease(lifecycle, of_device, due), SessionContacts(stations), vault),
         requests=requests,

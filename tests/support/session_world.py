@@ -171,7 +171,7 @@ async def make_session_world(
     issuing = await issuance.make_world(database, folder, org=world.org, known=known)
     stations = Trusted()
     services = world.services
-    desk = Desk(services.lifecycle, services.requests, Numbering(), stations)
+    desk = Desk(services.lifecycle, services.requests, Numbering(), stations, services.stock, services.due)
     names = DeviceNames(database, services.people, CertificateMapping())
     certificates = IssuedCertificates(database, issuing.service, names)
     contents = SignedContents(database, issuing.vault, names, "Cardwright")

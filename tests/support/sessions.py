@@ -52,6 +52,7 @@ from cardwright_server.policies.model import Policy
 from cardwright_server.sessions import store
 from cardwright_server.sessions.contents import PlainContents
 from cardwright_server.sessions.due import DueChecks
+from cardwright_server.sessions.failures import Failure
 from cardwright_server.sessions.hints import Hints
 from cardwright_server.sessions.model import Greeting, Outcome
 from cardwright_server.sessions.ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Task
@@ -155,7 +156,9 @@ class Office:
     async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
         self.at_work.add(session)
 
-    async def ended(self, unit: Unit, org: UUID, request: UUID | None, session: UUID) -> None:
+    async def ended(
+        self, unit: Unit, org: UUID, request: UUID | None, session: UUID, failure: Failure | None
+    ) -> None:
         self.at_work.discard(session)
 
     async def finished(

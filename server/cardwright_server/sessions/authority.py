@@ -92,7 +92,7 @@ class SessionAuthority:
                 require_allowed(question.plan, self._task)
                 return ask.Granted(self._task.guid)
             case ask.KeyAlgorithms():
-                return self._secrets.algorithms(question)
+                return await self._secrets.algorithms(question)
             case ask.AnswerWitness():
                 return await self._secrets.answer(question)
             case ask.CheckWitness():

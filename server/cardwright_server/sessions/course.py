@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,14 +16,15 @@ from cardwright_cardops.plan.acts import STAGE, Circumstances, Pace, Witness
 from cardwright_cardops.plan.conduct import Execution, Recall
 from cardwright_cardops.plan.execute import Report, execute
 from cardwright_cardops.plan.init import PlanChanged, look_for
-from cardwright_cardops.plan.inventory import Inventory, Presence
+from cardwright_cardops.plan.inventory import Inventory, Presence, SecretState
 from cardwright_cardops.plan.observe import Look, observe_with_witness
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy
-from cardwright_cardops.plan.records import Records, fold
+from cardwright_cardops.plan.records import DEFAULT, Candidates, Records, fold
 from cardwright_cardops.plan.steps import Plan, SetPin, SetPuk
 from cardwright_cardops.program.items import Batch, Group, Outcome, Prove
 
+from ..devices.model import SecretName
 from .errors import CardNotProven
 from .model import Purpose
 
@@ -63,6 +64,32 @@ def believed(policy: DevicePolicy, card: Inventory, objects: Mapping[int, bytes]
     return card
 
 
+def as_delivered(card: Inventory, initial: Set[SecretName], records: Records) -> Inventory:
+    """The card, whose ``initial`` secrets are those of its lot: they stand in the place of factory values.
+
+    A card says of a lot's secret what it says of ours, that it is not the factory's; so what is recorded decides. While
+    a change was begun that the card did not confirm, it is not told.
+    """
+    told = {
+        SecretName.MANAGEMENT_KEY: ("management_key", *_known(records.management_key)),
+        SecretName.PUK: ("puk", *_known(records.puk)),
+        SecretName.PIN: ("pin", records.pin_settled, records.pin_in_flight),
+    }
+    for name in initial & told.keys():
+        place, settled, in_flight = told[name]
+        state: SecretState = getattr(card, place)
+        if state.is_default is False and not settled:
+            state = replace(state, is_default=None if in_flight else True)
+            card = replace(card, **{place: state})  # type: ignore[arg-type]
+    return card
+
+
+def _known(candidates: Candidates) -> tuple[bool, bool]:
+    """Whether the card confirmed a value of ours, and whether a change to one was begun that it did not confirm."""
+    own = any(name != DEFAULT for name in candidates.names)
+    return own and candidates.settled, own and not candidates.settled
+
+
 def steps_for(
     purpose: Purpose,
     policy: DevicePolicy,
@@ -88,17 +115,20 @@ def course(
     now: datetime,
     expected: str,
     objects: Mapping[int, bytes],
+    initial: Set[SecretName] = frozenset(),
     management_algorithm: ManagementAlgorithm | None,
     prover: PublicKey | None = None,
 ) -> Execution[Report]:
     """Observe, plan again, and carry out the plan with digest ``expected``.
 
-    ``prover``: the key by which the card has to prove itself first. Raises CardNotProven, PlanChanged when the card is
-    not as it was shown, and what observe, plan and execute raise.
+    ``objects`` and ``initial`` are as for ``steps_for`` and ``as_delivered``. ``prover``: the key by which the card has
+    to prove itself first. Raises CardNotProven, PlanChanged when the card is not as it was shown, and what observe,
+    plan and execute raise.
     """
     asked = None if purpose is Purpose.UNLOCK else management_algorithm
     card, sealed = yield from observe_with_witness(look(policy), asked)
     records = fold((yield Recall(card.identity)))
+    card = as_delivered(card, initial, records)
     steps = steps_for(purpose, policy, card, records, objects, now)
     if steps.digest != expected:
         raise PlanChanged("The plan for this card is not the one that was shown.")

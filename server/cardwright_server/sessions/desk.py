@@ -10,13 +10,17 @@ from cardwright_cardops.plan.inventory import Inventory
 
 from ..authentication.authorize import Permission
 from ..authentication.principal import Principal
+from ..devices.due import DueList
 from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import Device, DeviceState
 from ..devices.numbering import Numbering
+from ..devices.stock import StockService
 from ..requests.model import Request, RequestKind
 from ..requests.service import RequestService
 from ..store.unit import Unit
+from . import store
 from .errors import NothingToDo
+from .failures import Failure
 from .model import Greeting, Outcome, Purpose
 from .ports import Task
 
@@ -38,15 +42,24 @@ class Desk:
     """Finds what is to be done with a card, and moves device and request along with the session."""
 
     def __init__(
-        self, lifecycle: DeviceLifecycle, requests: RequestService, numbering: Numbering, stations: Stations
+        self,
+        lifecycle: DeviceLifecycle,
+        requests: RequestService,
+        numbering: Numbering,
+        stations: Stations,
+        stock: StockService,
+        due: DueList,
     ) -> None:
         self._lifecycle = lifecycle
         self._numbering = numbering
         self._requests = requests
         self._stations = stations
+        self._stock = stock
+        self._due = due
 
     async def task(self, unit: Unit, principal: Principal, greeting: Greeting) -> Task:
-        """See ``Devices``: the request that is named, else the open one of the card with this card UUID.
+        """See ``Devices``: the request that is named, else the open one of the card with this card UUID, or of the one
+        that has none yet and shows the maker's number of a bound device.
 
         Raises NoSuchRequest, NoSuchDevice, NothingToDo.
         """
@@ -54,6 +67,7 @@ class Desk:
         policy = await self._lifecycle.policy_of(unit, device)
         if policy is None:
             raise NothingToDo("This device is bound to nobody, so no policy applies to it.")
+        initial = await self._stock.initial_secrets(unit, device) if device.life == 1 else None
         expires = device.expires_at or unit.now + policy.document.validity
         return Task(
             device.org,
@@ -69,6 +83,9 @@ class Desk:
             unlockable=device.state is DeviceState.ISSUED,
             guid_is_new=device.guid is None,
             asked_as=None if request is None else request.target,
+            fascn=await self._fascn(unit, device),
+            life=device.life,
+            initial={} if initial is None else initial.sealed,
         )
 
     async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
@@ -86,16 +103,31 @@ class Desk:
             await self._requests.interrupt(unit, task.org, task.request, session)
             return
         ends = datetime.combine(task.expires, time(0), UTC)
-        told = Told(read_back=True, expires_at=ends, values={"guid": task.guid})
+        told = Told(read_back=True, expires_at=ends, values={"guid": task.guid, "fascn": task.fascn.hex()})
         await self._requests.finish(unit, task.org, task.request, session, told)
 
-    async def ended(self, unit: Unit, org: UUID, request: UUID | None, session: UUID) -> None:
+    async def ended(
+        self, unit: Unit, org: UUID, request: UUID | None, session: UUID, failure: Failure | None
+    ) -> None:
         """See ``Devices``."""
         if request is None:
             return
         found = await self._requests.request(unit, org, request)
-        if found.session == session:
+        if found.session != session:
+            return
+        if failure is None:
             await self._requests.interrupt(unit, org, request, session)
+        else:
+            await self._requests.fail(
+                unit, org, request, session, retryable=failure.retryable, consistent=failure.consistent
+            )
+
+    async def _fascn(self, unit: Unit, device: Device) -> bytes:
+        """The number of the device's present life: given at its first session, then always the same."""
+        given = device.fascn or await store.fascn(unit, device.org, device.id, device.life)
+        if given:
+            return bytes.fromhex(given)
+        return (await self._numbering.fascn(unit, device.org, device.id)).encode()
 
     async def _found(self, unit: Unit, org: UUID, greeting: Greeting) -> tuple[Device, Request | None]:
         kinds, guid = _KINDS[greeting.purpose], greeting.card.identity.guid
@@ -105,8 +137,11 @@ class Desk:
                 raise NothingToDo(f"This request is not one to {greeting.purpose} a card.")
             return await self._lifecycle.device(unit, org, request.worked_on), request
         device = None if guid is None else await self._lifecycle.by_guid(unit, org, guid)
+        if device is None and greeting.card.identity.serial:
+            blank = await self._due.of_blank(unit, org, greeting.card.identity.serial)
+            device = None if blank is None else await self._lifecycle.device(unit, org, blank.device)
         if device is None:
-            raise NothingToDo("No device of ours shows this card UUID; name the request.")
+            raise NothingToDo("No device of ours shows this card UUID or number; name the request.")
         open_ones = [one for one in await self._requests.open_of(unit, org, device.id) if one.kind in kinds]
         if not open_ones and greeting.purpose is not Purpose.UPDATE:
             raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")

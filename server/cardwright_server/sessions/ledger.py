@@ -20,13 +20,14 @@ from ..store.lease import Lease, acquire, release
 from ..store.unit import Database, Unit
 from . import store
 from .errors import SessionLost
-from .model import LIVE, CardSession, SessionEvent
+from .model import LIVE, CardSession, SessionEvent, SessionState
 
 LEASE = timedelta(seconds=30)
 """How long a session that is cut off keeps others from its card."""
 
 Ended = Callable[[Unit, UUID, UUID | None, UUID], Awaitable[None]]
 """Told of a session that ended before its goal: organization, request, session."""
+WRITING = frozenset({SessionState.EXECUTING, SessionState.VERIFYING})
 
 
 class Ledger:
@@ -59,6 +60,11 @@ class Ledger:
     def entries(self) -> tuple[Entry, ...]:
         """Everything known of the card, oldest first."""
         return tuple(self._entries)
+
+    @property
+    def wrote(self) -> bool:
+        """Whether a batch that changes the card may have been sent."""
+        return self.session.state in WRITING
 
     @property
     def objects(self) -> Mapping[int, bytes]:

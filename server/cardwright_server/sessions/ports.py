@@ -13,14 +13,16 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.authority import Issued, Pending, Refused
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.program.items import Answers, AnyBatch
-from cardwright_cardops.secret import Secret
 
 from ..authentication.authorize import CallTarget, Permission
 from ..authentication.principal import Principal
+from ..devices.model import SecretName
 from ..devices.numbering import NINES
 from ..issuance.names import HolderNames
 from ..policies.model import Origin, Policy
 from ..store.unit import Unit
+from ..vault.model import DataContext, Wrapped
+from .failures import Failure
 from .model import Greeting, Outcome, Purpose, Showing
 
 
@@ -30,7 +32,7 @@ class Task:
 
     ``guid`` is the card UUID that it has or is to get; ``guid_is_new``: unless a session recorded one already.
     ``fascn`` has 25 octets. ``life``: how often the device began anew as stock; each has a journal of its own.
-    ``management_key`` and ``puk`` are the values that cards of its lot come with, None for the vendor's published ones.
+    ``initial``: what the vault sealed of the secrets that the card came with; all else is the vendor's published value.
     ``trusted``: the workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
     last day of the card. ``asked_as``: the request as authorization sees it.
     """
@@ -50,8 +52,7 @@ class Task:
     guid_is_new: bool = False
     fascn: bytes = NINES.encode()
     life: int = 1
-    management_key: Secret | None = field(default=None, repr=False)
-    puk: Secret | None = field(default=None, repr=False)
+    initial: Mapping[SecretName, tuple[Wrapped, DataContext]] = field(default_factory=dict, repr=False)
 
     @property
     def target(self) -> CallTarget:
@@ -78,8 +79,10 @@ class Devices(Protocol):
     ) -> None:
         """The session reached its goal: the device is ISSUED (or goes on as it was), the request is done."""
 
-    async def ended(self, unit: Unit, org: UUID, request: UUID | None, session: UUID) -> None:
-        """The session ended before its goal; the next one goes on with the same request."""
+    async def ended(
+        self, unit: Unit, org: UUID, request: UUID | None, session: UUID, failure: Failure | None
+    ) -> None:
+        """The session ended before its goal; without a failure the next one goes on with the same request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from cardwright_cardops.plan.candidates import ManagementKeyUnknown, PukUnknown
 from cardwright_cardops.plan.records import DEFAULT, Entry, Kind
 from cardwright_cardops.secret import Secret
 
+from ..devices.model import SecretName
 from ..vault.model import Authorization, MasterPurpose, PukPurpose, VaultCard
 from ..vault.protocol import Vault
 from .ledger import Ledger
@@ -50,6 +51,7 @@ _FITTING = {
     24: (ManagementAlgorithm.AES192, ManagementAlgorithm.TDES),
     32: (ManagementAlgorithm.AES256,),
 }
+_PUBLISHED = {SecretName.MANAGEMENT_KEY: Secret(DEFAULT_KEY), SecretName.PUK: yubico.DEFAULT_PUK}
 
 
 class CardSecrets:
@@ -60,15 +62,15 @@ class CardSecrets:
         self._ledger = ledger
         self._task = task
         self._authorization = authorization
-        self._initial_key = task.management_key or Secret(DEFAULT_KEY)
+        self._opened: dict[SecretName, Secret] = {}
         self._target_puk = ""
 
     # ------------------------------------------------------------------------------------------- management key
 
-    def algorithms(self, question: KeyAlgorithms) -> Algorithms:
-        """Of which algorithm a candidate can be. Raises ManagementKeyUnknown."""
+    async def algorithms(self, question: KeyAlgorithms) -> Algorithms:
+        """Of which algorithm a candidate can be. Raises ManagementKeyUnknown, VaultError."""
         if question.name == DEFAULT:
-            fitting = _FITTING[len(self._initial_key)]
+            fitting = _FITTING.get(len(await self._initial(SecretName.MANAGEMENT_KEY)), ())
         else:
             recorded = [row.algorithm for row in self._of(Kind.MANAGEMENT_KEY) if row.reference == question.name]
             if not recorded or recorded[-1] is None:
@@ -79,7 +81,7 @@ class CardSecrets:
     async def answer(self, question: AnswerWitness) -> WitnessAnswer:
         """Raises ManagementKeyRefused, ManagementKeyUnknown, MalformedAnswer, VaultError."""
         if question.name == DEFAULT:
-            return WitnessAnswer(*answer_witness(self._initial(question.algorithm), question.witness))
+            return WitnessAnswer(*answer_witness(await self._initial_key(question.algorithm), question.witness))
         block = dynamic_authentication(question.witness, TAG_WITNESS)
         if len(block) != question.algorithm.block_octets:
             raise ManagementKeyRefused(f"The card's witness is not one block of {question.algorithm.name}.")
@@ -91,7 +93,7 @@ class CardSecrets:
     async def check(self, question: CheckWitness) -> Granted:
         """Raises ManagementKeyRefused, MalformedAnswer, VaultError."""
         if question.name == DEFAULT:
-            check_response(self._initial(question.algorithm), question.challenge, question.answer)
+            check_response(await self._initial_key(question.algorithm), question.challenge, question.answer)
             return Granted()
         answer = dynamic_authentication(question.answer, TAG_RESPONSE, TAG_WITNESS)
         card = self._card(question.name)
@@ -123,7 +125,7 @@ class CardSecrets:
                 )
             name = self._target_puk
         if name == DEFAULT:
-            return SecretGiven(name, self._task.puk or yubico.DEFAULT_PUK)
+            return SecretGiven(name, await self._initial(SecretName.PUK))
         purpose = PukPurpose.SET if name == self._target_puk else PukPurpose.UNLOCK
         try:
             card = self._card(name)
@@ -136,10 +138,20 @@ class CardSecrets:
     def _of(self, *kinds: Kind) -> list[Entry]:
         return [entry for entry in self._ledger.entries if entry.kind in kinds]
 
-    def _initial(self, algorithm: ManagementAlgorithm) -> ManagementKey:
-        if algorithm not in _FITTING[len(self._initial_key)]:
+    async def _initial(self, name: SecretName) -> Secret:
+        """What the card came with: of its lot, else the vendor's published value. Raises VaultError."""
+        sealed = self._task.initial.get(name)
+        if sealed is None:
+            return _PUBLISHED[name]
+        if name not in self._opened:
+            self._opened[name] = await self._vault.open_data(*sealed, self._authorization)
+        return self._opened[name]
+
+    async def _initial_key(self, algorithm: ManagementAlgorithm) -> ManagementKey:
+        value = await self._initial(SecretName.MANAGEMENT_KEY)
+        if algorithm not in _FITTING.get(len(value), ()):
             raise ManagementKeyRefused(f"The key that this card came with is none of {algorithm.name}.")
-        return ManagementKey(algorithm, self._initial_key)
+        return ManagementKey(algorithm, value)
 
     def _card(self, name: str) -> VaultCard:
         generation, dot, master = name.partition(".")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -42,7 +43,7 @@ from ..vault.model import Authorization
 from ..vault.protocol import Vault
 from . import store
 from .authority import SessionAuthority, require_allowed
-from .course import course, intact, look, steps_for, tells_enough
+from .course import as_delivered, course, intact, look, steps_for, tells_enough
 from .errors import (
     CardInSession,
     CardNotProven,
@@ -54,6 +55,7 @@ from .errors import (
     SessionLost,
     WrongCard,
 )
+from .failures import Failure, failure_of
 from .ledger import LEASE, Ledger, lease_name
 from .model import CardKey, CardSession, Greeting, Outcome, Purpose, SessionEvent, Showing
 from .ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Line, Task
@@ -108,9 +110,9 @@ class SessionService:
 
         ledger = Ledger(self._database, opened.session, opened.lease, opened.journal, opened.objects, again)
 
-        async def ended(event: SessionEvent, code: str) -> None:
+        async def ended(event: SessionEvent, code: str, failure: Failure | None = None) -> None:
             entry = self._entry(principal, task, ledger.session, event, code)
-            await ledger.end(event, code, entry, self._ports.devices.ended)
+            await ledger.end(event, code, entry, partial(self._ports.devices.ended, failure=failure))
 
         try:
             async with self._held(ledger):
@@ -120,7 +122,8 @@ class SessionService:
             await asyncio.shield(ended(_E.LOSE, LineLost.code))
             raise
         except CardwrightError as error:
-            await asyncio.shield(ended(_E.LOSE if isinstance(error, _LOST) else _E.FAIL, error.code))
+            event = _E.LOSE if isinstance(error, _LOST) else _E.FAIL
+            await asyncio.shield(ended(event, error.code, failure_of(error, wrote=ledger.wrote)))
             raise
         except BaseException:
             await asyncio.shield(ended(_E.FAIL, "INTERNAL"))
@@ -139,15 +142,13 @@ class SessionService:
             raise CardInSession("Another session holds this card.")
         for left in await store.live(unit, task.org, task.device):
             await store.move(unit, left, _E.LOSE, Actor.TIMER, {"outcome": SessionLost.code})
-            await self._ports.devices.ended(unit, task.org, left.request, left.id)
+            await self._ports.devices.ended(unit, task.org, left.request, left.id, None)
         await self._ports.devices.begin(unit, permission, task, identifier)
         unfinished = await store.is_unfinished(unit, task.org, task.device, task.life)
         journal = await store.records(unit, task.org, task.device, task.life)
         recorded = fold(journal.entries).guid
         if task.guid_is_new and recorded is not None:
             task = replace(task, guid=recorded)
-        if number := await store.fascn(unit, task.org, task.device, task.life):
-            task = replace(task, fascn=bytes.fromhex(number))
         session = await store.insert(
             unit,
             task.org,
@@ -279,6 +280,7 @@ class SessionService:
             now=opened.now,
             expected=plan.digest,
             objects=ledger.objects,
+            initial=task.initial.keys(),
             management_algorithm=_algorithm(task, greeting.card),
             prover=prover,
         )
@@ -413,6 +415,7 @@ def _planned(task: Task, card: Inventory, ledger: Ledger, now: datetime) -> Plan
     """Raises WrongCard, JournalOfAnotherCard and what ``plan`` raises."""
     _require_card(task, card.identity, ledger.entries)
     records = fold(ledger.entries)
+    card = as_delivered(card, task.initial.keys(), records)
     return steps_for(task.purpose, task.policy.card, card, records, ledger.objects, now)
 
 

@@ -49,7 +49,8 @@ async def prepared(database: Database, tmp_path: Path) -> tuple[World, Office, D
     )
     person = await world.person()
     await database.transact(lambda unit: world.services.devices.bind(unit, world.issuer, one.id, person.id))
-    desk = Desk(world.services.lifecycle, world.services.requests, Numbering(), Trusted())
+    services = world.services
+    desk = Desk(services.lifecycle, services.requests, Numbering(), Trusted(), services.stock, services.due)
     return world, make_office(tmp_path, org=world.org, device=one.id, now=datetime.now(UTC)), desk, one.id
 
 
