@@ -62,7 +62,11 @@ class Keep:
     @property
     def archive(self) -> EscrowArchive:
         """As ``app.py`` makes it."""
-        return EscrowArchive(self.database, self.vault)
+        return self.over(self.database)
+
+    def over(self, database: Database) -> EscrowArchive:
+        """The same over another database, as another process would."""
+        return EscrowArchive(database, self.vault, wired(authorizer(), RecordedCredentials()).requests)
 
     def task(self, person: UUID | None = None, **changes: object) -> Task:
         """The issuance of a new device to the person."""

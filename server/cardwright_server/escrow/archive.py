@@ -23,7 +23,7 @@ from ..vault.protocol import Vault
 from . import store
 from .errors import EscrowedKeyRefused, NoSuchEscrowedKey, NotEscrowable
 from .journal import archive_event
-from .model import MOST_RECOVERED, RECOVERY, Archived, Recovery, RecoveryEvent, Way
+from .model import CARRIED_OUT, MOST_RECOVERED, RECOVERY, Archived, Recovery, RecoveryEvent, Requests, Way
 from .record import Leaving, add_key, leave, supersede
 
 _BINDINGS = 5
@@ -32,9 +32,10 @@ _BINDINGS = 5
 class EscrowArchive:
     """``Escrow`` of card sessions. Holds nothing between calls."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, vault: Vault, requests: Requests) -> None:
         self._database = database
         self._vault = vault
+        self._requests = requests
 
     async def key(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, fingerprint: str) -> PrivateKey:
         """See ``Escrow``. A session that asks again for the same slot gets the same key.
@@ -97,7 +98,7 @@ class EscrowArchive:
         """
         if task.person is None:
             return ()
-        approved = {one.key for one in await store.open_recoveries(unit, task.org, task.device)}
+        approved = await self._approved(unit, task)
         wanted = []
         for key in await store.certified_of(unit, task.org, task.person):
             here = (key.device, key.life) == (task.device, task.life)
@@ -184,7 +185,9 @@ class EscrowArchive:
             raise EscrowedKeyRefused("Only keys that had a certificate are recovered, and only to retired slots.")
         recovery = None
         if not here and not _goes_along(task, key):
-            recovery = await self._approved(unit, task, key)
+            recovery = (await self._approved(unit, task)).get(key.id)
+            if recovery is None:
+                raise EscrowedKeyRefused("Nobody approved that this key goes to this card.")
         new = await leave(unit, key, _to(task, session, slot, Way.RETIRED))
         if new and recovery is not None:
             row = RECOVERY.next(recovery.state, RecoveryEvent.DELIVER, Actor.SERVER)
@@ -192,12 +195,15 @@ class EscrowArchive:
             await store.note_recovery(unit, task.org, recovery.id, number, store.step(row, Actor.SERVER, None, session))
         return key
 
-    @staticmethod
-    async def _approved(unit: Unit, task: Task, key: Archived) -> Recovery:
-        for recovery in await store.open_recoveries(unit, task.org, task.device):
-            if recovery.key == key.id:
-                return recovery
-        raise EscrowedKeyRefused("Nobody approved that this key goes to this card.")
+    async def _approved(self, unit: Unit, task: Task) -> dict[UUID, Recovery]:
+        """Recoveries to the card, by key: in time, and of requests that nobody took back."""
+        found = await store.open_recoveries(unit, task.org, task.device)
+        open_ones = {
+            request
+            for request in {one.request for one in found}
+            if (await self._requests.request(unit, task.org, request)).state in CARRIED_OUT
+        }
+        return {one.key: one for one in found if one.request in open_ones}
 
 
 def _goes_along(task: Task, key: Archived) -> bool:

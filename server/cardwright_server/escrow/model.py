@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Protocol
 from uuid import UUID
 
 from cardwright_cardops.piv.algorithms import Algorithm
@@ -12,6 +13,8 @@ from cardwright_cardops.piv.references import RETIRED_SLOTS, Slot
 from cardwright_cardops.plan.policy import RecoveredKey
 
 from ..machine import Actor, Machine, Transition
+from ..requests.model import Request, RequestState
+from ..store.unit import Unit
 from ..vault.model import ArchiveContext, EscrowClass, Wrapped
 
 MOST_RECOVERED = len(RETIRED_SLOTS)
@@ -23,6 +26,15 @@ MOST_ATTEMPTS = 3
 """Wrong passwords after which an offer is void."""
 RECOVERY_LIFETIME = timedelta(days=7)
 DAY = timedelta(days=1)
+CARRIED_OUT = frozenset({RequestState.READY, RequestState.EXECUTING, RequestState.RETRYABLE})
+"""States of a request that was approved and is not over: only then keys leave under it."""
+
+
+class Requests(Protocol):
+    """What the escrow asks about requests (``RequestService`` is one)."""
+
+    async def request(self, unit: Unit, org: UUID, identifier: UUID) -> Request:
+        """A request of an organization. Raises NoSuchRequest."""
 
 
 class KeyState(StrEnum):

@@ -21,7 +21,7 @@ from ..authentication.principal import Principal
 from ..devices.due import What
 from ..machine import Actor
 from ..requests.errors import NoSuchRequest
-from ..requests.model import Request, RequestKind, RequestState
+from ..requests.model import Request, RequestKind
 from ..store.unit import Database, Unit
 from ..vault.model import Authorization, CommitPurpose
 from ..vault.protocol import Vault
@@ -36,6 +36,7 @@ from .errors import (
     RecoveryNotPossible,
 )
 from .model import (
+    CARRIED_OUT,
     DAY,
     FRESH,
     MOST_ATTEMPTS,
@@ -49,6 +50,7 @@ from .model import (
     PfxOffer,
     Quotas,
     RecoveryEvent,
+    Requests,
     Way,
 )
 from .record import Leaving, leave, tell
@@ -57,14 +59,6 @@ MOST_RESULTS = 200
 """On a page; one more may be read, to see whether anything follows."""
 _GROUPS = 7
 """Groups of four characters in a password: 140 bits."""
-_CARRIED_OUT = frozenset({RequestState.READY, RequestState.EXECUTING, RequestState.RETRYABLE})
-
-
-class Requests(Protocol):
-    """What the escrow asks about requests (``RequestService`` is one)."""
-
-    async def request(self, unit: Unit, org: UUID, identifier: UUID) -> Request:
-        """A request of an organization. Raises NoSuchRequest."""
 
 
 class People(Protocol):
@@ -156,7 +150,7 @@ class EscrowService:
         call, finding = Call("EscrowService.Recover"), self._requests.request(unit, principal.org, request)
         asked = await sought(self._authorize, unit, principal, call, finding, NoSuchRequest)
         await self._authorize(unit, principal, call, asked.target)
-        if asked.kind is not RequestKind.RECOVERY or asked.state not in _CARRIED_OUT or asked.person is None:
+        if asked.kind is not RequestKind.RECOVERY or asked.state not in CARRIED_OUT or asked.person is None:
             raise RecoveryNotPossible("This is no approved request for the recovery of somebody's keys.")
         ends = asked.expires_at or unit.now + RECOVERY_LIFETIME
         if ends <= unit.now:

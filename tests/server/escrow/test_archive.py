@@ -14,7 +14,6 @@ from sqlalchemy import func, select
 
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.references import RETIRED_SLOTS, Slot
-from cardwright_server.escrow.archive import EscrowArchive
 from cardwright_server.escrow.errors import EscrowedKeyRefused, NoSuchEscrowedKey, NotEscrowable
 from cardwright_server.escrow.journal import replay
 from cardwright_server.escrow.model import KEY, Archived, KeyState
@@ -91,7 +90,7 @@ async def test_a_session_gets_one_key_for_a_slot_however_often_it_asks(keep: Kee
 
 async def test_two_processes_make_one_key(keep: Keep, open_database: Callable[..., Database]) -> None:
     task, session = keep.task(), uuid4()
-    archives = [EscrowArchive(open_database(), keep.vault) for _ in range(3)]
+    archives = [keep.over(open_database()) for _ in range(3)]
     keys = await asyncio.gather(*(one.key(task, session, KM, Algorithm.P256, "") for one in archives))
     assert len({spki(key) for key in keys}) == 1
     assert await counted(keep.database, escrowed_key) == 1
@@ -113,7 +112,7 @@ async def test_a_server_that_dies_while_archiving_gives_nothing_that_is_not_arch
 
     monkeypatch.setattr(keep.vault, "unwrap_for_card", unwrap)
     with pytest.raises(Killed):
-        await EscrowArchive(dying, keep.vault).key(task, session, KM, Algorithm.P256, "")
+        await keep.over(dying).key(task, session, KM, Algorithm.P256, "")
     await dying.close()
     assert unwrapped == [] and await counted(keep.database, escrowed_key) == int(after)
     key = await keep.archive.key(task, session, KM, Algorithm.P256, "")
@@ -131,7 +130,7 @@ async def test_a_server_that_dies_while_binding_binds_at_the_next_try(
     dying = Mortal(database_url, second_medium=keep.database._medium)
     dying.fatal, dying.after = 1, after
     with pytest.raises(Killed):
-        await EscrowArchive(dying, keep.vault).bind_certificate(keep.org, key.fingerprint, certificate)
+        await keep.over(dying).bind_certificate(keep.org, key.fingerprint, certificate)
     await dying.close()
     assert await history(keep) == ([key.fingerprint] if after else [])
     bound = await keep.archive.bind_certificate(keep.org, key.fingerprint, certificate)
@@ -147,7 +146,7 @@ async def test_a_server_that_dies_while_recovering_records_it_once(keep: Keep, d
     dying = Mortal(database_url)
     dying.fatal, dying.after = 1, after
     with pytest.raises(Killed):
-        await EscrowArchive(dying, keep.vault).key(task, session, Slot.RETIRED_1, key.algorithm, key.fingerprint)
+        await keep.over(dying).key(task, session, Slot.RETIRED_1, key.algorithm, key.fingerprint)
     await dying.close()
     recovered = escrow_release.c.way == "retired-slot"
     assert await counted(keep.database, escrow_release, recovered) == int(after)
@@ -272,7 +271,7 @@ async def test_two_processes_bind_at_once(keep: Keep, open_database: Callable[..
     key = await keep.new(certified=False)
     public = (await keep.given(key, keep.task(device=key.device), KM)).public_key()
     certificates = [certificate_for(public, name) for name in ("one", "two")]  # type: ignore[arg-type]
-    archives = [EscrowArchive(open_database(), keep.vault) for _ in certificates]
+    archives = [keep.over(open_database()) for _ in certificates]
     await asyncio.gather(
         *(one.bind_certificate(keep.org, key.fingerprint, der) for one, der in zip(archives, certificates, strict=True))
     )

@@ -41,7 +41,9 @@ from cardwright_server.store.escrow_tables import escrow_release, escrowed_key
 from cardwright_server.store.notify_tables import outbox
 from cardwright_server.store.unit import Database, Unit
 from cardwright_simulators.card import VirtualCard
+from tests.support.lifecycles import RecordedCredentials, wired
 from tests.support.pcscd import Pcscd
+from tests.support.people import allow
 from tests.support.sessions import PIN, POLICY, Office, Station, fresh_card, make_office, reader, serving
 from tests.support.strangers import Tools
 from tests.support.vault import openssl
@@ -67,7 +69,7 @@ class Holder(Office):
     @property
     def keeper(self) -> EscrowArchive:
         assert self.database is not None
-        return EscrowArchive(self.database, self.vault)
+        return EscrowArchive(self.database, self.vault, wired(allow, RecordedCredentials()).requests)
 
     async def task(self, unit: Unit, principal: Principal, greeting: Greeting) -> Task:
         task = replace(await super().task(unit, principal, greeting), person=self.person)

@@ -114,6 +114,19 @@ async def test_what_was_approved_goes_to_that_card_only(case: Case, clock: Clock
     assert all(RECOVERY.permits(*one) for one in steps)
 
 
+async def test_a_request_that_is_taken_back_takes_the_approval_along(case: Case) -> None:
+    keep, (key, _) = case.counter.keep, case.keys
+    request = await case.asked(case.world.issuer)
+    await case.recover(case.world.officer, request)
+    assert await recoverable(keep, case.update) == {one.id for one in case.keys}
+    await case.world.database.transact(
+        lambda unit: case.world.services.requests.cancel(unit, case.world.helper, request)
+    )
+    assert await recoverable(keep, case.update) == set()
+    with pytest.raises(EscrowedKeyRefused):
+        await keep.given(key, case.update)
+
+
 async def test_it_is_audited_due_and_the_owner_is_told(case: Case) -> None:
     request = await case.asked(case.world.issuer)
     approved = await case.recover(case.world.officer, request)
