@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,23 +11,33 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cardwright_cardops.secret import Secret
 from cardwright_clients.cli import server_admin_link
 from cardwright_clients.cli.server_admin_link import OperatorFile, OperatorFileUnusable, address_in, operator_file
+from cardwright_server.api.calling import Calls
+from cardwright_server.api.operators import OperatorServicer
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.model import DeviceState
+from cardwright_server.issuance.card_keys import IssuedKeys
+from cardwright_server.issuance.model import Purpose
+from cardwright_server.joins.certificates import OperatorCertificates
+from cardwright_server.joins.connecting import OperatorConnections
 from cardwright_server.people.model import Role
+from cardwright_server.people.operators import OperatorService
 from cardwright_server.policies.document import shipped
 from cardwright_server.store.unit import Database
 from cardwright_server.vault.calls import LocalVault
 from cardwright_server.vault.model import Authorization
+from tests.support import issuance
 from tests.support.command_line import Desk, Ran
 from tests.support.issuance import ON_SQLITE
 from tests.support.lifecycles import World, make_world
 from tests.support.managed import ToldContacts, servicers
 from tests.support.operator_line import Authority, OperatorLine, operator_line
-from tests.support.people import make_operator
+from tests.support.people import authorizer, make_operator
 from tests.support.vault import make_core
 
 
@@ -332,3 +343,53 @@ def test_the_help_of_every_command_names_no_secret() -> None:
         ran = Desk().run("server", group, "--help")
         assert ran.code == 0, ran.err
         assert "list" in ran.out
+
+
+@ON_SQLITE
+async def test_an_operator_is_made_by_two_and_connects(database: Database, tmp_path: Path) -> None:
+    ca = await issuance.make_world(database, tmp_path)
+    world = await make_world(database, org=ca.org)
+    authorize = authorizer()
+    operators = OperatorService(authorize, IssuedKeys())
+    connections = OperatorConnections(database, operators, OperatorCertificates(database, ca.service))
+    administrator = await make_operator(database, ca.org, Role.ADMINISTRATOR)
+    data = tmp_path / "data"
+
+    def served(calls: Calls) -> list[object]:
+        known = servicers(calls, world, LocalVault(ca.core), ToldContacts())
+        return [OperatorServicer(calls, operators, connections), *known]
+
+    await world.person("mary")
+    async with operator_line(database, tmp_path / "operators", served) as line:
+
+        async def done(by: Principal | Path, *arguments: str) -> Ran:
+            ran = await line.run(by, "operator", *arguments, "--data", str(data))
+            assert ran.code == 0, ran.err
+            return ran
+
+        made = (await done(administrator, "add", "desk", "--person", "mary", "--json")).json
+        assert (made["kind"], made["grants"], made["keys"]) == ("person", [], [])
+        assert str(data / "operators" / "desk.pem") in (await done(administrator, "add-key", "desk")).out
+        file = OperatorFile.read(data / "operators" / "desk.pem")
+        leaf = x509.load_pem_x509_certificate(file.chain)
+        assert x509.load_pem_x509_certificate(file.root) == ca.ca(Purpose.ROOT)
+        again = await line.run(administrator, "operator", "add-key", "desk", "--data", str(data))
+        assert again.code == 1 and "OPERATOR_FILE_EXISTS" in again.err
+        granted = (await done(world.officer, "grant", "desk", "help-desk", "--group", "staff", "--json")).json
+        assert [(one["role"], one["group"]) for one in granted["grants"]] == [("help-desk", str(world.group))]
+        listed = (await done(world.officer, "list", "--json")).json["operators"]
+        (row,) = [one for one in listed if one["label"] == "desk"]
+        spki = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        assert [one["spki"] for one in row["keys"]] == [hashlib.sha256(spki).hexdigest()]
+        assert f"help-desk, {world.group}" in (await done(world.officer, "list")).out
+        gone = (await done(world.officer, "withdraw", "desk", "help-desk", "--group", "staff", "--json")).json
+        assert gone["grants"] == []
+        for command, active in (("close", False), ("open", True)):
+            assert (await done(administrator, command, "desk", "--json")).json["active"] is active
+        bare = (await done(administrator, "remove-key", "desk", row["keys"][0]["spki"], "--json")).json
+        assert bare["keys"] == []
+        alone = await line.run(administrator, "operator", "grant", "desk", "auditor", "--json")
+        assert alone.json["error"]["code"] == "ACCESS_DENIED"
+        for wrong in (("grant", "desk", "auditor", "--group", "a", "--branch", "b"), ("remove-key", "desk", "xyz")):
+            assert (await line.run(administrator, "operator", *wrong)).code == 2
+    ca.core.close()

@@ -13,6 +13,7 @@ TABLE = {
     "enrol-first": ("server_first", "Enrol the first administrator and security officer"),
     "init": ("server_init", "Make an installation, and the credential of its first operators"),
     "migrate": ("server_migrate", "Bring the database to this program's version"),
+    "operator": ("server_admin_operator", "Operators: accounts, their keys and roles"),
     "policy": ("server_admin_policy", "Device policies: list, draft, publish, assign"),
     "request": ("server_admin_request", "Requests: list, create, approve, deny, cancel"),
     "restore": ("server_restore", "Restore a backup, and what happened since"),

@@ -91,9 +91,10 @@ class OperatorFile:
 
 
 class ServerLine:
-    """Calls to one server."""
+    """Calls to one server. ``folder``: the data folder that was named, or the usual one."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, folder: Path | None = None) -> None:
+        self.folder = folder or data_folder()
         self._channel = channel
 
     def call(self, method: Callable[[grpc.Channel], Any], request: Message, **metadata: str) -> Any:
@@ -134,7 +135,7 @@ def connected(function: F) -> F:
         given = OperatorFile.read(operator_file(identity, folder))
         credentials = grpc.ssl_channel_credentials(given.root, given.key, given.chain)
         with grpc.secure_channel(address or address_in(folder), credentials) as channel:
-            return function(*args, line=ServerLine(channel), **options)
+            return function(*args, line=ServerLine(channel, folder), **options)
 
     return command  # type: ignore[return-value]
 

@@ -10,6 +10,8 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_proto.cms.v1 import (
     devices_pb2,
     devices_pb2_grpc,
+    operators_pb2,
+    operators_pb2_grpc,
     people_pb2,
     people_pb2_grpc,
     policies_pb2,
@@ -52,6 +54,15 @@ def group(line: ServerLine, text: str) -> str:
     find = people_pb2.FindGroupsRequest()
     found = line.pages(lambda channel: people_pb2_grpc.GroupServiceStub(channel).Find, find, "groups")
     return _only([one.id for one in found if one.name.casefold() == text.casefold()], "group", text)
+
+
+def operator(line: ServerLine, text: str) -> str:
+    """The id of an operator's account, by id or label. Raises NothingFits."""
+    if (known := _id(text)) is not None:
+        return known
+    find = operators_pb2.FindOperatorsRequest()
+    found = line.pages(lambda channel: operators_pb2_grpc.OperatorServiceStub(channel).Find, find, "operators")
+    return _only([one.id for one in found if one.label.casefold() == text.casefold()], "operator", text)
 
 
 def version(line: ServerLine, text: str, *states: Any) -> str:

@@ -1,0 +1,119 @@
+"""Files by which operators connect: a key that is made here, what it asks for, and its certificates."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cardwright_cardops.errors import CardwrightError
+
+from .files import read_bounded
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+MAX_REQUEST: Final = 64 << 10
+
+
+class OperatorFileExists(CardwrightError):
+    """There is a file of this operator already."""
+
+    code = "OPERATOR_FILE_EXISTS"
+    default_effect = "Nothing was sent to the server."
+    default_advice = "Choose another name by --out."
+
+
+class NewOperatorFile:
+    """A file that is written once the server has certified the key.
+
+    ``request_file``: a request by a key that the person has; None: a key is made, and the file holds it. Raises
+    OperatorFileExists.
+    """
+
+    def __init__(self, target: Path, request_file: Path | None) -> None:
+        if target.exists():
+            raise OperatorFileExists(f"{target} is there already.")
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.target = target
+        self._kept = target.with_name(target.name + ".key")
+        self._key = None if request_file is not None else _key(self._kept)
+        self.request: Final = _request(self._key) if self._key is not None else _read_request(request_file)
+
+    @property
+    def holds_key(self) -> bool:
+        """Whether the key is in the file, too."""
+        return self._key is not None
+
+    def finish(self, certificates: Iterable[bytes]) -> None:
+        """Write the file: the key, if it was made here, and the certificates (DER), the root last."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+        parts = [x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM) for one in certificates]
+        if self._key is not None:
+            parts.insert(0, self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        _write(self.target, b"".join(parts))
+        self._kept.unlink(missing_ok=True)
+
+
+def plain(name: str) -> str:
+    """A name as a file's name."""
+    return "".join(one if one.isascii() and (one.isalnum() or one in "-_@") else "-" for one in name)[:100] or "-"
+
+
+def _key(path: Path) -> EllipticCurvePrivateKey:
+    """A new key, written before the server hears of it: if the answer is lost, the same key is shown again."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+
+    if path.exists():
+        found = load_pem_private_key(read_bounded(path, MAX_REQUEST), None)
+        if isinstance(found, ec.EllipticCurvePrivateKey):
+            return found
+    made = ec.generate_private_key(ec.SECP256R1())
+    _write(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return made
+
+
+def _request(key: EllipticCurvePrivateKey) -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def _read_request(path: Path | None) -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    assert path is not None
+    raw = read_bounded(path, MAX_REQUEST)
+    if not raw.lstrip().startswith(b"-----"):
+        return raw
+    try:
+        return x509.load_pem_x509_csr(raw).public_bytes(Encoding.DER)
+    except ValueError as error:
+        raise click.BadParameter(f"{path} is no certificate request.") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A new file for its owner alone, whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    os.replace(temporary, path)
