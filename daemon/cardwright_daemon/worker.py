@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from .errors import DaemonStopping
-
 T = TypeVar("T")
 
 _END: Final = None
@@ -25,37 +23,44 @@ class ReaderWorker:
 
     def __init__(self, name: str) -> None:
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._name = f"reader:{name}"
         self._stopped = False
+        self._alone = threading.Lock()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name=f"reader:{name}", daemon=True)
-        self._thread.start()
+        self._begin()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """``work()`` on the thread; its errors pass through. Raises DaemonStopping after ``stop``.
+        """``work()`` on the thread; its errors pass through.
 
-        Being cancelled gives up the result, not the work: what comes next waits for it.
+        Being cancelled gives up the result, not the work: what comes next waits for it. After ``stop`` a thread comes
+        back for the one piece of work: whoever held a card in a reader that is gone still lets it go.
         """
-        if self._stopped:
-            raise DaemonStopping("The reader is not served any more.")
         future: asyncio.Future[T] = self._loop.create_future()
         self._work.put((work, future))
+        if self._stopped:
+            self._work.put(_END)
+            self._begin()
         return await future
 
     def stop(self) -> None:
-        """Take no more work; the thread ends after what is queued. Never waits."""
+        """The reader is gone: the thread ends after what is queued. Never waits."""
         if not self._stopped:
             self._stopped = True
             self._work.put(_END)
+
+    def _begin(self) -> None:
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
     def _run(self) -> None:
         while (job := self._work.get()) is not _END:
             work, future = job
             result: Any = None
             error: BaseException | None = None
-            try:
-                result = work()
-            except BaseException as raised:  # raised again where somebody waits for it
-                error = raised
+            with self._alone:
+                try:
+                    result = work()
+                except BaseException as raised:  # raised again where somebody waits for it
+                    error = raised
             self._tell(future, result, error)
             del job, work, future, result, error
 
