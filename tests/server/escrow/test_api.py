@@ -94,12 +94,11 @@ async def test_statuses_of_refusals(api: Api, counter: Counter) -> None:
     nobody = "UNAUTHENTICATED", "PROOF_REQUIRED"
     denied = "PERMISSION_DENIED", "ACCESS_DENIED"
     malformed = "INVALID_ARGUMENT", "REQUEST_MALFORMED"
-    missing = "NOT_FOUND", "NO_SUCH_ESCROWED_KEY"
     for name, request, who, refusal in (
         ("OfferPfx", offer, None, nobody),
         ("OfferPfx", offer, weak, nobody),
         ("OfferPfx", offer, auditor, denied),
-        ("OfferPfx", pb.OfferPfxRequest(key=str(uuid4())), owner, missing),
+        ("OfferPfx", pb.OfferPfxRequest(key=str(uuid4())), owner, denied),
         ("OfferPfx", pb.OfferPfxRequest(key=str(key.id).upper()), owner, malformed),
         ("OfferPfx", pb.OfferPfxRequest(), owner, malformed),
         ("Find", pb.FindEscrowedKeysRequest(), helper, denied),
@@ -113,7 +112,10 @@ async def test_statuses_of_refusals(api: Api, counter: Counter) -> None:
     ):
         assert await api.refused(f"EscrowService.{name}", request, who) == refusal, (name, request)
     unknown = pb.ClaimPfxRequest(offer=str(uuid4()), password="x")
-    refused = await api.refused("EscrowService.ClaimPfx", unknown, owner)
+    assert await api.refused("EscrowService.ClaimPfx", unknown, owner) == denied
+    made = await api.call("EscrowService.OfferPfx", offer, owner)
+    wrong = pb.ClaimPfxRequest(offer=made.offer, password="x")
+    refused = await api.refused("EscrowService.ClaimPfx", wrong, owner)
     assert refused == ("FAILED_PRECONDITION", "PFX_OFFER_REFUSED")
 
 

@@ -13,18 +13,21 @@ from uuid import UUID, uuid4
 import pytest
 from asn1crypto import cms
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 from sqlalchemy import func, select
 
 from cardwright_cardops.piv import commands
-from cardwright_cardops.piv.algorithms import Algorithm
+from cardwright_cardops.piv.algorithms import Algorithm, PublicKey
 from cardwright_cardops.piv.commands import TAG_RESPONSE
 from cardwright_cardops.piv.references import PinReference, Slot
 from cardwright_cardops.piv.responses import dynamic_authentication
+from cardwright_cardops.plan.authority import Issued, Refused
 from cardwright_cardops.plan.observe import EVERYTHING, observe
+from cardwright_cardops.plan.planner import RECOVERED
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
 from cardwright_proto.cms.v1 import sessions_pb2
@@ -33,18 +36,19 @@ from cardwright_server.escrow.archive import EscrowArchive
 from cardwright_server.escrow.certificates import ArchivedCertificates
 from cardwright_server.escrow.model import Archived
 from cardwright_server.policies.document import read
-from cardwright_server.policies.model import Policy
+from cardwright_server.policies.model import Origin, Policy
 from cardwright_server.sessions.model import Greeting
-from cardwright_server.sessions.ports import Task
+from cardwright_server.sessions.ports import CertificateOrder, Task
 from cardwright_server.store.audit_tables import audit_entry
 from cardwright_server.store.escrow_tables import escrow_release, escrowed_key
 from cardwright_server.store.notify_tables import outbox
 from cardwright_server.store.unit import Database, Unit
 from cardwright_simulators.card import VirtualCard
+from tests.support.escrow import task_of
 from tests.support.lifecycles import RecordedCredentials, wired
 from tests.support.pcscd import Pcscd
 from tests.support.people import allow
-from tests.support.sessions import PIN, POLICY, Office, Station, fresh_card, make_office, reader, serving
+from tests.support.sessions import PIN, POLICY, Office, Station, fresh_card, make_office, reader, serving, spki
 from tests.support.strangers import Tools
 from tests.support.vault import openssl
 
@@ -276,3 +280,24 @@ async def test_opensc_finds_the_old_key_and_opens_the_message(holder: Holder, tm
     key = (tmp_path / "key").read_bytes()
     told = ("enc", "-d", "-aes-256-cbc", "-K", key.hex(), "-iv", vector.hex())
     assert openssl(*told, data=content["encrypted_content"].native) == MESSAGE
+
+
+@ONE
+async def test_a_recovered_certificate_is_that_of_its_owners_key(holder: Holder) -> None:
+    await holder.issue(fresh_card())
+    (old,) = await holder.history()
+    assert holder.database is not None
+    task = task_of(holder.org, holder.person)
+    certificates = ArchivedCertificates(holder, holder.keeper)
+
+    async def asked(task: Task, public: bytes) -> Any:
+        key = load_der_public_key(public)
+        assert isinstance(key, PublicKey)
+        order = CertificateOrder(task, uuid4(), Slot.RETIRED_1, old.algorithm, RECOVERED, key, Origin.UNPROVEN)
+        return (await certificates.certify([order]))[0]
+
+    assert await asked(task, old.public_key) == Issued(old.certificate)
+    for other in (replace(task, person=uuid4()), replace(task, person=None), replace(task, org=uuid4())):
+        assert isinstance(await asked(other, old.public_key), Refused)
+    unknown = spki(ec.generate_private_key(ec.SECP256R1()).public_key())
+    assert isinstance(await asked(task, unknown), Refused)
