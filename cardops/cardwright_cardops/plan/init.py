@@ -20,7 +20,7 @@ from .local_authority import VALIDITY, LocalAuthority
 from .observe import Look, observe_with_witness
 from .planner import plan
 from .policy import DevicePolicy
-from .records import Journal, LateJournal, fold
+from .records import Journal, LateJournal, fold, require_not_reset
 
 
 class PlanChanged(CardwrightError):
@@ -71,7 +71,9 @@ def personalize(
     """
     look = look_for(policy, one_batch=pace is Pace.PHASE)
     inventory, sealed = yield from observe_with_witness(look, management_algorithm)
-    records = fold((yield Recall(inventory.identity)))
+    entries = yield Recall(inventory.identity)
+    require_not_reset(entries, inventory)
+    records = fold(entries)
     steps = plan(policy, inventory, records, now=now, certifies_existing=certifies_existing)
     if expected and steps.digest != expected:
         raise PlanChanged("The plan for this card is not the one that was shown.")

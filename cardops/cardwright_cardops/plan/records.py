@@ -15,7 +15,7 @@ from uuid import UUID
 from ..errors import CardwrightError
 from ..piv.references import Slot
 from ..secret import Secret
-from .inventory import Identity
+from .inventory import Identity, Inventory
 
 
 class JournalFailed(CardwrightError):
@@ -244,6 +244,21 @@ def require_same_card(entries: Iterable[Entry], identity: Identity) -> None:
         raise JournalOfAnotherCard(
             "The secrets file is of a card that has its CHUID; this one shows none.",
             advice="Give the secrets file of this card, or a new one; for a card that was reset, a new one.",
+        )
+
+
+def require_not_reset(entries: Iterable[Entry], inventory: Inventory) -> None:
+    """Raise JournalOfAnotherCard for a card that was reset since the journal saw its GUID on it, and cannot say so.
+
+    A card that tells which secrets are the factory's is believed. Of a silent one the journal would be: its secrets
+    would be taken for set, and tries be spent for them.
+    """
+    if inventory.pin.is_default is not None or inventory.is_bound:
+        return
+    if any(row.kind is Kind.WRITTEN and row.guid is not None for row in entries):
+        raise JournalOfAnotherCard(
+            "The secrets file is of a card that has its CHUID; this one shows none: it was reset.",
+            advice="Move the file away, or give a new one: the card is then taken for a fresh one.",
         )
 
 

@@ -14,7 +14,7 @@ from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.observe import observe
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy, PolicyMalformed, SecretsPolicy, parse_keys
-from cardwright_cardops.plan.records import Journal, fold, require_same_card
+from cardwright_cardops.plan.records import Journal, fold, require_not_reset, require_same_card
 from cardwright_cardops.plan.steps import Step
 from cardwright_cardops.secret import Secret
 
@@ -149,6 +149,7 @@ def _consent(card: OpenCard, policy: DevicePolicy, secrets_out: Path | None) -> 
     inventory = card.run(observe(look_for(policy)))
     entries = open_journal(secrets_out or default_path(inventory.identity)).entries()
     require_same_card(entries, inventory.identity)
+    require_not_reset(entries, inventory)
     steps = plan(policy, inventory, fold(entries), now=datetime.now(UTC))
     if not steps:
         return steps.digest

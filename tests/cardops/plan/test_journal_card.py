@@ -64,3 +64,19 @@ def test_the_journal_of_a_finished_card_is_refused_on_a_blank_one_without_a_numb
     with pytest.raises(JournalOfAnotherCard):
         case.run(blank, journal)
     assert blank.state_hash() == before
+
+
+@pytest.mark.parametrize("profile", ["tdes-only", "yubikey-5.7"])
+def test_a_card_that_was_reset_is_not_taken_for_what_its_journal_says(profile: str) -> None:
+    """A card that tells its factory values is set up again; a silent one only with another journal."""
+    wanted, journal = CASES[profile], MemoryJournal()
+    wanted.run(wanted.card(), journal)
+    reset = wanted.card()
+    if profile == "tdes-only":
+        before = reset.state_hash()
+        with pytest.raises(JournalOfAnotherCard) as caught:
+            wanted.run(reset, journal)
+        assert "reset" in caught.value.message and reset.state_hash() == before
+        journal = MemoryJournal()
+    wanted.run(reset, journal)
+    assert wanted.faults_of(reset, journal) == []
