@@ -72,12 +72,16 @@ class Api:
     path: str
     channel: grpc.aio.Channel
     callers: dict[str, Principal] = field(default_factory=dict)
+    always: Principal | None = None
+    """Who calls where no principal is named: for clients that know nothing of these tests."""
 
     async def identify(self, context: Any) -> Principal:
         """The principal that the test named for this call."""
         for name, value in context.invocation_metadata() or ():
             if name == CALLER:
                 return self.callers[value]
+        if self.always is not None:
+            return self.always
         raise ProofRequired("nobody was named for this call")
 
     def metadata(self, principal: Principal | None, more: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
@@ -108,9 +112,9 @@ class Api:
         return await run(octets, metadata=self.metadata(principal, metadata), timeout=30)
 
     async def stream(
-        self, name: str, requests: Iterable[Message | bytes], principal: Principal | None
+        self, name: str, requests: Iterable[Message | bytes], principal: Principal | None, *, timeout: float = 30
     ) -> tuple[list[Any], Refusal | None]:
-        """Every answer to a streaming call, and how it ended if not well."""
+        """Every answer to a streaming call until ``timeout`` (seconds), and how it ended if not well."""
         method = procedures()[name]
         answer = GetMessageClass(method.output_type)
         octets = [one if isinstance(one, bytes) else one.SerializeToString() for one in requests]
@@ -118,10 +122,10 @@ class Api:
         call: Any
         if method.client_streaming:
             opened = self.channel.stream_stream(_path(method), lambda one: one, answer.FromString)
-            call = opened(iter(octets), metadata=metadata, timeout=30)
+            call = opened(iter(octets), metadata=metadata, timeout=timeout)
         else:
             call = self.channel.unary_stream(_path(method), lambda one: one, answer.FromString)(
-                octets[0], metadata=metadata, timeout=30
+                octets[0], metadata=metadata, timeout=timeout
             )
         try:
             async for one in call:
@@ -148,13 +152,24 @@ class Api:
 @asynccontextmanager
 async def serving(database: Database, servicers: Callable[[Calls], Iterable[object]]) -> AsyncIterator[Api]:
     """A server of these servicers, which get ``Calls`` over the database, and a channel to it."""
+
+    def put(server: grpc.aio.Server, calls: Calls) -> None:
+        for servicer in servicers(calls):
+            add(server, servicer)
+
+    async with serving_what(database, put) as api:
+        yield api
+
+
+@asynccontextmanager
+async def serving_what(database: Database, put: Callable[[grpc.aio.Server, Calls], object]) -> AsyncIterator[Api]:
+    """As ``serving``, of whatever ``put`` registers with the server."""
     folder = Path(tempfile.mkdtemp(prefix="cw-", dir="/tmp"))  # a socket's path has 107 octets at most
     path = f"{folder}/socket"
     server = grpc.aio.server(interceptors=[StrictMessages()])
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         api = Api(path, channel)
-        for servicer in servicers(Calls(database, api.identify)):
-            add(server, servicer)
+        put(server, Calls(database, api.identify))
         server.add_insecure_port(f"unix:{path}")
         await server.start()
         try:

@@ -180,9 +180,15 @@ class World:
         return await self.database.read(lambda unit: self.services.requests.open_of(unit, self.org, device))
 
 
-async def make_world(database: Database, policy: str = "civ", replacing: Sequence[tuple[str, str]] = ()) -> World:
+async def make_world(
+    database: Database,
+    policy: str = "civ",
+    replacing: Sequence[tuple[str, str]] = (),
+    *,
+    org: UUID | None = None,
+) -> World:
     """An organization whose one group has one policy that comes with the program, with texts in it replaced."""
-    org = new_id()
+    org = org or new_id()
     credentials = RecordedCredentials()
     free = wired(allow_every_part, credentials)
     group = await make_group(database, org, "staff")

@@ -21,6 +21,7 @@ from ..vault.errors import VaultRefused
 from ..vault.protocol import Vault
 from . import names, store
 from .backend import EMBEDDED, AuthorityBackend, BackendAnswer, Declined, Later, Signed, issuer_info, sign_embedded
+from .card_keys import PIN_SLOT
 from .errors import CertificateRefused, NoSuchAuthority, OriginRefused, RequestReused
 from .journal import issue_event, revoke_event, signed_event
 from .model import (
@@ -33,6 +34,7 @@ from .model import (
     Certificate,
     CertificateEvent,
     CertificateState,
+    Holder,
     HolderKind,
     Issued,
     Order,
@@ -437,11 +439,24 @@ async def _required(unit: Unit, org: UUID, identifier: UUID) -> Certificate:
 
 
 async def _refuse_shared_key(unit: Unit, request: CertificateRequest) -> None:
-    """A key has one holder and one part there (slot); in it, it may be certified again."""
+    """A key has one holder and one part there (slot); in it, it may be certified again.
+
+    A person's card may also be what they connect with as an operator: its login key then has a certificate for that.
+    """
     for other in await store.certificates_of_key(unit, key_fingerprint(request.expected.public_key)):
         mine = (request.org, request.holder.kind, request.holder.id, request.holder.part)
-        if (other.org, other.holder.kind, other.holder.id, other.holder.part) != mine:
+        if (other.org, other.holder.kind, other.holder.id, other.holder.part) == mine:
+            continue
+        if other.org != request.org or not _is_operators_card(request.holder, other.holder):
             raise CertificateRefused("key-in-use", "This key is already another holder's, or another slot's.")
+
+
+def _is_operators_card(*holders: Holder) -> bool:
+    """Whether these two are an operator's account and the login key of a card, of one person."""
+    parts = {(one.kind, one.part) for one in holders}
+    persons = {one.person for one in holders}
+    wanted = {(HolderKind.OPERATOR, ""), (HolderKind.DEVICE_SLOT, PIN_SLOT)}
+    return parts == wanted and len(persons) == 1 and None not in persons
 
 
 async def _end(
