@@ -381,7 +381,7 @@ async def test_an_operator_is_made_by_two_and_connects(database: Database, tmp_p
         (row,) = [one for one in listed if one["label"] == "desk"]
         spki = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         assert [one["spki"] for one in row["keys"]] == [hashlib.sha256(spki).hexdigest()]
-        assert f"help-desk, {world.group}" in (await done(world.officer, "list")).out
+        assert f"help-desk {world.group}" in (await done(world.officer, "list")).out
         gone = (await done(world.officer, "withdraw", "desk", "help-desk", "--group", "staff", "--json")).json
         assert gone["grants"] == []
         for command, active in (("close", False), ("open", True)):

@@ -37,8 +37,8 @@ def list_operators(line: ServerLine, as_json: bool) -> None:
     rows = []
     for one in found:
         told = document(one)
-        roles = [text([grant["role"], _scope(grant)]) for grant in _documents(one.grants)]
-        rows.append((one.label, text(told["kind"]), text(one.active), "; ".join(roles), str(len(one.keys)), one.id))
+        keys = str(len(one.keys))
+        rows.append((one.label, text(told["kind"]), text(one.active), text(told["grants"]), keys, one.id))
     show_table(rows, _HEAD)
 
 
@@ -153,11 +153,3 @@ def _grant(line: ServerLine, role: str, group: str, branch: str) -> pb.Grant:
     else:
         made.everywhere = True
     return made
-
-
-def _documents(grants: Any) -> list[dict[str, object]]:
-    return [document(one) for one in grants]
-
-
-def _scope(told: dict[str, object]) -> object:
-    return "everywhere" if told["everywhere"] else told["group"] or told["branch"]

@@ -99,7 +99,8 @@ def text(value: object) -> str:
         case list():
             return ", ".join(text(one) for one in value)
         case dict():
-            return " ".join(text(one) for one in value.values())
+            told = {name: one for name, one in value.items() if one not in (None, False, [])}
+            return " ".join(name if one is True else text(one) for name, one in told.items())
         case _:
             return str(value)
 
