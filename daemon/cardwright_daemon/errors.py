@@ -47,14 +47,6 @@ class OperationCancelled(CardwrightError):
     default_advice = "Start again when you like."
 
 
-class DaemonStopping(CardwrightError):
-    """The daemon is ending."""
-
-    code = "DAEMON_STOPPING"
-    default_effect = "The card is as it was after the last finished step."
-    default_advice = "Start the daemon again."
-
-
 class HeadlessPinRefused(CardwrightError):
     """A PIN came with a call, and the daemon is not configured to take PINs so."""
 

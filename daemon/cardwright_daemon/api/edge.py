@@ -19,7 +19,6 @@ from cardwright_cardops.wire_reading import WireMalformed, WireUnsupported, refu
 from ..errors import (
     BadRequest,
     CardInOperation,
-    DaemonStopping,
     HeadlessPinRefused,
     NoSuchCard,
     NoSuchOperation,
@@ -49,7 +48,6 @@ _CODES: Final[tuple[tuple[type[CardwrightError], grpc.StatusCode], ...]] = (
     (OperationCancelled, grpc.StatusCode.CANCELLED),
     (PcscNotRunning, grpc.StatusCode.UNAVAILABLE),
     (ServerUnreachable, grpc.StatusCode.UNAVAILABLE),
-    (DaemonStopping, grpc.StatusCode.UNAVAILABLE),
     (CardInOperation, grpc.StatusCode.ABORTED),
     (StageEnded, grpc.StatusCode.ABORTED),
     (TransportError, grpc.StatusCode.ABORTED),
