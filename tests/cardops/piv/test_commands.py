@@ -132,3 +132,11 @@ def test_slots_know_their_certificates() -> None:
     for bad in ("9B", "zz", "", "9F", "81"):
         with pytest.raises(UnknownSlot):
             Slot.named(bad)
+
+
+def test_le_is_all_that_may_come() -> None:
+    """256 where an answer is short by nature, all of it where the executing end decides on the length."""
+    assert commands.select().le == commands.pin_state().le + 256 == 256
+    assert commands.get_data(0x5FC102).le == commands.use_key(0x11, 0x9E, bytes(32)).le == 65536
+    assert commands.generate(0x9A, Algorithm.RSA2048).le == 65536
+    assert commands.verify(0x80, PIN).le == commands.put_data(0x5FC102, b"").le == 0
