@@ -156,8 +156,9 @@ class Process:
         return code
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status."""
-        assert self.process is not None
+        """SIGTERM, and the exit status; 0 for one that was never started."""
+        if self.process is None:
+            return 0
         if self.process.poll() is None:
             self.signal()
         return self.wait()
@@ -279,6 +280,12 @@ class Site:
     administrator: Identity
     officer: Identity
 
+    @classmethod
+    def of(cls, process: Process, credential: str) -> Site:
+        """With the operators whose files are in the data folder."""
+        people = [Identity.read(process.data / "operators" / f"{login}.pem") for login in ("ann", "sam")]
+        return cls(process, credential, *people)
+
     @property
     def data(self) -> Path:
         return self.process.data
@@ -336,16 +343,27 @@ def a_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def site(configuration: str = ON_FREE_PORTS) -> Iterator[Site]:
-    """An installation from nothing, running, with its first two operators."""
+def founded_site() -> Iterator[Site]:
+    """An installation from nothing with its first two operators, stopped: to be copied."""
     with a_folder() as data:
-        credential = founded(data, configuration)
+        credential = founded(data)
         process = Process(data).start()
         try:
             for role, login in (("administrator", "ann"), ("security-officer", "sam")):
                 said = enrol_first(data, credential, role, login)
                 assert said.code == 0, said.err
-            people = [Identity.read(data / "operators" / f"{login}.pem") for login in ("ann", "sam")]
-            yield Site(process, credential, *people)
+        finally:
+            assert process.stop() == 0, process.complaint
+        yield Site.of(process, credential)
+
+
+@contextmanager
+def copied(original: Site) -> Iterator[Site]:
+    """A copy of a stopped installation, not started; stopped in the end if it runs then."""
+    with a_folder() as data:
+        shutil.copytree(original.data, data, ignore=shutil.ignore_patterns("run"))
+        process = Process(data)
+        try:
+            yield Site.of(process, original.credential)
         finally:
             process.stop()

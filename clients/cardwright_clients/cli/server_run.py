@@ -22,8 +22,8 @@ def command(data: Path | None, config: Path | None, passphrase_fd: int | None) -
     """
     # gRPC's own lines would stand between ours.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    here = installation(data, config)
     from cardwright_server.serving import main
 
-    here = installation(data, config)
     asked = here.vault is not None or passphrase_fd is not None
     main(here, passphrase(passphrase_fd) if asked else None)

@@ -1,4 +1,4 @@
-"""One running installation for each module that asks for it: founding one takes seconds."""
+"""One installation, founded once for each test process, and copied: founding one takes seconds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.installation import Site, site
+from tests.support.installation import Site, copied, founded_site
+
+
+@pytest.fixture(scope="session")
+def original() -> Iterator[Site]:
+    """An installation that is not touched."""
+    with founded_site() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Site]:
-    """A running installation; tests leave it running."""
-    with site() as made:
+def here(original: Site) -> Iterator[Site]:
+    """A running installation; the tests of a module leave it running."""
+    with copied(original) as made:
+        made.process.start()
+        yield made
+
+
+@pytest.fixture
+def alone(original: Site) -> Iterator[Site]:
+    """An installation of one test, not started."""
+    with copied(original) as made:
         yield made
