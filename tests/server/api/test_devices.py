@@ -19,10 +19,12 @@ from cardwright_server.authentication.model import Method
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.model import DeviceState, Reason, SecretName, SecretSource
 from cardwright_server.devices.puk_desk import Contact
-from cardwright_server.notify.templates import shipped
+from cardwright_server.joins.recipients import PersonsConcerned
+from cardwright_server.notify.mail import MailConsumer
+from cardwright_server.notify.outbox import Dispatcher
 from cardwright_server.people.model import Reach, Role, Scope
 from cardwright_server.requests.model import RequestKind
-from cardwright_server.store.notify_tables import outbox
+from cardwright_server.store.notify_tables import mail, outbox
 from cardwright_server.store.unit import Database
 from cardwright_server.vault.model import Authorization, PukPurpose, VaultCard
 from tests.support.lifecycles import as_operator
@@ -347,8 +349,17 @@ async def test_a_puk_is_told_and_its_holder_hears_of_it(served: Managed) -> None
     card = VaultCard(str(world.org), request.id, 3, 1)
     expected = await served.vault.puk(card, PukPurpose.UNLOCK, Authorization("test", "test"))
     assert answer.puk == expected.reveal()
-    assert await told_of_puks(world.database) == [(await world.device(UUID(request.id))).person]
-    assert "device.puk-released" in shipped()
+    holder = (await world.device(UUID(request.id))).person
+    assert await told_of_puks(world.database) == [holder]
+    directory = PersonsConcerned(world.services.people, "Example")
+    mails = Dispatcher(world.database, [MailConsumer(directory, domain="example.org", portal="https://example.org")])
+    while await mails.step():
+        pass
+    wanted = select(mail.c.recipient, mail.c.subject).where(mail.c.template == "device.puk-released")
+    (queued,) = await world.database.read(lambda unit: unit.rows(wanted))
+    assert holder is not None
+    person = await world.database.read(lambda unit: world.services.people.person(unit, world.org, holder))
+    assert (queued.recipient, queued.subject) == (person.mail, "The PUK of your card was released")
 
 
 async def test_a_puk_is_not_told(served: Managed) -> None:
