@@ -47,6 +47,9 @@ from cardwright_server.api.sessions import SessionServicer, Streams
 from cardwright_server.authentication.authorize import Authorize, Permission
 from cardwright_server.authentication.principal import Principal, PrincipalKind
 from cardwright_server.devices.due import DueList
+from cardwright_server.issuance.errors import OriginRefused
+from cardwright_server.issuance.origin import Attested, evaluate
+from cardwright_server.issuance.origin import Expected as ExpectedKey
 from cardwright_server.policies.document import read
 from cardwright_server.policies.model import Policy
 from cardwright_server.sessions import store
@@ -61,6 +64,7 @@ from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import LocalVault
 from cardwright_server.vault.model import ArchiveContext, Authorization, EscrowAlgorithm, PukPurpose, VaultCard, Wrapped
 from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.card.attestation import root
 from tests.oracle.card import Expected, judge
 from tests.support.lifecycles import RecordedCredentials, wired
 from tests.support.people import allow
@@ -175,7 +179,16 @@ class Office:
 
     async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[Issued | Pending | Refused, ...]:
         self.orders += orders
-        return tuple([Pending() if self.late and one.slot.label != "9D" else self._certified(one) for one in orders])
+        return tuple([self._answer(one) for one in orders])
+
+    def _answer(self, order: CertificateOrder) -> Issued | Pending | Refused:
+        if order.statement:
+            expected = ExpectedKey(spki(order.public_key), order.slot, serial=order.task.serial)
+            try:
+                evaluate(Attested(order.statement, order.signer), expected, (root(),))
+            except OriginRefused as refusal:
+                return Refused(refusal.message)
+        return Pending() if self.late and order.slot.label != "9D" else self._certified(order)
 
     def _certified(self, order: CertificateOrder) -> Issued:
         place = order.slot.label, fingerprint(order.public_key)

@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 
 from ..piv.algorithms import ManagementAlgorithm, PrivateKey, PublicKey
 from ..piv.references import Slot
-from ..program.items import Answer, Batch, Group, Item, SignRequest, UseKey
+from ..program.items import Answer, Batch, Group, Item
 from ..secret import Secret
-from .authority import AuthorityRefused, Refused, Reply
+from .authority import AuthorityRefused, Refused, Reply, SignFirst
 from .capabilities import Backend, backend_of
 from .conduct import Execution, Note, Tell
 from .inventory import Inventory
@@ -72,6 +72,15 @@ class Act:
     take: Callable[[tuple[Answer, ...]], None] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a key signed for its certificate, and the card's statement about the key where one is wanted."""
+
+    asked: SignFirst
+    answer: bytes
+    statement: bytes = b""
+
+
 class Session:
     """One execution on one card. ``public``, ``private``, ``contents`` are what its phases hand on."""
 
@@ -86,8 +95,10 @@ class Session:
         self.public: dict[Slot, PublicKey] = {}
         self.private: dict[Slot, PrivateKey] = {}
         self.contents: dict[int, bytes] = {}
-        self.signed: dict[Slot, tuple[UseKey | SignRequest, bytes]] = {}
-        """What keys signed as soon as they were made, and what it was."""
+        self.signed: dict[Slot, Signature] = {}
+        """What keys signed, and what the card stated of them."""
+        self.signer = b""
+        """DER certificate of the key that signs the card's statements, once it was read."""
         self._held: list[Act] = []
         self.puk: tuple[str, Secret] | None = None
         """Name and value of the PUK that the card is known to have now."""

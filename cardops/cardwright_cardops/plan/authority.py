@@ -119,11 +119,17 @@ class SignsAhead:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What the card answered to the item of ``SignFirst``: a signature, or a PKCS #10 request."""
+    """What the card answered to the item of ``SignFirst``: a signature, or a PKCS #10 request.
+
+    ``statement`` and ``signer``: where it was wanted, what the card states of the key, and the certificate of the key
+    that signed the statement; both DER.
+    """
 
     request: Certify
     item: UseKey | SignRequest
     answer: bytes
+    statement: bytes = field(default=b"", repr=False)
+    signer: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +220,10 @@ class KeyGiven:
 
 @dataclass(frozen=True, slots=True)
 class SignFirst:
-    """The card has to sign this first; ``Signed`` then asks again."""
+    """The card has to sign this first; ``Signed`` then asks again. ``attest``: and to state where the key is from."""
 
     item: UseKey | SignRequest
+    attest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

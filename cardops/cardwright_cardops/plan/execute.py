@@ -8,13 +8,14 @@ Without PUK and PIN to set, keys sign where they are made, and there are three.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ..errors import CardwrightError
+from ..iso7816.tlv import MalformedTlv
 from ..piv import commands, containers
 from ..piv.algorithms import PinPolicy, PrivateKey
 from ..piv.management_key import ManagementKey
@@ -23,10 +24,10 @@ from ..piv.objects.certificate import load
 from ..piv.references import Slot
 from ..piv.responses import parse_public_key
 from ..piv.vendor import yubico
-from ..program.items import Answer, Apdu, Item, SignRequest, UseKey, VerifyPin, Want
+from ..program.items import Answer, Apdu, Item, VerifyPin, Want
 from ..secret import Secret
 from . import authority as to
-from .acts import Act, Circumstances, Pace, Session, expect
+from .acts import Act, Circumstances, Pace, Session, Signature, expect
 from .apply import apply
 from .conduct import Execution, asking
 from .inventory import Inventory, fingerprint, public_key, spki
@@ -198,7 +199,7 @@ def _prepare_imports(session: Session) -> Execution[None]:
 
 def _certify(session: Session) -> Execution[None]:
     """Have every certificate issued; card keys sign where the authority wants it."""
-    requests, signed = [], []
+    orders = []
     for step in session.steps(WriteCertificate):
         public = session.public.get(step.slot)
         if public is None:
@@ -207,26 +208,25 @@ def _certify(session: Session) -> Execution[None]:
                 raise CertificateUnfit(step.slot, "has no key on the card to be for")
             public = session.public[step.slot] = public_key(key.public_key)
         private = session.private.get(step.slot)
-        request = to.Certify(step.slot, step.algorithm, step.profile, public, private)
-        if step.slot in session.signed:
-            signed.append(to.Signed(request, *session.signed[step.slot]))
-        else:
-            requests.append(request)
-    replies = yield from asking(*requests)
-    to_sign: list[tuple[to.Certify, to.SignFirst]] = []
-    for request, reply in zip(requests, replies, strict=True):
+        orders.append(to.Certify(step.slot, step.algorithm, step.profile, public, private))
+    fresh = [order for order in orders if order.slot not in session.signed]
+    first: dict[Slot, to.SignFirst] = {}
+    for order, reply in zip(fresh, (yield from asking(*fresh)), strict=True):
         if isinstance(reply, to.SignFirst):
-            to_sign.append((request, reply))
+            first[order.slot] = reply
         else:
-            yield from _certified(session, request, reply)
-    to_sign.sort(key=lambda pair: _signing_order(_pin_policy(session, pair[0].slot)))
-    answers: dict[Slot, bytes] = {}
-    wanted = [(request.slot, first.item) for request, first in to_sign]
-    yield from _hold_signing(session, wanted, answers.__setitem__)
+            yield from _certified(session, order, reply)
+    yield from _hold_signing(session, first)
     yield from session.send()
-    signed += [to.Signed(request, first.item, answers[request.slot]) for request, first in to_sign]
+    signed = [_signed(session, order) for order in orders if order.slot in session.signed]
     for one, reply in zip(signed, (yield from asking(*signed)), strict=True):
         yield from _certified(session, one.request, reply)
+
+
+def _signed(session: Session, order: to.Certify) -> to.Signed:
+    made = session.signed[order.slot]
+    signer = session.signer if made.statement else b""
+    return to.Signed(order, made.asked.item, made.answer, made.statement, signer)
 
 
 def _sign_ahead(session: Session) -> Execution[None]:
@@ -234,35 +234,39 @@ def _sign_ahead(session: Session) -> Execution[None]:
     made = {step.slot for step in session.steps(GenerateKey)}
     steps = [step for step in session.steps(WriteCertificate) if step.slot in made]
     replies = yield from asking(*(to.SignsAhead(step.slot, step.algorithm, step.profile) for step in steps))
-    items = {
-        step.slot: reply.item
-        for step, reply in zip(steps, replies, strict=True)
-        if isinstance(reply, to.SignFirst)
-    }
-    order = sorted(items, key=lambda slot: _signing_order(_pin_policy(session, slot)))
-
-    def keep(slot: Slot, data: bytes) -> None:
-        session.signed[slot] = items[slot], data
-
-    yield from _hold_signing(session, [(slot, items[slot]) for slot in order], keep)
+    pairs = zip(steps, replies, strict=True)
+    yield from _hold_signing(
+        session, {step.slot: reply for step, reply in pairs if isinstance(reply, to.SignFirst)}
+    )
 
 
-def _hold_signing(
-    session: Session, to_sign: list[tuple[Slot, UseKey | SignRequest]], keep: Callable[[Slot, bytes], None]
-) -> Execution[None]:
-    """Hold signatures by the keys of slots, each behind the PIN that it needs."""
+def _hold_signing(session: Session, asked: Mapping[Slot, to.SignFirst]) -> Execution[None]:
+    """Hold signatures by the keys of slots, each behind the PIN that it needs, and statements about them."""
     verified = False
-    for slot, item in to_sign:
-        policy = _pin_policy(session, slot)
+    for slot in sorted(asked, key=lambda slot: _signing_order(_pin_policy(session, slot))):
+        first, policy = asked[slot], _pin_policy(session, slot)
         always = policy in (PinPolicy.ALWAYS, PinPolicy.MATCH_ALWAYS)
         wants = always or (policy is not PinPolicy.NEVER and not verified)
-        items: tuple[Item, ...] = (VerifyPin(), item) if wants else (item,)
+        before: tuple[Item, ...] = (Apdu(yubico.attest(slot)),) if first.attest else ()
+        items = (*before, *((VerifyPin(),) if wants else ()), first.item)
         verified = verified or wants
 
-        def take(group: tuple[Answer, ...], slot: Slot = slot) -> None:
-            keep(slot, group[-1].data)
+        def take(group: tuple[Answer, ...], slot: Slot = slot, first: to.SignFirst = first) -> None:
+            statement = group[0].data if first.attest else b""
+            session.signed[slot] = Signature(first, group[-1].data, statement)
 
         yield from session.hold(Act(None, items, f"signing with the key of slot {slot.label}", take=take))
+    if any(first.attest for first in asked.values()) and not session.signer:
+        tag = containers.YUBICO_ATTESTATION.tag
+
+        def read(group: tuple[Answer, ...]) -> None:
+            try:
+                session.signer = CertificateObject.decode(containers.unwrap(tag, group[0].data)).der
+            except (MalformedTlv, MalformedObject) as error:
+                raise CertificateUnfit(Slot.ATTESTATION, "is damaged") from error
+
+        item = Apdu(commands.get_data(tag))
+        yield from session.hold(Act(None, (item,), "reading the attestation certificate", take=read))
 
 
 def _pin_policy(session: Session, slot: Slot) -> PinPolicy:

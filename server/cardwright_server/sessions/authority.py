@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cardwright_cardops.piv import containers
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan import authority as ask
+from cardwright_cardops.plan.capabilities import backend_of
 from cardwright_cardops.plan.inventory import fingerprint
 from cardwright_cardops.plan.records import Kind
 from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetManagementKey, SetPuk, SetRetries
@@ -28,10 +29,10 @@ BIOMETRIC = frozenset((containers.FINGERPRINTS.tag, containers.FACIAL_IMAGE.tag,
 _CLEAR = (SetPuk, SetRetries, SetManagementKey, ImportKey)
 
 
-def require_allowed(plan: Plan, task: Task) -> None:
+def require_allowed(plan: Plan, task: Task, *, attests: bool) -> None:
     """Refuse before the first write what this session may never finish (S1, S2).
 
-    Raises ClearSecretsRefused, OriginTooWeak.
+    ``attests``: the card can state where it made a key. Raises ClearSecretsRefused, OriginTooWeak.
     """
     policy = task.policy
     if any(isinstance(step, _CLEAR) for step in plan.steps) and not policy.clear_secrets.allows(trusted=task.trusted):
@@ -39,7 +40,7 @@ def require_allowed(plan: Plan, task: Task) -> None:
             f"The policy {policy.name} does not let this workstation see secrets of a card ({policy.clear_secrets})."
         )
     for step in plan.steps:
-        if isinstance(step, GenerateKey | ImportKey):
+        if isinstance(step, ImportKey) or (isinstance(step, GenerateKey) and not attests):
             require_origin(task, step.slot)
 
 
@@ -54,6 +55,11 @@ def require_origin(task: Task, slot: Slot) -> Origin:
     if not origin.proves(least):
         raise OriginTooWeak(f"The key of slot {slot.label} would be {origin}, the policy wants {least}.")
     return origin
+
+
+def needs_statement(task: Task, slot: Slot) -> bool:
+    """Whether only the card's own statement can prove of a key what the policy wants."""
+    return not origin_of(task).proves(task.policy.least_origin.get(slot, Origin.UNPROVEN))
 
 
 class SessionAuthority:
@@ -89,7 +95,8 @@ class SessionAuthority:
     async def _one(self, question: ask.Question) -> ask.Reply:
         match question:
             case ask.Preflight():
-                require_allowed(question.plan, self._task)
+                attests = backend_of(question.inventory.features).attests
+                require_allowed(question.plan, self._task, attests=attests)
                 return ask.Granted(self._task.guid)
             case ask.KeyAlgorithms():
                 return await self._secrets.algorithms(question)
@@ -104,8 +111,7 @@ class SessionAuthority:
             case ask.KeyToImport():
                 return await self._key(question)
             case ask.SignsAhead():
-                subject = await self._certificates.subject(self._task, question.slot, question.profile)
-                return ask.SignFirst(SignRequest(question.slot, subject))
+                return await self._sign_first(question.slot, question.profile)
             case ask.ObjectContent():
                 content = self._contents.get(question.tag)
                 if content is None:
@@ -144,26 +150,41 @@ class SessionAuthority:
             if kept is not None:
                 replies.append(ask.Issued(kept))
             elif one.private_key is None and not self._is_archived(one):
-                subject = await self._certificates.subject(self._task, one.slot, one.profile)
-                replies.append(ask.SignFirst(SignRequest(one.slot, subject)))
+                replies.append(await self._sign_first(one.slot, one.profile))
             else:
                 orders.append(self._order(one, b""))
                 replies.append(None)
-        issued = iter(await self._certificates.certify(orders) if orders else ())
+        issued = iter(await self._ordered(orders))
         return tuple([next(issued) if reply is None else reply for reply in replies])
+
+    async def _sign_first(self, slot: Slot, profile: str) -> ask.SignFirst:
+        subject = await self._certificates.subject(self._task, slot, profile)
+        return ask.SignFirst(SignRequest(slot, subject), attest=needs_statement(self._task, slot))
 
     async def _signed(self, questions: Sequence[ask.Signed]) -> tuple[ask.Reply, ...]:
         wrong = [not _asks_for(one) for one in questions]
-        orders = [self._order(one.request, one.answer) for one, bad in zip(questions, wrong, strict=True) if not bad]
-        issued = iter(await self._certificates.certify(orders) if orders else ())
+        good = [one for one, bad in zip(questions, wrong, strict=True) if not bad]
+        orders = [self._order(one.request, one.answer, one.statement, one.signer) for one in good]
+        issued = iter(await self._ordered(orders))
         refusal = ask.Refused("the request is not signed by the key that the card showed.")
         return tuple([refusal if bad else next(issued) for bad in wrong])
 
-    def _order(self, one: ask.Certify, request: bytes) -> CertificateOrder:
-        origin = require_origin(self._task, one.slot)
-        mark = fingerprint(one.public_key)
-        der = one.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        self._ledger.key(one.slot, mark, der, origin)
+    async def _ordered(self, orders: Sequence[CertificateOrder]) -> tuple[ask.Issued | ask.Pending | ask.Refused, ...]:
+        """Have orders carried out, and note where their keys came from: what was proven, not what was claimed."""
+        replies = await self._certificates.certify(orders) if orders else ()
+        for order, reply in zip(orders, replies, strict=True):
+            if not isinstance(reply, ask.Refused):
+                der = order.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+                self._ledger.key(order.slot, fingerprint(order.public_key), der, order.origin)
+        return replies
+
+    def _order(
+        self, one: ask.Certify, request: bytes, statement: bytes = b"", signer: bytes = b""
+    ) -> CertificateOrder:
+        if request and needs_statement(self._task, one.slot) and statement:
+            origin = Origin.ATTESTED
+        else:
+            origin, statement, signer = require_origin(self._task, one.slot), b"", b""
         return CertificateOrder(
             self._task,
             self._ledger.session.id,
@@ -173,6 +194,8 @@ class SessionAuthority:
             one.public_key,
             origin,
             request,
+            statement,
+            signer,
         )
 
     def _issued(self, one: ask.Certify) -> bytes | None:

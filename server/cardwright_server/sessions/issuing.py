@@ -18,7 +18,7 @@ from ..issuance import status
 from ..issuance.errors import CertificateRefused, OriginRefused
 from ..issuance.model import Answer, CertificateState, Holder, HolderKind, Issued, Pending, Refused, RevocationReason
 from ..issuance.names import subject
-from ..issuance.origin import Evidence, Expected, MadeHere, Station
+from ..issuance.origin import Attested, Evidence, Expected, MadeHere, Station
 from ..issuance.requests import CertificateRequest
 from ..issuance.service import IssuanceService, Prepared
 from ..machine import Actor
@@ -80,7 +80,11 @@ class IssuedCertificates:
         task, row = order.task, order.task.policy.card.slot(order.slot)
         public = order.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         part = order.slot.label.lower()
-        evidence: Evidence = Station(order.origin is Origin.TRUSTED_STATION) if order.request else MadeHere()
+        evidence: Evidence = MadeHere()
+        if order.statement:
+            evidence = Attested(order.statement, order.signer)
+        elif order.request:
+            evidence = Station(order.origin is Origin.TRUSTED_STATION)
         return CertificateRequest(
             # The same key in the same slot is the same request, whichever session asks.
             id=uuid5(task.device, f"{part} {fingerprint(order.public_key)} {task.guid}"),

@@ -89,7 +89,8 @@ class Devices(Protocol):
 class CertificateOrder:
     """A certificate that a slot needs.
 
-    ``request`` is its PKCS #10, b"" for a key that the server made and for an order that is only repeated.
+    ``request`` is its PKCS #10, b"" for a key that the server made and for an order that is only repeated. ``origin``
+    is what the rest must prove; ``statement`` and ``signer`` are the card's word for it, where it gave one.
     """
 
     task: Task
@@ -100,6 +101,8 @@ class CertificateOrder:
     public_key: PublicKey
     origin: Origin
     request: bytes = field(default=b"", repr=False)
+    statement: bytes = field(default=b"", repr=False)
+    signer: bytes = field(default=b"", repr=False)
 
 
 class Certificates(Protocol):

@@ -16,6 +16,7 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm, PublicKey
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.authority import Issued, Pending
+from cardwright_cardops.plan.capabilities import backend_of
 from cardwright_cardops.plan.conduct import conduct_async
 from cardwright_cardops.plan.execute import Report
 from cardwright_cardops.plan.inventory import Identity, Inventory, fingerprint
@@ -192,7 +193,7 @@ class SessionService:
             if _planned(task, seen, ledger, opened.now):
                 raise NotAtGoal("The card is not as the workstation said.")
             return await self._finish(principal, task, ledger, outcome, seen)
-        require_allowed(plan, task)
+        require_allowed(plan, task, attests=backend_of(card.features).attests)
         _require_known(plan, greeting)
         showing = Showing(plan, await self._contents(task, plan, card, intact(card, ledger.objects)))
         shown = {"plan": plan.digest, "plan_document": canonical(plan.document()), "steps": len(plan.steps)}
