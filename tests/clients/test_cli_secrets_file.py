@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -147,3 +148,20 @@ def test_a_pin_and_a_puk_that_were_set_before_stay_and_that_is_said(
     assert fresh.run("pin", "change", secrets="271828\n314159\n").code == 0
     again = fresh.run(*init, "--json", "--secrets-out", str(tmp_path / "none"), secrets=SECRETS)
     assert again.json["secrets"] is None
+
+
+def test_a_card_that_takes_nothing_from_outside_is_set_up_with_what_the_errors_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    card = blank()
+    desk = Desk(only=card)
+    secrets = told(card)
+    said = desk.run("card", "init", secrets=secrets).err
+    keys = re.search(r"with (--keys \S+) it", said)
+    assert keys is not None and "--keep-management-key" in said
+    options = [*keys[1].split(), "--keep-management-key"]
+    said = desk.run("card", "init", *options, secrets=secrets).err
+    assert "MANAGEMENT_KEY_WRONG" in said and "--management-key asks for it" in said
+    assert desk.run("card", "init", *options, "--management-key", secrets=secrets).code == 0
+    assert desk.run("card", "check").code == 0

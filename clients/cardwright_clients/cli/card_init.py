@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cardwright_cardops.piv.management_key import ManagementKeyRefused
 from cardwright_cardops.piv.references import PinReference
+from cardwright_cardops.plan.candidates import ManagementKeyUnknown
+from cardwright_cardops.plan.capabilities import CapabilityMissing
 from cardwright_cardops.plan.init import Secrets, initialize, look_for
 from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.observe import observe
@@ -31,6 +36,8 @@ MAX_POLICY_LINE = 8 << 10
 MAX_DOTS = 32
 """Dots in one line: reading dotted keys takes time that grows with the square of their number."""
 DEFAULT_KEYS = "9a=p256,9c=p256,9d=p256:import,9e=p256"
+KEYS_MADE_HERE = "9a=p256,9c=p256,9d=rsa2048,9e=p256"
+"""For cards that take no key from outside: 9D of RSA, because there it signs its own certificate too."""
 
 
 @click.command("init")
@@ -65,7 +72,7 @@ def command(
     """
     policy = _policy(policy_file, keys, replace, keep_management_key)
     asks = _must_ask(policy, yes, secrets_fd)
-    with the_cards().open(choice) as card:
+    with the_cards().open(choice) as card, _with_options_named(policy_file is None, ask_key):
         source = SecretSource(descriptor=secrets_fd, pinentry=pinentry, act=f"set up {card.summary.name}")
         agreed = _consent(card, policy, secrets_out) if asks else ""
         pins = AskedPins(source)
@@ -98,6 +105,24 @@ def command(
             say(f"The {name.upper()} was set before and stays as it was; that file does not know it.")
     else:
         say("The card is set up already; nothing was changed.")
+
+
+@contextmanager
+def _with_options_named(by_options: bool, ask_key: bool) -> Iterator[None]:
+    """Name the options of this command in the advice of errors that they help against."""
+    try:
+        yield
+    except CapabilityMissing as error:
+        if by_options:
+            error.advice = (
+                f"Ask for what the card can do: with --keys {KEYS_MADE_HERE} it makes every key itself,"
+                " with --keep-management-key its management key stays."
+            )
+        raise
+    except (ManagementKeyRefused, ManagementKeyUnknown) as error:
+        if not ask_key:
+            error.advice += " --management-key asks for it."
+        raise
 
 
 def _must_ask(policy: DevicePolicy, yes: bool, secrets_fd: int | None) -> bool:
