@@ -13,8 +13,9 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.wire import WireMalformed, WireUnsupported
 
+from ..audit.desk import BadAnchor
 from ..authentication.answers import BadAnswer
-from ..authentication.enrolment import BadQuestion
+from ..authentication.enrolment import BadQuestion, NoOpenUnlock
 from ..authentication.errors import (
     AuthorizationError,
     MethodLocked,
@@ -76,6 +77,7 @@ _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (NoSuchEscrowedKey, grpc.StatusCode.NOT_FOUND),
     (NoSuchAuthority, grpc.StatusCode.NOT_FOUND),
     (NoSuchPerson, grpc.StatusCode.NOT_FOUND),
+    (NoOpenUnlock, grpc.StatusCode.NOT_FOUND),
     (NoSuchGroup, grpc.StatusCode.NOT_FOUND),
     (NoSuchOperator, grpc.StatusCode.NOT_FOUND),
     (NoSuchWorkstation, grpc.StatusCode.NOT_FOUND),
@@ -92,6 +94,7 @@ _CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
     (BadName, grpc.StatusCode.INVALID_ARGUMENT),
     (BadAttribute, grpc.StatusCode.INVALID_ARGUMENT),
     (BadAnswer, grpc.StatusCode.INVALID_ARGUMENT),
+    (BadAnchor, grpc.StatusCode.INVALID_ARGUMENT),
     (BadQuestion, grpc.StatusCode.INVALID_ARGUMENT),
     (BadHost, grpc.StatusCode.INVALID_ARGUMENT),
     (BadReason, grpc.StatusCode.INVALID_ARGUMENT),

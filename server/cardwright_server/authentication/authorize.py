@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
+
+from cardwright_cardops.errors import CardwrightError
 
 from ..people.model import Grant, PersonStatus, Reach
 from ..store.unit import Unit
@@ -15,6 +17,8 @@ from .matrix import RULES, Call, Part, Refuse, Rule, Wants
 from .model import Authentication, Method
 from .principal import LOCAL_FRONT, Principal, PrincipalKind
 from .services import accepts, alternatives, refusal
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,10 @@ class PersonStanding:
     path: str
 
 
+_NOWHERE = "\x00"
+"""A place in no directory: only grants for everywhere cover it."""
+
+
 class Standings(Protocol):
     """What authorization reads about people, anew at every call."""
 
@@ -109,6 +117,25 @@ class Authorize(Protocol):
 
     async def __call__(self, unit: Unit, principal: Principal, call: Call, target: CallTarget) -> Permission:
         """Permission, or an error."""
+
+
+async def sought(
+    authorize: Authorize,
+    unit: Unit,
+    principal: Principal,
+    call: Call,
+    finding: Awaitable[T],
+    absent: type[CardwrightError],
+) -> T:
+    """What a call is about. That there is no such thing is told only to who may make the call on everything.
+
+    Others get the answer that something outside of their scope gets. Raises AuthorizationError, and ``absent``.
+    """
+    try:
+        return await finding
+    except absent:
+        await authorize(unit, principal, call, CallTarget(principal.org, path=_NOWHERE))
+        raise
 
 
 class Authorizer:

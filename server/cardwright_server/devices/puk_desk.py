@@ -8,7 +8,7 @@ from uuid import UUID
 
 from cardwright_cardops.secret import Secret
 
-from ..authentication.authorize import Authorize
+from ..authentication.authorize import Authorize, sought
 from ..authentication.matrix import Call
 from ..authentication.principal import Principal
 from ..requests.errors import NoSuchRequest
@@ -66,8 +66,9 @@ class PukDesk:
 
         Raises AuthorizationError, NoSuchRequest, NoSuchDevice, PukRefused.
         """
-        found = await self._requests.request(unit, principal.org, request)
-        await self._authorize(unit, principal, Call("DeviceService.ReleasePuk"), found.target)
+        call, finding = Call("DeviceService.ReleasePuk"), self._requests.request(unit, principal.org, request)
+        found = await sought(self._authorize, unit, principal, call, finding, NoSuchRequest)
+        await self._authorize(unit, principal, call, found.target)
         if found.worked_on != device:
             raise NoSuchRequest("there is no such request about this device")
         contact = None

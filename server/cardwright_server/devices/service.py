@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from ..acting import part_for
-from ..authentication.authorize import Authorize, CallTarget, Permission
+from ..authentication.authorize import Authorize, CallTarget, Permission, sought
 from ..authentication.matrix import Call
 from ..authentication.principal import Principal, PrincipalKind, server
 from ..machine import Actor
@@ -26,7 +26,7 @@ from ..store.ids import new_id
 from ..store.unit import Unit
 from . import store
 from .due import DueList, What
-from .errors import BadDevice, SelfBindingClosed
+from .errors import BadDevice, NoSuchDevice, SelfBindingClosed
 from .lifecycle import DeviceLifecycle, Told
 from .machine import DEVICE
 from .model import (
@@ -124,9 +124,15 @@ class DeviceService:
         chooses by name where several fit. Raises AuthorizationError, NoSuchDevice, NoSuchPerson, PersonNotActive,
         TooManyDevices, KindNotAllowed, SelfBindingClosed, NoPolicyForPerson, PolicyAmbiguous, BadDevice.
         """
-        device = await self._lifecycle.device(unit, principal.org, identifier)
-        values: dict[str, Any] = {"person": person}
+        own = principal.kind is PrincipalKind.PERSON
+        call = Call("DeviceService.Bind/own") if own else Call("DeviceService.Bind")
         target = CallTarget(principal.org, person)
+        await self._authorize(unit, principal, call, target)
+        device = await self._sought(unit, principal, call, identifier)
+        if device.person is not None:
+            # Somebody has it: nobody else's operators are told more than that it is not theirs.
+            await self._authorize(unit, principal, call, replace(target, person=device.person))
+        values: dict[str, Any] = {"person": person}
         if replacement is not None:
             wanted = await self._of_device.replacement(unit, principal.org, replacement)
             if wanted is None or wanted.person != person:
@@ -136,9 +142,7 @@ class DeviceService:
         chosen = await self._policy_for_binding(unit, device, values, policy)
         values |= {"policy": chosen.policy, "policy_number": chosen.number}
         target = replace(target, strict=chosen.document.strict)
-        own = principal.kind is PrincipalKind.PERSON
-        name = "DeviceService.Bind/own" if own else "DeviceService.Bind"
-        permission = await self._authorize(unit, principal, Call(name), target)
+        permission = await self._authorize(unit, principal, call, target)
         if own and not chosen.document.self_bind:
             raise SelfBindingClosed(f"{chosen.document.name} lets only operators bind devices")
         await self._move(unit, permission, device, DeviceEvent.BIND, Told(values=values, request=replacement))
@@ -223,7 +227,7 @@ class DeviceService:
             require(policy.document, Act(ActKind.TERMINATE, disposition=disposition, revoked_within=timedelta(0)))
         act = new_id()
         if request is not None:
-            await self._requests.begin_termination(unit, permission, request, act)
+            await self._requests.begin_termination(unit, permission, identifier, request, act)
         told = Told(reason=reason, disposition=disposition, request=request, remark=remark)
         made = await self._move(unit, permission, device, DeviceEvent.TERMINATE, told)
         if request is not None:
@@ -281,10 +285,14 @@ class DeviceService:
     async def _permitted(
         self, unit: Unit, principal: Principal, name: str, identifier: UUID
     ) -> tuple[Device, Permission]:
-        device = await self._lifecycle.device(unit, principal.org, identifier)
+        device = await self._sought(unit, principal, Call(name), identifier)
         strict = await self._lifecycle.is_strict(unit, device)
         target = CallTarget(principal.org, device.person, strict=strict)
         return device, await self._authorize(unit, principal, Call(name), target)
+
+    async def _sought(self, unit: Unit, principal: Principal, call: Call, identifier: UUID) -> Device:
+        finding = self._lifecycle.device(unit, principal.org, identifier)
+        return await sought(self._authorize, unit, principal, call, finding, NoSuchDevice)
 
     async def _policy_for_binding(
         self, unit: Unit, device: Device, values: dict[str, Any], name: str | None

@@ -11,10 +11,11 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from ..acting import part_for, parts
-from ..authentication.authorize import Authorize, CallTarget, Permission
+from ..authentication.authorize import Authorize, CallTarget, Permission, sought
 from ..authentication.errors import AuthorizationError
 from ..authentication.matrix import Call
 from ..authentication.principal import Principal, PrincipalKind, server
+from ..devices.errors import NoSuchDevice
 from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import INCIDENTS, Device, DeviceEvent, Reason
 from ..machine import Actor, IllegalTransition
@@ -24,7 +25,7 @@ from ..store.columns import canonical
 from ..store.unit import Unit
 from . import store
 from .book import RequestBook, Wanted
-from .errors import IdempotencyConflict, RequestNotPossible, UnlockClosed
+from .errors import IdempotencyConflict, NoSuchRequest, RequestNotPossible, UnlockClosed
 from .model import POSSIBLE, REQUEST, WAITING, Opened, Request, RequestEvent, RequestKind, RequestState
 
 MOST_RESULTS = 201
@@ -254,9 +255,16 @@ class RequestService:
             unit, server(org), found, RequestEvent.FAIL, Actor.SERVER, session=session, retryable=retryable
         )
 
-    async def begin_termination(self, unit: Unit, permission: Permission, identifier: UUID, act: UUID) -> Request:
-        """Take up an approved termination, by an operator rather than a card session. Raises as ``start``."""
+    async def begin_termination(
+        self, unit: Unit, permission: Permission, device: UUID, identifier: UUID, act: UUID
+    ) -> Request:
+        """Take up the approved termination of a device that the caller may end, by an operator rather than a session.
+
+        Raises as ``start``; NoSuchRequest also for one about another device.
+        """
         found = await self._book.request(unit, permission.principal.org, identifier)
+        if found.device != device:
+            raise NoSuchRequest("there is no such request")
         if found.kind is not RequestKind.TERMINATE:
             raise RequestNotPossible("this is no request for a termination")
         return await self.start(unit, permission, identifier, act)
@@ -297,7 +305,8 @@ class RequestService:
         return await self._open(unit, permission, Wanted(kind, found, reason), key)
 
     async def _permitted(self, unit: Unit, principal: Principal, name: str, device: UUID) -> tuple[Device, Permission]:
-        found = await self._lifecycle.device(unit, principal.org, device)
+        finding = self._lifecycle.device(unit, principal.org, device)
+        found = await sought(self._authorize, unit, principal, Call(name), finding, NoSuchDevice)
         strict = await self._lifecycle.is_strict(unit, found)
         target = CallTarget(principal.org, found.person, strict=strict)
         return found, await self._authorize(unit, principal, Call(name), target)
@@ -346,7 +355,8 @@ class RequestService:
         return True
 
     async def _of(self, unit: Unit, principal: Principal, name: str, identifier: UUID) -> tuple[Request, Permission]:
-        found = await self._book.request(unit, principal.org, identifier)
+        finding = self._book.request(unit, principal.org, identifier)
+        found = await sought(self._authorize, unit, principal, Call(name), finding, NoSuchRequest)
         return found, await self._authorize(unit, principal, Call(name), found.target)
 
     async def _decide(
