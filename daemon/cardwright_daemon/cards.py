@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from cardwright_cardops.plan.observe import EVERYTHING, Look, observe
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
-from cardwright_cardops.transport.connection import CardReset, Connection
+from cardwright_cardops.transport.connection import CardReset, Connection, TransportError
 from cardwright_cardops.transport.trace import Trace, TracedConnection
 from cardwright_cardops.transport.watcher import (
     CardInserted,
@@ -49,6 +50,8 @@ WHOLE: Final = replace(EVERYTHING, stage=_STAGE)
 RESETS: Final = 3
 """How often a look is begun anew because another program reset the card."""
 MOST_TRACED: Final = 1024
+AGAIN: Final = (0.5, 2.0, 5.0, 15.0, 60.0)
+"""Seconds after which a card that could not be reached is tried again."""
 
 
 class CardState(Enum):
@@ -177,8 +180,9 @@ class Cards:
                 return await card.worker.run(lambda: self.look(card, WHOLE))
 
             inventory = await self._operations.run(Kind.READ, card, read)
-            self._know(card, inventory)
             card.inventory, card.observed_at = inventory, datetime.now(UTC)
+            if card.state is not CardState.READY:
+                self._met(card, inventory)
             return inventory
         return card.inventory
 
@@ -276,19 +280,35 @@ class Cards:
             listener(card)
 
     async def _meet(self, card: Card) -> None:
-        """Find out who it is."""
-        try:
-            inventory = await card.worker.run(lambda: self.look(card, IDENTITY))
-        except CardwrightError as error:
-            card.problem, card.state = error, CardState.UNREADABLE
-        else:
-            self._know(card, inventory)
+        """Find out who it is. Where another program, or a bad contact, is in the way, it is tried again later."""
+        for seconds in AGAIN:
+            try:
+                inventory = await card.worker.run(lambda: self.look(card, IDENTITY))
+            except CardwrightError as error:
+                if card.gone.is_set() or card.state is CardState.READY:
+                    return
+                card.problem, card.state = error, CardState.UNREADABLE
+                self._tell(("card", card.id), Change(card=card))
+                if not isinstance(error, TransportError):
+                    return
+            else:
+                if card.state is not CardState.READY:
+                    self._met(card, inventory)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await card.gone.wait()
+            if card.gone.is_set() or card.operation:
+                return
+
+    def _met(self, card: Card, inventory: Inventory) -> None:
+        """It is known who the card is."""
+        self._know(card, inventory)
         if card.gone.is_set():
             return
         self._tell(("card", card.id), Change(card=card))
-        if card.state is CardState.READY:
-            for listener in self.inserted:
-                listener(card)
+        for listener in self.inserted:
+            listener(card)
 
     def _know(self, card: Card, inventory: Inventory) -> None:
         card.identity, card.state, card.problem = inventory.identity, CardState.READY, None

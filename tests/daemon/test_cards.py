@@ -104,6 +104,18 @@ async def test_another_program_in_the_middle_of_a_look_costs_nothing(fault: str)
     assert found.inventory.pin.tries_left == 3
 
 
+async def test_a_card_that_could_not_be_reached_is_tried_again_by_itself() -> None:
+    async with running(FaultyCard(token(), parse("apdu=1:unsent"))) as run:
+        bad = await run.client.until(
+            lambda event: event.HasField("card") and event.card.card.state != pb.CARD_STATE_READING
+        )
+        good = await run.client.until(
+            lambda event: event.HasField("card") and event.card.card.state == pb.CARD_STATE_READY
+        )
+    assert bad.card.card.id == good.card.card.id
+    assert not good.card.card.HasField("problem")
+
+
 async def test_the_check_reads_the_card_and_the_pin_only_when_asked() -> None:
     async with running(token(), person=Person(b"123456")) as run:
         card = await run.client.card()

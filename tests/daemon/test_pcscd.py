@@ -11,9 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cardwright_cardops.transport import pcsc
+from cardwright_cardops.transport.deadlines import Deadlines
 from cardwright_daemon.app import Daemon
 from cardwright_daemon.readers import PcscReaders
 from cardwright_proto.agent.v1 import agent_pb2 as pb
+from tests.support.cards import HangingCard
 from tests.support.daemon_server import Server
 from tests.support.daemons import PATIENCE, Client, Person, client_of, config, failing, short_folder, token
 from tests.support.pcscd import Pcscd
@@ -147,6 +149,32 @@ async def test_a_program_that_keeps_the_card_makes_others_wait_and_not_fail(pcsc
 async def _inventory(client: Client, request: pb.GetInventoryRequest) -> pb.GetInventoryResponse:
     found: pb.GetInventoryResponse = await client.cards.GetInventory(request)
     return found
+
+
+async def test_a_card_that_hangs_costs_its_own_call_and_is_let_go(pcscd: Pcscd) -> None:
+    """W5 through the daemon: the deadline passes, the other reader is served, the late answer harms nobody."""
+    hanging = HangingCard(0xFD)
+    deadlines = Deadlines(default=0.5, waiting=0.5)
+    folder = short_folder()
+    try:
+        async with (
+            Daemon(config(folder), sources=[PcscReaders(deadlines)]) as daemon,
+            client_of(daemon.socket) as client,
+        ):
+            reader = await asyncio.to_thread(pcscd.insert, hanging)
+            stuck = await client.until(
+                lambda event: event.HasField("card") and event.card.card.state == pb.CARD_STATE_UNREADABLE
+            )
+            assert stuck.card.card.problem.code == "CARD_DEADLINE"
+            other = await asyncio.to_thread(pcscd.insert, token(46))
+            assert (await client.until(ready(other))).card.card.identity.serial == "46"
+            hanging.release.set()
+            await asyncio.to_thread(pcscd.remove, reader)
+            again = await asyncio.to_thread(pcscd.insert, token(47), reader)
+            assert (await client.until(ready(again))).card.card.identity.serial == "47"
+    finally:
+        hanging.release.set()
+        shutil.rmtree(folder.parent)
 
 
 async def test_two_cards_are_issued_through_pcscd_at_once(pcscd: Pcscd) -> None:
