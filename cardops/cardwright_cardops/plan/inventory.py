@@ -235,7 +235,7 @@ class Inventory:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Inventory:
-        """Read what ``document`` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        """Read what ``document`` wrote. Raises ValueError, TypeError, LookupError or ArithmeticError for the rest."""
         if document["format"] != FORMAT:
             raise ValueError("an inventory of another format")
         identity, features = document["identity"], document["features"]
