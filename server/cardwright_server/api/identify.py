@@ -79,7 +79,7 @@ class Identifier:
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
 
     async def __call__(self, context: Context) -> Principal:
-        """The caller. Raises NotAdmitted, WrongRole, ProofRefused, StoreError."""
+        """The caller. Raises NotAdmitted, ProofRefused, StoreError."""
         principal, _ = await self.connection(context)
         session = _metadata(context, SESSION)
         if not session:
@@ -150,17 +150,17 @@ class Identifier:
 
     @staticmethod
     async def _holder(unit: Unit, certificate: x509.Certificate) -> HolderKind:
-        """Raises WrongRole."""
-        kinds = (HolderKind.WORKSTATION, HolderKind.OPERATOR, HolderKind.SERVICE)
-        for kind in kinds:
+        """Raises NotAdmitted."""
+        reason = ""
+        for kind in (HolderKind.WORKSTATION, HolderKind.OPERATOR, HolderKind.SERVICE):
             try:
                 await verify_role(unit, certificate, Purpose.WORKSTATIONS, kind)
-            except WrongRole as refused:
-                if refused.reason != "holder" or kind is kinds[-1]:
-                    raise
-            else:
                 return kind
-        raise AssertionError("the loop ends by return or raise")
+            except WrongRole as refused:
+                reason = refused.message
+                if refused.reason != "holder":
+                    break
+        raise NotAdmitted(reason)
 
 
 def _peer(context: Context) -> tuple[str, bool]:

@@ -24,7 +24,7 @@ class CallFailed(CardwrightError):
 class NotAdmitted(CardwrightError):
     """What the caller shows is nothing of this server's."""
 
-    code = "CALLER_NOT_ADMITTED"
+    code = "NOT_ADMITTED"
     default_effect = "Nothing was changed."
     default_advice = "Connect with the certificate that this server gave for the purpose."
 

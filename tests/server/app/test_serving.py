@@ -131,7 +131,7 @@ async def test_a_denied_call_is_in_the_audit_although_it_changed_nothing(here: S
 def test_nobody_is_local_by_saying_so(here: Site) -> None:
     with pytest.raises(grpc.RpcError) as error, here.process.entry() as line:
         system_pb2_grpc.SystemServiceStub(line).Hello(HELLO, metadata=(("cardwright-front", "local"),))
-    assert refusal(error.value)[1] == "CALLER_NOT_ADMITTED"
+    assert refusal(error.value)[1] == "NOT_ADMITTED"
     request = system_pb2.EnrolFirstOperatorRequest(
         credential=here.credential, role=system_pb2.FIRST_ROLE_ADMINISTRATOR, login="eve", display_name="Eve",
         certificate_request=request_of(ec.generate_private_key(ec.SECP256R1())),
