@@ -6,6 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from cardwright_cardops.iso7816.apdu import ResponseAPDU
 from cardwright_cardops.piv import commands, proofs
 from cardwright_cardops.piv.algorithms import Algorithm, PublicKey
 from cardwright_cardops.piv.key_items import KeyItems
@@ -59,6 +60,15 @@ def test_a_counter_seen_in_this_transaction_is_not_asked_again() -> None:
     before = with_card.card.apdu_count
     assert do(with_card, Apdu(get_metadata(0x80)), VerifyPin())[1].ok
     assert with_card.card.apdu_count - before == 3
+
+
+def test_counters_of_another_form_tell_nothing() -> None:
+    keys = KeyItems(FixedPins(PIN), TriesGuard())
+    for data in ("", "06", "0600", "060103", "0603030201", "050101"):
+        keys.observe(get_metadata(0x80), ResponseAPDU(bytes.fromhex(data), 0x9000))
+        assert keys.guard.must_ask(0x80), data
+    keys.observe(get_metadata(0x80), ResponseAPDU(bytes.fromhex("06020302"), 0x9000))
+    assert not keys.guard.must_ask(0x80)
 
 
 def test_the_last_try_is_never_spent() -> None:

@@ -305,6 +305,8 @@ class TestCertificates:
 
         bad = [
             changed(0, b"\x81"),
+            changed(0, b"\x7f"),
+            changed(0, b""),
             changed(1, bytes(7)),
             changed(2, bytes(15)),
             changed(2, bytes(8)),
