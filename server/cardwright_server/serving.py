@@ -109,6 +109,7 @@ class Addresses(msgspec.Struct, frozen=True):
 @dataclass(slots=True)
 class _State:
     serving: bool = False
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,12 @@ async def _run(
     process: _Process, stack: AsyncExitStack, stop: asyncio.Event, ready: Callable[[Addresses], None]
 ) -> None:
     installation, domains, config = process.installation, process.domains, process.installation.config
-    await _certificates(process)
+    try:
+        await _certificates(process)
+    except CardwrightError as error:
+        # What is there may be good for long; the task tries again, and says so.
+        structlog.get_logger().warning("renewal-failed", code=error.code)
+        await _use_certificates(process)
     await domains.watch.refresh()
     started = datetime.now(UTC)
     sealer = Sealer(domains.database, domains.vault, chain=CHAIN, epoch=(await domains.vault.status()).epoch)
@@ -202,7 +208,7 @@ async def _run(
 
     async def drain() -> None:
         await process.health.enter_graceful_shutdown()
-        process.state.serving = False
+        process.state.draining, process.state.serving = True, False
         gate.draining.set()
         await server.stop(config.drain.seconds)
 
@@ -240,6 +246,12 @@ async def _certificates(process: _Process) -> None:
     domains = process.domains
     renewing = next(job for job in _jobs(domains) if job.name == "renew-own-certificates")
     await renewing.work()
+    await _use_certificates(process)
+
+
+async def _use_certificates(process: _Process) -> None:
+    """Raises TlsUnusable, StoreError."""
+    domains = process.domains
 
     async def read(unit: Unit) -> tuple[bytes, list[bytes]]:
         clients = [
@@ -360,7 +372,7 @@ async def _look_after(process: _Process, named: Iterable[str]) -> None:
     except (StoreError, VaultError) as error:
         structlog.get_logger().warning("not-serving", code=error.code)
         good = False
-    process.state.serving = good
+    process.state.serving = good and not process.state.draining
     status = health_pb2.HealthCheckResponse.SERVING if good else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ("", *named):
         await process.health.set(name, status)

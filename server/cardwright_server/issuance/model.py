@@ -45,7 +45,7 @@ OWN = frozenset(
     {HolderKind.AUTHORITY, HolderKind.OCSP_RESPONDER, HolderKind.CONTENT_SIGNER, HolderKind.SERVER}
 )
 """Holders whose certificates are the server's own: it renews them, and they begin without hold."""
-WITHOUT_HOLD = OWN | {HolderKind.WORKSTATION, HolderKind.OPERATOR}
+WITHOUT_HOLD = OWN | {HolderKind.WORKSTATION, HolderKind.OPERATOR, HolderKind.SERVICE}
 """Holders that have no card to be read back first."""
 
 
