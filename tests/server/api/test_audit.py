@@ -82,9 +82,8 @@ async def test_records_are_found_by_what_they_say_and_page_by_page(world: World)
         pb.AUDIT_OUTCOME_DONE,
         1,
     )
-    told = {
-        fact.name: (fact.WhichOneof("value"), getattr(fact, fact.WhichOneof("value") or "name")) for fact in one.facts
-    }
+    kinds = {fact.name: (fact, fact.WhichOneof("value")) for fact in one.facts}
+    told = {name: (kind, getattr(fact, kind or "name")) for name, (fact, kind) in kinds.items()}
     assert told == {
         "count": ("number", 3),
         "forced": ("truth", True),

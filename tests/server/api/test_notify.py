@@ -84,7 +84,8 @@ async def test_mails_by_pages_without_their_text(world: World) -> None:
     for number in range(3):
         await world.mail(f"p{number}@example.org")
     await world.mail("other@example.org", "device.issue")
-    seen, token = [], ""
+    seen: list[pb.Notification] = []
+    token = ""
     while True:
         page = await world.find(event=EVENT, state=pb.MAIL_STATE_QUEUED, page_size=2, page_token=token)
         seen += page.notifications
@@ -115,5 +116,5 @@ async def test_refusals_change_nothing(world: World) -> None:
     good = pb.SetTemplateRequest(event=EVENT, subject="a", body="b")
     assert await world.api.refused("NotifyService.SetTemplate", good, auditor) == ("PERMISSION_DENIED", "ACCESS_DENIED")
     assert not any(one.own for one in (await world.find(templates=True)).templates)
-    for request in (pb.FindNotificationsRequest(page_token="x"), pb.FindNotificationsRequest(state=9)):  # type: ignore[arg-type]
-        assert await world.api.refused("NotifyService.Find", request, auditor) == malformed
+    for find in (pb.FindNotificationsRequest(page_token="x"), pb.FindNotificationsRequest(state=9)):  # type: ignore[arg-type]
+        assert await world.api.refused("NotifyService.Find", find, auditor) == malformed

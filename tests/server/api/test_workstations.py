@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cardwright_proto.cms.v1 import workstations_pb2 as pb
 from cardwright_server.api.workstations import WorkstationServicer
 from cardwright_server.authentication.principal import Principal, anyone
+from cardwright_server.issuance.model import Purpose
 from cardwright_server.joins.certificates import StationCertificates
 from cardwright_server.people.model import Role
 from cardwright_server.store.unit import Database
@@ -66,7 +68,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
 async def test_a_workstation_from_token_to_revocation(world: World) -> None:
     text, key = await world.token("Desk-7.example.org."), new_key()
     root = EnrolmentToken.parse(text).root
-    assert root == sha256(world.ca.authorities["root"].certificate).digest()  # type: ignore[index]
+    assert root == sha256(world.ca.authorities[Purpose.ROOT].certificate).digest()
     enrol = pb.EnrolRequest(token=text, host="desk-7.example.org", request=csr(key))
     made = await world.api.call("WorkstationService.Enrol", enrol, world.newcomer)
     assert spki_of(made.certificate) == spki(key)
@@ -99,13 +101,8 @@ async def test_a_workstation_from_token_to_revocation(world: World) -> None:
 
 
 def spki_of(certificate: bytes) -> bytes:
-    return spki_bytes(x509.load_der_x509_certificate(certificate))
-
-
-def spki_bytes(certificate: x509.Certificate) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 @issuance.ON_SQLITE
@@ -130,10 +127,16 @@ async def test_bad_requests(world: World) -> None:
     found = await world.api.call("WorkstationService.Find", pb.FindWorkstationsRequest(), world.admin)
     identifier, text = found.workstations[0].id, await world.token("d.example.org")
     good = csr(new_key())
+    no_host = pb.CreateTokenRequest(host="a b", station_class=pb.STATION_CLASS_USER)
     malformed, invalid = ("INVALID_ARGUMENT", "REQUEST_MALFORMED"), "INVALID_ARGUMENT"
     for name, request, who, refusal in (
         ("CreateToken", pb.CreateTokenRequest(host="x"), world.admin, malformed),
-        ("CreateToken", pb.CreateTokenRequest(host="a b", station_class=1), world.admin, (invalid, "BAD_HOST")),
+        (
+            "CreateToken",
+            pb.CreateTokenRequest(host="a b", station_class=pb.STATION_CLASS_USER),
+            world.admin,
+            (invalid, "BAD_HOST"),
+        ),
         ("Enrol", pb.EnrolRequest(token=text, host="d.example.org"), world.newcomer, malformed),
         ("Enrol", pb.EnrolRequest(token=text, host="d.example.org", request=bytes(8193)), world.newcomer, malformed),
         (
