@@ -24,6 +24,8 @@ from cardwright_server.api.sessions import Streams
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.numbering import Numbering
 from cardwright_server.devices.stock import Delivered
+from cardwright_server.escrow.archive import EscrowArchive
+from cardwright_server.escrow.certificates import ArchivedCertificates
 from cardwright_server.issuance import status, store
 from cardwright_server.issuance.model import Certificate, HolderKind, Purpose
 from cardwright_server.people.mapping import CertificateMapping
@@ -62,7 +64,8 @@ class SessionWorld:
     issuing: issuance.World
     stations: Trusted
     desk: Desk
-    certificates: IssuedCertificates
+    certificates: ArchivedCertificates
+    archive: EscrowArchive
     contents: SignedContents
     folder: Path
 
@@ -107,7 +110,7 @@ class SessionWorld:
         return one.id
 
     def office(self, device: UUID) -> Office:
-        """What is not of the real domains yet: the archive."""
+        """Vault and time of a server; what is asked of an office goes to the real domains."""
         return Office(self.issuing.vault, datetime.now(UTC), org=self.org, device=device)
 
     @asynccontextmanager
@@ -127,6 +130,7 @@ class SessionWorld:
             certificates=self.certificates,
             devices=self.desk,
             contents=self.contents,
+            escrow=self.archive,
             streams=streams,
         ) as socket:
             yield socket
@@ -173,9 +177,10 @@ async def make_session_world(
     services = world.services
     desk = Desk(services.lifecycle, services.requests, Numbering(), stations, services.stock, services.due)
     names = DeviceNames(database, services.people, CertificateMapping())
-    certificates = IssuedCertificates(database, issuing.service, names)
+    archive = EscrowArchive(database, issuing.vault, services.requests)
+    certificates = ArchivedCertificates(IssuedCertificates(database, issuing.service, names), archive)
     contents = SignedContents(database, issuing.vault, names, "Cardwright")
-    return SessionWorld(world, issuing, stations, desk, certificates, contents, folder)
+    return SessionWorld(world, issuing, stations, desk, certificates, archive, contents, folder)
 
 
 def blank(profile: str = "yubikey-5.7", serial: int = 12345678) -> VirtualCard:

@@ -58,7 +58,15 @@ from cardwright_server.sessions.due import DueChecks
 from cardwright_server.sessions.failures import Failure
 from cardwright_server.sessions.hints import Hints
 from cardwright_server.sessions.model import Greeting, Outcome
-from cardwright_server.sessions.ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Task
+from cardwright_server.sessions.ports import (
+    CertificateOrder,
+    Certificates,
+    Contents,
+    Devices,
+    Escrow,
+    Recoverable,
+    Task,
+)
 from cardwright_server.sessions.service import Ports, SessionService
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import LocalVault
@@ -248,6 +256,9 @@ class _Escrow:
     async def key(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, fingerprint: str) -> PrivateKey:
         return await self.office.key_(task, session, slot, algorithm, fingerprint)
 
+    async def recoverable(self, unit: Unit, task: Task, replaced: Set[str]) -> Sequence[Recoverable]:
+        return ()
+
 
 class Cut(Exception):
     """The workstation hangs up here."""
@@ -364,7 +375,10 @@ class Station:
         """One session. ``cut``: hang up before sending the message with this number (0 is the hello)."""
         trip = Trip()
         local = LocalExecutor(DirectConnection(self.card), KeyItems(FixedPins(Secret(self.pin), Secret(self.pin))))
-        seen = self.inventory(run(observe(self.look), local))
+        seen = run(observe(self.look), local)
+        if self.look is FREELY and any(seen.retired_counts or ()):
+            seen = run(observe(replace(FREELY, retired=True)), local)
+        seen = self.inventory(seen)
         async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
             call: Any = sessions_pb2_grpc.SessionServiceStub(channel).Run(metadata=tuple(self.metadata))
             hello = sessions_pb2.ClientHello(

@@ -11,7 +11,7 @@ from datetime import datetime
 from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PublicKey
 from cardwright_cardops.piv.containers import DISCOVERY
 from cardwright_cardops.piv.proofs import PROOF_AUDIENCE, ProofInvalid, verify
-from cardwright_cardops.piv.references import ACTIVE_SLOTS, Slot
+from cardwright_cardops.piv.references import ACTIVE_SLOTS, RETIRED_SLOTS, Slot
 from cardwright_cardops.plan.acts import STAGE, Circumstances, Pace, Witness
 from cardwright_cardops.plan.conduct import Execution, Recall
 from cardwright_cardops.plan.execute import Report, execute
@@ -21,7 +21,7 @@ from cardwright_cardops.plan.observe import Look, observe_with_witness
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy
 from cardwright_cardops.plan.records import DEFAULT, Candidates, Records, fold
-from cardwright_cardops.plan.steps import Plan, SetPin, SetPuk
+from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetPin, SetPuk
 from cardwright_cardops.program.items import Batch, Group, Outcome, Prove
 
 from ..devices.model import SecretName
@@ -29,15 +29,25 @@ from .errors import CardNotProven
 from .model import Purpose
 
 
-def look(policy: DevicePolicy, stage: str = STAGE) -> Look:
-    """What is read: what the policy needs, and every slot in use; 9E says which card it is."""
+def look(policy: DevicePolicy, *, retired: bool = False, stage: str = STAGE) -> Look:
+    """What is read: what the policy needs, and every slot in use; 9E says which card it is. ``retired``: those, too."""
     wanted = look_for(policy, stage=stage, one_batch=True)
-    return replace(wanted, slots=tuple(dict.fromkeys((*wanted.slots, *ACTIVE_SLOTS))))
+    slots = (*wanted.slots, *ACTIVE_SLOTS, *(RETIRED_SLOTS if retired else ()))
+    return replace(wanted, slots=tuple(dict.fromkeys(slots)))
+
+
+def has_retired(card: Inventory) -> bool:
+    """Whether the card has retired keys, by what was read of it or by its Key History."""
+    return any(row.slot.is_retired for row in card.certificates) or any(card.retired_counts or ())
 
 
 def tells_enough(policy: DevicePolicy, card: Inventory) -> bool:
     """Whether an issued card was read as far as a plan for ``policy`` needs; of a blank one nothing else matters."""
-    return not card.is_bound or all(card.object(tag).presence is not Presence.UNREAD for tag in policy.objects)
+    if not card.is_bound:
+        return True
+    retired = sum(row.slot.is_retired for row in card.certificates)
+    read = all(card.object(tag).presence is not Presence.UNREAD for tag in policy.objects)
+    return read and retired == (card.retired_counts or (0, 0))[0]
 
 
 def intact(card: Inventory, objects: Mapping[int, bytes]) -> dict[int, bytes]:
@@ -62,6 +72,12 @@ def believed(policy: DevicePolicy, card: Inventory, objects: Mapping[int, bytes]
         if state.presence is Presence.PRESENT and tag not in here and tag != DISCOVERY.tag:
             card = card.with_object(replace(state, presence=Presence.DAMAGED, defect="it is not what was written"))
     return card
+
+
+def what_goes(plan: Plan, records: Records) -> frozenset[str]:
+    """Fingerprints of keys in whose place the plan puts others: those on the card, and those imported last."""
+    keys = [step for step in plan.steps if isinstance(step, GenerateKey | ImportKey)]
+    return frozenset({step.replaces for step in keys} | {records.keys.get(step.slot, "") for step in keys}) - {""}
 
 
 def as_delivered(card: Inventory, initial: Set[SecretName], records: Records) -> Inventory:
@@ -116,17 +132,18 @@ def course(
     expected: str,
     objects: Mapping[int, bytes],
     initial: Set[SecretName] = frozenset(),
+    retired: bool = False,
     management_algorithm: ManagementAlgorithm | None,
     prover: PublicKey | None = None,
 ) -> Execution[Report]:
     """Observe, plan again, and carry out the plan with digest ``expected``.
 
-    ``objects`` and ``initial`` are as for ``steps_for`` and ``as_delivered``. ``prover``: the key by which the card has
-    to prove itself first. Raises CardNotProven, PlanChanged when the card is not as it was shown, and what observe,
-    plan and execute raise.
+    ``objects``, ``initial`` and ``retired`` are as for ``steps_for``, ``as_delivered`` and ``look``. ``prover``: the
+    key by which the card has to prove itself first. Raises CardNotProven, PlanChanged when the card is not as it was
+    shown, and what observe, plan and execute raise.
     """
     asked = None if purpose is Purpose.UNLOCK else management_algorithm
-    card, sealed = yield from observe_with_witness(look(policy), asked)
+    card, sealed = yield from observe_with_witness(look(policy, retired=retired), asked)
     records = fold((yield Recall(card.identity)))
     card = as_delivered(card, initial, records)
     steps = steps_for(purpose, policy, card, records, objects, now)

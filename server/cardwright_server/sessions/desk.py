@@ -26,7 +26,7 @@ from .ports import Task
 
 _KINDS = {
     Purpose.ISSUE: frozenset({RequestKind.ISSUANCE, RequestKind.REPLACEMENT, RequestKind.REISSUE}),
-    Purpose.UPDATE: frozenset({RequestKind.UPDATE}),
+    Purpose.UPDATE: frozenset({RequestKind.UPDATE, RequestKind.RECOVERY}),
     Purpose.UNLOCK: frozenset({RequestKind.UNLOCK}),
 }
 

@@ -12,6 +12,7 @@ from cardwright_cardops.piv.algorithms import Algorithm, PrivateKey, PublicKey
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.authority import Issued, Pending, Refused
 from cardwright_cardops.plan.inventory import Inventory
+from cardwright_cardops.plan.policy import RecoveredKey
 from cardwright_cardops.program.items import Answers, AnyBatch
 
 from ..authentication.authorize import CallTarget, Permission
@@ -144,8 +145,21 @@ class Contents(Protocol):
         """
 
 
+class Recoverable(Protocol):
+    """An archived key that belongs in a retired slot."""
+
+    @property
+    def recovered(self) -> RecoveredKey:
+        """It, as a device policy wants it."""
+
+
 class Escrow(Protocol):
     """Keys that the server makes and keeps."""
+
+    async def recoverable(self, unit: Unit, task: Task, replaced: Set[str]) -> Sequence[Recoverable]:
+        """Keys that the card should carry in retired slots, newest first. ``replaced``: fingerprints of keys of other
+        slots in whose place the plan puts new ones.
+        """
 
     async def key(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, fingerprint: str) -> PrivateKey:
         """The archived key with this fingerprint; for "" a new one, archived and committed before this returns."""

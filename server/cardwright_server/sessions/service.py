@@ -44,7 +44,7 @@ from ..vault.model import Authorization
 from ..vault.protocol import Vault
 from . import store
 from .authority import SessionAuthority, require_allowed
-from .course import as_delivered, course, intact, look, steps_for, tells_enough
+from .course import as_delivered, course, has_retired, intact, look, steps_for, tells_enough, what_goes
 from .errors import (
     CardInSession,
     CardNotProven,
@@ -178,10 +178,9 @@ class SessionService:
     async def _conduct(
         self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
     ) -> Outcome:
-        card, policy = greeting.card, opened.task.policy.card
-        seen: Inventory | None = None
-        if greeting.purpose is not Purpose.UNLOCK and not tells_enough(policy, card):
-            card = seen = await self._look(line, ledger, greeting, policy)
+        card, seen = greeting.card, None
+        if greeting.purpose is not Purpose.UNLOCK:
+            opened, card, seen = await self._known(opened, line, ledger, greeting)
         task = await self._without_pending(opened, ledger, card)
         outcome = Outcome.DONE if task is opened.task else Outcome.PENDING
         plan = _planned(task, card, ledger, opened.now)
@@ -189,7 +188,7 @@ class SessionService:
             if not opened.unfinished and task.request is None:
                 return await self._finish(principal, task, ledger, Outcome.NOTHING_DUE, card)
             # Records change only by what the card shows to us, now.
-            seen = seen or await self._look(line, ledger, greeting, policy)
+            seen = seen or await self._look(line, ledger, greeting, task.policy.card)
             if _planned(task, seen, ledger, opened.now):
                 raise NotAtGoal("The card is not as the workstation said.")
             return await self._finish(principal, task, ledger, outcome, seen)
@@ -202,10 +201,31 @@ class SessionService:
         outcome = Outcome.PENDING if report.pending else outcome
         return await self._finish(principal, task, ledger, outcome, report.inventory, _E.VERIFY)
 
+    async def _known(
+        self, opened: _Opened, line: Line, ledger: Ledger, greeting: Greeting
+    ) -> tuple[_Opened, Inventory, Inventory | None]:
+        """The task with the keys to be recovered, and the card as far as planning needs it: as the workstation read it,
+        or where that is not enough as it shows itself now, which then comes once more.
+        """
+        card, seen = greeting.card, None
+        policy = opened.task.policy.card
+        if not tells_enough(policy, card):
+            card = seen = await self._look(line, ledger, greeting, policy)
+        goes = what_goes(_planned(opened.task, card, ledger, opened.now), fold(ledger.entries))
+        found = await self._database.read(
+            lambda unit: self._ports.escrow.recoverable(unit, opened.task, goes)
+        )
+        if not found:
+            return opened, card, seen
+        policy = replace(policy, recovered=tuple(one.recovered for one in found))
+        task = replace(opened.task, policy=replace(opened.task.policy, card=policy))
+        return replace(opened, task=task), card, seen
+
     @staticmethod
     async def _look(line: Line, ledger: Ledger, greeting: Greeting, policy: DevicePolicy) -> Inventory:
         """The card as it shows itself to the server; reads only."""
-        return await run_async(observe(look(policy)), _Relay(line, ledger, greeting))
+        wanted = look(policy, retired=has_retired(greeting.card))
+        return await run_async(observe(wanted), _Relay(line, ledger, greeting))
 
     async def _without_pending(self, opened: _Opened, ledger: Ledger, card: Inventory) -> Task:
         """The task without slots whose certificate another authority has not issued yet: their keys stay.
@@ -282,6 +302,7 @@ class SessionService:
             expected=plan.digest,
             objects=ledger.objects,
             initial=task.initial.keys(),
+            retired=has_retired(greeting.card),
             management_algorithm=_algorithm(task, greeting.card),
             prover=prover,
         )
