@@ -134,6 +134,19 @@ def test_keys_and_certificates_that_no_slot_holds(tmp_path: Path) -> None:
     assert "CERTIFICATE_MALFORMED" in here.run("cert", "import", "9a", str(tmp_path / "certificate")).err
 
 
+def test_a_certificate_that_is_too_large_may_fit_compressed(tmp_path: Path) -> None:
+    here, who, now = desk(), x509.Name.from_rfc4514_string("CN=somebody"), datetime.now(UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(who, who, key.public_key(), 1, now, now + timedelta(days=9)).add_extension(
+        x509.UnrecognizedExtension(x509.ObjectIdentifier("2.16.840.1.113730.1.13"), bytes(4000)), critical=False
+    )
+    file = tmp_path / "certificate"
+    file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
+    ran = here.run("cert", "import", "82", str(file))
+    assert ran.code == 1 and "CARD_FULL" in ran.err and "--compress" in ran.err
+    assert here.run("cert", "import", "82", str(file), "--compress").code == 0
+
+
 @pytest.mark.parametrize("slot", ["0x9a", "9_a", "\uff19a", "9a ", "+9a", "09a", ""])
 def test_slots_are_two_hex_digits(slot: str) -> None:
     assert "SLOT_UNKNOWN" in desk().run("cert", "export", slot).err
@@ -146,6 +159,7 @@ def test_the_makers_certificate_is_deleted_only_expressly() -> None:
     assert ran.code == 2 and "--attestation" in ran.err
     assert here.cards["only"].state_hash() == before
     assert here.run("cert", "delete", "f9", "--attestation").code == 0
+    assert "NO_CERTIFICATE" in here.run("cert", "export", "f9").err
 
 
 def test_a_card_is_not_kept_in_a_folder(tmp_path: Path) -> None:

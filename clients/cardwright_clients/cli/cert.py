@@ -10,6 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.iso7816.status import NoSpace
 from cardwright_cardops.piv import programs
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.references import Slot
@@ -97,7 +98,12 @@ def import_certificate(
         content = programs.certificate_content(certificate, compress=compress)
         doing = f"writing the certificate of slot {where.label}"
         work = programs.write_object(where.certificate_tag, content, doing, STAGE)
-        Manager(card, source, management_key_file, ask=ask_key).run(work, marks, inventory)
+        try:
+            Manager(card, source, management_key_file, ask=ask_key).run(work, marks, inventory)
+        except NoSpace as error:
+            if not compress:
+                error.advice += " With --compress it may fit."
+            raise
         say(f"The certificate is in slot {where.label} of {card.summary.name}.")
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.iso7816.status import WrongData
 from cardwright_cardops.piv import programs
 from cardwright_cardops.piv.algorithms import Algorithm, PinPolicy, PrivateKey, TouchPolicy
 from cardwright_cardops.piv.references import Slot
@@ -142,7 +143,11 @@ def attest(slot: str, choice: Choice, roots: tuple[Path, ...], out: Path | None,
     require_writable(out)
     trusted = [certificate for root in roots for certificate in _certificates(read_bounded(root))]
     with the_cards().open(choice) as card:
-        statement, signer = card.run(programs.attestation(where))
+        try:
+            statement, signer = card.run(programs.attestation(where))
+        except WrongData as error:
+            error.advice = "A card attests only what it made itself: this slot is empty, or its key was imported."
+            raise
     result = verify_attestation(statement, signer, trusted)
     if out is not None:
         chain = [statement, *([signer] if signer is not None else [])]
