@@ -24,7 +24,7 @@ _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 20_000),
 )
-_REFUSED: Final = frozenset({"NOT_ADMITTED", "CONNECTION_ENDED", "WORKSTATION_REVOKED"})
+_REFUSED: Final = frozenset({"CALLER_NOT_ADMITTED", "CONNECTION_ENDED"})
 """The server's codes for a workstation that it does not accept."""
 _AWAY: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
 
