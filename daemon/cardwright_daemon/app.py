@@ -31,6 +31,7 @@ from .events import Hub
 from .keys import KeyActs
 from .link.absent import NoServer
 from .link.ports import Due, ServerLink
+from .link.server import GrpcLink
 from .operations import Operation, Operations
 from .pins import Pins
 from .prompts import Prompter
@@ -49,10 +50,12 @@ _GRACE: Final = 0.5
 
 
 class Daemon:
-    """The daemon, running inside ``async with``. One for each process: gRPC wants one event loop.
+    """The daemon, running inside ``async with``.
 
-    ``sources``: where readers come from; PC/SC by the configuration unless given. ``link``: the way to the server.
-    ``asker`` takes the place of pinentry.
+    ``sources``: where readers come from; PC/SC by the configuration unless given. ``link``: the way to the server, by
+    the configuration unless given.
+    ``asker`` takes the place of pinentry. Without ``api`` there is no socket and no gRPC server, only ``desk``: many
+    such daemons fit into one process, for simulated workstations.
     """
 
     def __init__(
@@ -62,11 +65,13 @@ class Daemon:
         sources: Sequence[ReaderSource] | None = None,
         link: ServerLink | None = None,
         asker: Prompter | None = None,
+        api: bool = True,
     ) -> None:
         self.config = config or Config()
         self._sources = sources
-        self._link = link or NoServer()
+        self._link = link or link_of(self.config)
         self._asker = asker
+        self._api = api
         self._open = AsyncExitStack()
         self._folder = SocketFolder(Path(self.config.folder) if self.config.folder else default_folder())
         self._errors = Errors()
@@ -80,9 +85,11 @@ class Daemon:
     async def __aenter__(self) -> Daemon:
         """Start. Raises FolderUnsafe, DaemonRunning, OSError."""
         async with AsyncExitStack() as starting:
-            starting.enter_context(self._folder)
+            if self._api:
+                starting.enter_context(self._folder)
             self.desk = await self._wired(starting)
-            await self._serve(starting)
+            if self._api:
+                await self._serve(starting)
             self._open = starting.pop_all()
         return self
 
@@ -178,3 +185,12 @@ class Daemon:
 
     def _refused(self) -> None:
         self.desk.refused += 1
+
+
+def link_of(config: Config) -> ServerLink:
+    """The way to the server that the configuration names."""
+    if config.server is None:
+        return NoServer()
+    software = f"cardwright {version_of('cardwright')}".strip()
+    folder = Path(config.server.folder) if config.server.folder else None
+    return GrpcLink(config.server.address, folder, software=software, check_seconds=config.updates.check_seconds)

@@ -80,6 +80,8 @@ class Card:
     inserted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     operation: str = ""
     trace: Trace = field(default_factory=lambda: Trace(MOST_TRACED, 1 << 20), repr=False)
+    met: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """It was looked at once, or left before that."""
     gone: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
@@ -275,6 +277,7 @@ class Cards:
             return
         card, reader.card = reader.card, None
         card.gone.set()
+        card.met.set()
         self._tell(("card", card.id), Change(card=card, present=False))
         for listener in self.removed:
             listener(card)
@@ -288,6 +291,7 @@ class Cards:
                 if card.gone.is_set() or card.state is CardState.READY:
                     return
                 card.problem, card.state = error, CardState.UNREADABLE
+                card.met.set()
                 self._tell(("card", card.id), Change(card=card))
                 if not isinstance(error, TransportError):
                     return
@@ -312,6 +316,7 @@ class Cards:
 
     def _know(self, card: Card, inventory: Inventory) -> None:
         card.identity, card.state, card.problem = inventory.identity, CardState.READY, None
+        card.met.set()
 
 
 def require_same(card: Card, identity: Identity) -> None:

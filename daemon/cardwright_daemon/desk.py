@@ -74,17 +74,19 @@ class Desk:
     refused: int = 0
     one_dialog: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def card(self, identifier: str) -> Card:
-        """A PIV card. Raises NoSuchCard, NotForTokens."""
+    async def card(self, identifier: str) -> Card:
+        """A PIV card, once it was looked at. Raises NoSuchCard, NotForTokens."""
         if identifier.startswith(TOKEN):
             raise NotForTokens("This device is reached through a PKCS#11 module.")
+        card = self.cards.get(identifier)
+        await card.met.wait()
         return self.cards.get(identifier)
 
     async def device(self, identifier: str) -> Card | TokenDevice:
         """A card or a PKCS#11 token. Raises NoSuchCard."""
         if identifier.startswith(TOKEN):
             return await self.tokens.get(identifier)
-        return self.cards.get(identifier)
+        return await self.card(identifier)
 
     def prompter(self, around: Surroundings) -> Prompter:
         """Who is asked. Raises HeadlessPinRefused, BadRequest."""

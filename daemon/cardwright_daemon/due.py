@@ -47,7 +47,7 @@ class DueChecks:
         self._postponed: dict[UUID, datetime] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         cards.inserted.append(self._inserted)
-        cards.removed.append(self._removed)
+        cards.removed.append(self._gone)
 
     async def stop(self) -> None:
         """Check no more."""
@@ -58,7 +58,9 @@ class DueChecks:
             await asyncio.wait(tasks)
 
     async def due(self, card: Card, *, refresh: bool = False) -> Due:
-        """What is due; the last answer while it holds. Raises what the link raises."""
+        """What is due; the last answer while it holds. Raises why the card is not known, and as the link."""
+        if card.problem is not None:
+            raise card.problem
         guid = card.identity.guid
         kept = self._kept.get(guid) if guid is not None else None
         if kept is not None and not refresh and kept.until is not None and kept.until > datetime.now(UTC):
@@ -99,11 +101,20 @@ class DueChecks:
         """A session changed the card: what was due need not be any more."""
         if card.identity.guid is not None:
             self._kept.pop(card.identity.guid, None)
+        self._watch()
         self._check(card, 0.0)
 
     def _inserted(self, card: Card) -> None:
+        self._watch()
         if self._config.at_insertion:
             self._check(card, self._spread(self._config.spread))
+
+    def _gone(self, card: Card) -> None:
+        self._removed(card)
+        self._watch()
+
+    def _watch(self) -> None:
+        self._link.watch([card.identity for card in self._cards.all if not card.gone.is_set()])
 
     def _removed(self, card: Card) -> None:
         task = self._tasks.pop(card.id, None)

@@ -42,7 +42,7 @@ from cardwright_cardops.transport.connection import CardReset, Connection
 from .cards import Card
 from .errors import StageEnded
 from .link.ports import EndStage, Execute, Finished, Message, Outcome, Preview, Progress
-from .operations import Operation
+from .operations import Operation, Phase
 from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current, ask_new
 from .worker import ReaderWorker
@@ -224,8 +224,10 @@ class RelayedCard:
             await self._ask()
             # Noted before it is open, so that whatever happens ends it.
             self._stage, self._ended = batch.stage, ""
-        with self.operation.writing():
-            answers = await self._worker.run(lambda: self._execute(batch, begins))
+        # Between the batches of a stage a key may be new and its certificate not yet written: no time to cancel.
+        self.operation.show(phase=Phase.WORKING, cancellable=False)
+        answers = await self._worker.run(lambda: self._execute(batch, begins))
+        self.operation.show(cancellable=not self._stage)
         self.batches += 1
         if batch.stage and not _alive(answers):
             await self._end()
@@ -252,6 +254,8 @@ class RelayedCard:
             self._ended = stage
             await self._worker.run(self._guarded.end_stage)
             self._pins.wipe()
+            if not self.operation.over:
+                self.operation.show(cancellable=True)
 
     async def close(self) -> None:
         """End the stage, forget everything, let the card go. Never raises; not to be cancelled in the middle."""

@@ -151,6 +151,30 @@ async def _inventory(client: Client, request: pb.GetInventoryRequest) -> pb.GetI
     return found
 
 
+async def test_g2_a_card_without_a_key_of_its_own_needs_a_new_preview_after_a_reset(pcscd: Pcscd) -> None:
+    card, server = token(48), Server()
+    async with on_pcsc(Person(*[b"739146"] * 4), server) as (_, client):
+        reader = await asyncio.to_thread(pcscd.insert, card)
+        identifier = (await client.until(ready(reader))).card.card.id
+        asked = pb.PreviewUpdateRequest(card=identifier, purpose=pb.PURPOSE_ISSUE)
+        shown = await client.updates.PreviewUpdate(asked)
+        before = card.snapshot()
+        with await asyncio.to_thread(pcsc.connect, reader) as other:
+            await asyncio.to_thread(other.reset)
+        refused = await _started(client, identifier, shown.digest)
+        assert refused.error.code == "GUARD_REFUSED"
+        assert card.snapshot() == before
+        shown = await client.updates.PreviewUpdate(asked)
+        assert (await _started(client, identifier, shown.digest)).outcome == pb.OUTCOME_DONE
+
+
+async def _started(client: Client, card: str, digest: bytes) -> pb.Operation:
+    """A started update, once it is over."""
+    begun = await client.updates.StartUpdate(pb.StartUpdateRequest(card=card, digest=digest))
+    done = await client.operations.WaitOperation(pb.WaitOperationRequest(operation=begun.operation.id))
+    return done.operation  # type: ignore[no-any-return]
+
+
 async def test_a_card_that_hangs_costs_its_own_call_and_is_let_go(pcscd: Pcscd) -> None:
     """W5 through the daemon: the deadline passes, the other reader is served, the late answer harms nobody."""
     hanging = HangingCard(0xFD)
@@ -188,9 +212,7 @@ async def test_two_cards_are_issued_through_pcscd_at_once(pcscd: Pcscd) -> None:
             shown = await client.updates.PreviewUpdate(
                 pb.PreviewUpdateRequest(card=card, purpose=pb.PURPOSE_ISSUE)
             )
-            begun = await client.updates.StartUpdate(pb.StartUpdateRequest(card=card, digest=shown.digest))
-            done = await client.operations.WaitOperation(pb.WaitOperationRequest(operation=begun.operation.id))
-            return done.operation  # type: ignore[no-any-return]
+            return await _started(client, card, shown.digest)
 
         done = await asyncio.gather(*map(issue, readers))
     assert [one.outcome for one in done] == [pb.OUTCOME_DONE] * 2, done

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,14 +18,17 @@ from cardwright_cardops.program.items import AnyBatch, Apdu, Batch, Group, SetPu
 from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.direct import DirectConnection
 from cardwright_daemon import relay
+from cardwright_daemon.app import Daemon
 from cardwright_daemon.cards import CardState
+from cardwright_daemon.link.ports import Message, Opening, Purpose
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.reader.faults import FaultyCard, parse
 from tests.oracle.card import Expected, judge
+from tests.support import daemon_server
 from tests.support.card_init import P256
 from tests.support.daemon_server import PUK, Server, an_update
-from tests.support.daemons import Person, Run, failing, running, token
+from tests.support.daemons import Bench, Person, Run, config, failing, running, token
 
 PIN = b"739146"
 GOAL = {0x9A: (P256, True), 0x9C: (P256, True), 0x9D: (P256, False), 0x9E: (P256, True)}
@@ -287,6 +292,80 @@ class _short(relay.RelayedCard):
         super().__post_init__()
 
 
+async def test_a_session_is_cancelled_where_that_is_safe_and_nowhere_else() -> None:
+    """Not while a stage is open; before it, and the card is as it was."""
+    card, server = token(), Server()
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stop(number: int, batch: AnyBatch) -> AnyBatch:
+        if number == 2:
+            reached.set()
+            await go_on.wait()
+        return batch
+
+    server.on_batch = stop
+    typing = asyncio.Event()
+    fresh = card.snapshot()
+    async with running(card, link=server, person=Person(typing, PIN, PIN)) as run:
+        identifier = (await run.client.card()).id
+        shown = await preview(run, identifier)
+        begun = await run.client.updates.StartUpdate(pb.StartUpdateRequest(card=identifier, digest=shown.digest))
+        await run.person.waits.wait()
+        wanted = pb.CancelOperationRequest(operation=begun.operation.id)
+        assert (await run.client.operations.CancelOperation(wanted)).operation.phase == pb.OPERATION_PHASE_CANCELLED
+        assert card.snapshot() == fresh
+        run.person.answers = [PIN, PIN]
+        shown = await preview(run, identifier)
+        begun = await run.client.updates.StartUpdate(pb.StartUpdateRequest(card=identifier, digest=shown.digest))
+        await reached.wait()
+        wanted = pb.CancelOperationRequest(operation=begun.operation.id)
+        assert (await failing(run.client.operations.CancelOperation(wanted))).code == "OPERATION_NOT_CANCELLABLE"
+        go_on.set()
+        assert (await ended(run, begun.operation.id)).outcome == pb.OUTCOME_DONE
+    assert faults_of(server, card) == []
+
+
+async def test_a_server_that_ends_without_a_word_is_an_error() -> None:
+    card, server = token(), Server()
+
+    class Silent(daemon_server.Session):
+        async def messages(self) -> AsyncIterator[Message]:
+            return
+            yield
+
+    async def opened(opening: Opening) -> Silent:
+        return Silent(server, opening)
+
+    server.open = opened  # type: ignore[method-assign]
+    async with running(card, link=server) as run:
+        identifier = (await run.client.card()).id
+        request = pb.PreviewUpdateRequest(card=identifier, purpose=pb.PURPOSE_ISSUE)
+        assert (await failing(run.client.updates.PreviewUpdate(request))).code == "STAGE_ENDED"
+
+
+async def test_stopping_the_daemon_ends_a_session_and_the_next_one_finishes_it() -> None:
+    card, server = token(), Server()
+    reached = asyncio.Event()
+
+    async def stop(number: int, batch: AnyBatch) -> AnyBatch:
+        if number == 3:
+            reached.set()
+            await asyncio.Event().wait()
+        return batch
+
+    server.on_batch = stop
+    async with running(card, link=server, person=Person(PIN, PIN)) as run:
+        identifier = (await run.client.card()).id
+        shown = await preview(run, identifier)
+        await run.client.updates.StartUpdate(pb.StartUpdateRequest(card=identifier, digest=shown.digest))
+        await reached.wait()
+    assert faults_of(server, card) != []
+    server.on_batch = daemon_server.as_it_is
+    async with running(card, link=server, person=Person(PIN, PIN)) as run:
+        assert (await issue(run)).outcome == pb.OUTCOME_DONE
+    assert faults_of(server, card) == []
+
+
 async def test_an_unlock_sets_a_new_pin_through_the_server() -> None:
     card, server = token(), Server()
     await _issued(server, card)
@@ -440,3 +519,29 @@ def test_an_item_that_uses_a_key_is_not_named_by_the_daemon() -> None:
 
     assert "use_key" not in ITEMS
     assert isinstance(Apdu(commands.select()), Apdu)
+
+
+async def test_many_light_daemons_fit_into_one_process() -> None:
+    """Without the local API: no socket, no gRPC server; everything else works."""
+    servers = [Server() for _ in range(10)]
+    benches = [Bench(1) for _ in servers]
+    cards = [token(100 + number) for number in range(10)]
+
+    async def workstation(number: int) -> str:
+        person, bench = Person(PIN, PIN), benches[number]
+        made = Daemon(config(Path("/nowhere")), sources=[bench.source], link=servers[number], asker=person, api=False)
+        async with made as daemon:
+            bench.insert(cards[number])
+            while not daemon.desk.cards.all:
+                await asyncio.sleep(0)
+            (card,) = daemon.desk.cards.all
+            await card.met.wait()
+            shown = await daemon.desk.sessions.preview(card, Purpose.ISSUE, person)
+            assert shown.plan is not None
+            digest = bytes.fromhex(shown.plan.digest)
+            operation = daemon.desk.sessions.start(card, digest, frozenset(), person)
+            return (await daemon.desk.operations.wait(operation.id)).outcome
+
+    outcomes = await asyncio.gather(*(workstation(number) for number in range(10)))
+    assert outcomes == ["done"] * 10
+    assert [faults_of(server, card) for server, card in zip(servers, cards, strict=True)] == [[]] * 10

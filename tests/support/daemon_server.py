@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,6 +82,7 @@ class Server:
     error: CardwrightError | None = None
     due_is: Due = field(default_factory=Due)
     asked: list[Identity] = field(default_factory=list)
+    watched: tuple[Identity, ...] = ()
     openings: list[Opening] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
     journals: dict[str, MemoryJournal] = field(default_factory=dict)
@@ -103,6 +104,10 @@ class Server:
     async def stop(self) -> None:
         for session in self.sessions:
             await session.close()
+
+    def watch(self, cards: Sequence[Identity]) -> None:
+        """See ``ServerLink``."""
+        self.watched = tuple(cards)
 
     async def due(self, card: Identity) -> Due:
         self.asked.append(card)

@@ -79,7 +79,7 @@ class CardServicer(agent_pb2_grpc.CardServiceServicer):
 
     async def CheckCard(self, request: pb.CheckCardRequest, context: Context) -> pb.CheckCardResponse:
         """Conformance of what is on a card."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         report = await self._desk.checks.check(
             card,
             level=to.key_of(_LEVELS, request.level, "level", "basic"),
@@ -103,7 +103,7 @@ class CardServicer(agent_pb2_grpc.CardServiceServicer):
 
     async def TraceCard(self, request: pb.TraceCardRequest, context: Context) -> pb.TraceCardResponse:
         """The redacted record."""
-        entries = self._desk.card(request.card).trace.entries
+        entries = (await self._desk.card(request.card)).trace.entries
         begin = entries[0].at if entries else 0.0
         return pb.TraceCardResponse(entries=[to.trace_entry(entry, begin) for entry in entries])
 

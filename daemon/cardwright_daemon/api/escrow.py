@@ -24,7 +24,7 @@ class EscrowServicer(agent_pb2_grpc.EscrowServiceServicer):
         self, request: pb.ListEscrowedKeysRequest, context: Context
     ) -> pb.ListEscrowedKeysResponse:
         """Keys of the card's holder."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         proof = self._desk.proofs.of(card, Purpose.RECOVER)
         found = await self._desk.link.escrowed(card.identity, proof)
         inventory = await self._desk.cards.inventory(card)
@@ -33,7 +33,7 @@ class EscrowServicer(agent_pb2_grpc.EscrowServiceServicer):
 
     async def RecoverKeys(self, request: pb.RecoverKeysRequest, context: Context) -> pb.RecoverKeysResponse:
         """Put them into retired slots."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         if len(request.keys) > MOST_KEYS:
             raise BadRequest("Too many keys.")
         prompter = prompter_of(self._desk, request.asking)
@@ -42,6 +42,6 @@ class EscrowServicer(agent_pb2_grpc.EscrowServiceServicer):
 
     async def DownloadPfx(self, request: pb.DownloadPfxRequest, context: Context) -> pb.DownloadPfxResponse:
         """One as PKCS #12."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         content = await self._desk.keys.pfx(card, request.key, prompter_of(self._desk, request.asking))
         return pb.DownloadPfxResponse(pfx=content)

@@ -60,7 +60,7 @@ class PinServicer(agent_pb2_grpc.PinServiceServicer):
 
     async def UnblockPin(self, request: pb.UnblockPinRequest, context: Context) -> pb.UnblockPinResponse:
         """A new PIN with the PUK."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         prompter = prompter_of(self._desk, request.asking)
         await self._desk.pins.unblock(card, prompter, RULES, last_try=request.allow_last_try)
         return pb.UnblockPinResponse()

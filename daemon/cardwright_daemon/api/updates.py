@@ -31,7 +31,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def GetDue(self, request: pb.GetDueRequest, context: Context) -> pb.GetDueResponse:
         """Ask the server, or tell its last answer."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         return pb.GetDueResponse(due=self.due(card, await self._desk.due.due(card, refresh=request.refresh)))
 
     def due(self, card: Card, found: Due) -> pb.Due:
@@ -40,7 +40,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def PreviewUpdate(self, request: pb.PreviewUpdateRequest, context: Context) -> pb.PreviewUpdateResponse:
         """Begin a session and wait at its preview."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         purpose = to.key_of(to.PURPOSES, request.purpose, "purpose", Purpose.UPDATE)
         if len(request.keys) > MOST_KEYS:
             raise BadRequest("Too many keys.")
@@ -55,7 +55,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def StartUpdate(self, request: pb.StartUpdateRequest, context: Context) -> pb.StartUpdateResponse:
         """Do what was previewed."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         prompter = prompter_of(self._desk, request.asking)
         confirmed = to.acts_of(list(request.confirmed))
         operation = self._desk.sessions.start(card, request.digest, confirmed, prompter)
@@ -63,12 +63,12 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def DismissPreview(self, request: pb.DismissPreviewRequest, context: Context) -> pb.DismissPreviewResponse:
         """Give it up."""
-        await self._desk.sessions.dismiss(self._desk.card(request.card))
+        await self._desk.sessions.dismiss(await self._desk.card(request.card))
         return pb.DismissPreviewResponse()
 
     async def PostponeUpdate(self, request: pb.PostponeUpdateRequest, context: Context) -> pb.PostponeUpdateResponse:
         """Later."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         until = to.moment_of(request, "until")
         if until is None or until > datetime.now(UTC) + LONGEST:
             raise BadRequest(f"An update is put off for at most {LONGEST.days} days.")
@@ -81,7 +81,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def ListMethods(self, request: pb.ListMethodsRequest, context: Context) -> pb.ListMethodsResponse:
         """How the person can prove who they are."""
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         purpose = to.key_of(to.PURPOSES, request.purpose, "purpose")
         methods = await self._desk.link.methods(card.identity, purpose, _account(request.account))
         return pb.ListMethodsResponse(methods=[to.method(one) for one in methods])
@@ -89,7 +89,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
     async def Prove(self, request: pb.ProveRequest, context: Context) -> pb.ProveResponse:
         """Prove it."""
         until = await self._desk.proofs.prove(
-            self._desk.card(request.card),
+            await self._desk.card(request.card),
             to.key_of(to.PURPOSES, request.purpose, "purpose"),
             to.key_of(to.METHODS, request.method, "method"),
             _account(request.account),
@@ -110,7 +110,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
         return pb.ResetForgottenPinResponse(operation=to.operation(operation))
 
     async def _through(self, identifier: str, purpose: Purpose, request: str, asking: pb.Asking) -> Operation:
-        card = self._desk.card(identifier)
+        card = await self._desk.card(identifier)
         prompter = prompter_of(self._desk, asking)
         wanted = to.uuid_of(request, "request")
         return await self._desk.sessions.through(card, purpose, prompter, request=wanted)

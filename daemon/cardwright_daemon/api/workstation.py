@@ -63,6 +63,6 @@ class WorkstationServicer(agent_pb2_grpc.WorkstationServiceServicer):
         """Sign in to a portal with the card."""
         if len(request.link) > MAX_LINK:
             raise BadRequest("This link is too long.")
-        card = self._desk.card(request.card)
+        card = await self._desk.card(request.card)
         url = await self._desk.keys.sign_in(card, request.link, prompter_of(self._desk, request.asking))
         return pb.SignInResponse(url=url)

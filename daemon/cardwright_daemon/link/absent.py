@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from cardwright_cardops.errors import CardwrightError
@@ -43,6 +43,9 @@ class NoServer:
         """Nothing to do."""
 
     async def stop(self) -> None:
+        """Nothing to do."""
+
+    def watch(self, cards: Sequence[Identity]) -> None:
         """Nothing to do."""
 
     async def due(self, card: Identity) -> Due:

@@ -6,7 +6,7 @@ in time), ``ServerRefused``, and the errors that the server itself told, with th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -284,6 +284,9 @@ class ServerLink(Protocol):
 
     async def stop(self) -> None:
         """End every call and stream."""
+
+    def watch(self, cards: Sequence[Identity]) -> None:
+        """These cards are in the readers now: news about them are pushed. The first sixteen count."""
 
     async def due(self, card: Identity) -> Due:
         """What is due for a card, within the configured time. A card that is not the server's has nothing due."""
