@@ -66,6 +66,7 @@ from .sessions.due import DueChecks
 from .sessions.hints import Hints
 from .sessions.issuing import IssuedCertificates
 from .sessions.names import DeviceNames
+from .sessions.proving import CardProofs
 from .sessions.service import Ports, SessionService
 from .store.unit import Database, Unit
 from .vault.model import KeyRole
@@ -111,6 +112,7 @@ class Domains:
     connections: OperatorConnections
     escrow: EscrowService
     sessions: SessionService
+    proofs: CardProofs
     checks: DueChecks
     hints: Hints
     audit: AuditService
@@ -168,8 +170,9 @@ def wire(
     archive = EscrowArchive(database, vault, requests)
     stock = StockService(decide, lifecycle)
     numbering = Numbering(Issuer(**msgspec.structs.asdict(config.numbers)))
+    desk = Desk(lifecycle, requests, numbering, stations, stock, due)
     ports = Ports(
-        Desk(lifecycle, requests, numbering, stations, stock, due),
+        desk,
         ArchivedCertificates(IssuedCertificates(database, issuance, card_names), archive),
         SignedContents(database, vault, card_names, config.issuance.printed_issuer),
         archive,
@@ -210,6 +213,7 @@ def wire(
         connections=OperatorConnections(database, operators, channels),
         escrow=EscrowService(database, decide, people, requests, due, vault),
         sessions=SessionService(database, decide, ports),
+        proofs=CardProofs(database, decide, desk, authentication),
         checks=DueChecks(database, decide, due, requests),
         hints=Hints(database),
         audit=AuditService(database, decide, lambda: audit_keys(vault), chain=CHAIN),

@@ -53,7 +53,7 @@ def register(
         RequestServicer(calls, domains.requests),
         CertificateServicer(calls, domains.certificates, rotate),
         EscrowServicer(calls, domains.escrow),
-        SessionServicer(calls, domains.sessions, domains.checks, domains.hints, domains.watch),
+        SessionServicer(calls, domains.sessions, domains.proofs, domains.checks, domains.hints, domains.watch),
     ]
     return tuple(_add(server, one) for one in made)
 

@@ -22,6 +22,7 @@ from cardwright_cardops.transport.direct import DirectConnection
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.api.sessions import Streams
 from cardwright_server.authentication.principal import Principal
+from cardwright_server.authentication.service import AuthenticationService
 from cardwright_server.devices.numbering import Numbering
 from cardwright_server.devices.stock import Delivered
 from cardwright_server.escrow.archive import EscrowArchive
@@ -36,6 +37,7 @@ from cardwright_server.sessions.credentials import DeviceCredentials
 from cardwright_server.sessions.desk import Desk
 from cardwright_server.sessions.issuing import IssuedCertificates
 from cardwright_server.sessions.names import DeviceNames
+from cardwright_server.sessions.proving import CardProofs
 from cardwright_server.store.ids import new_id
 from cardwright_server.store.unit import Database, Unit
 from cardwright_simulators.card import VirtualCard
@@ -68,6 +70,11 @@ class SessionWorld:
     archive: EscrowArchive
     contents: SignedContents
     folder: Path
+
+    @property
+    def authentication(self) -> AuthenticationService:
+        """Keeps proofs."""
+        return AuthenticationService(self.database, authorizer(), self.world.services.people, {})
 
     @property
     def database(self) -> Database:
@@ -132,6 +139,7 @@ class SessionWorld:
             contents=self.contents,
             escrow=self.archive,
             streams=streams,
+            proofs=CardProofs(self.database, authorizer(), self.desk, self.authentication),
         ) as socket:
             yield socket
 

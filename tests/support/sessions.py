@@ -45,6 +45,7 @@ from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 from cardwright_server.api.calling import Calls
 from cardwright_server.api.sessions import SessionServicer, Streams
 from cardwright_server.authentication.authorize import Authorize, Permission
+from cardwright_server.authentication.model import Authentication, Method
 from cardwright_server.authentication.principal import Principal, PrincipalKind
 from cardwright_server.devices.due import DueList
 from cardwright_server.issuance.errors import OriginRefused
@@ -67,6 +68,7 @@ from cardwright_server.sessions.ports import (
     Recoverable,
     Task,
 )
+from cardwright_server.sessions.proving import CardProofs, Holder
 from cardwright_server.sessions.service import Ports, SessionService
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import LocalVault
@@ -118,7 +120,7 @@ STEPS = (
     "write-certificate",
     "write-object",
 )
-ITEMS = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request")
+ITEMS = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request", "sign_in")
 
 
 def policy(*, clear: str = "any", least: str = "unproven", renew: int = 30) -> Policy:
@@ -164,6 +166,9 @@ class Office:
             trusted=self.trusted,
             unlockable=self.issued and not self.held,
         )
+
+    async def holder(self, unit: Unit, org: UUID, guid: UUID) -> Holder | None:
+        return None
 
     async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
         self.at_work.add(session)
@@ -269,6 +274,7 @@ class Trip:
     """What a workstation saw. ``error`` is what the server said; ``trips`` are round trips, see ``round_trips``."""
 
     outcome: int = 0
+    authentication: str = ""
     error: str = ""
     status: str = ""
     trips: int = 0
@@ -426,6 +432,7 @@ class Station:
                             trip.percentages.append(message.progress.percentage)
                         case "finished":
                             trip.outcome = message.finished.outcome
+                            trip.authentication = message.finished.authentication
                         case "error":
                             trip.error = message.error.code
             except Cut:
@@ -476,6 +483,22 @@ def a_workstation(org: UUID) -> Principal:
     return Principal(PrincipalKind.WORKSTATION, identifier, org, front="test", workstation=identifier)
 
 
+class NoProofs:
+    """``Proofs`` that keeps none."""
+
+    async def put_proof(
+        self,
+        unit: Unit,
+        principal: Principal,
+        person: UUID,
+        methods: frozenset[Method],
+        *,
+        device: UUID | None = None,
+        request: UUID | None = None,
+    ) -> Authentication:
+        raise AssertionError("nobody proves anything here")
+
+
 class Unrevoked:
     """``Streams`` of workstations that stay."""
 
@@ -495,6 +518,7 @@ async def serving(
     contents: Contents | None = None,
     escrow: Escrow | None = None,
     streams: Streams | None = None,
+    proofs: CardProofs | None = None,
 ) -> AsyncIterator[str]:
     """A server; gives the path of its socket. What is given takes the place of the office, or of plain contents."""
     caller = principal or a_workstation(office.org)
@@ -514,7 +538,8 @@ async def serving(
     service = SessionService(database, authorize, ports)
     checks = DueChecks(database, authorize, DueList(), wired(authorize, RecordedCredentials()).requests)
     hints = Hints(database, timedelta(milliseconds=50))
-    servicer = CountedServicer(Calls(database, identify), service, checks, hints, streams or Unrevoked())
+    signs = proofs or CardProofs(database, authorize, office, NoProofs())
+    servicer = CountedServicer(Calls(database, identify), service, signs, checks, hints, streams or Unrevoked())
     servicer.seen = _SEEN.setdefault(f"{folder}/socket", [])
     sessions_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{folder}/socket")

@@ -25,6 +25,7 @@ from ..sessions.due import CardName, DueAnswer, DueChecks
 from ..sessions.errors import LineLost, PeerTooOld, SessionCancelled, SessionProtocolBroken
 from ..sessions.hints import Hints
 from ..sessions.model import PROTOCOL, Greeting, Outcome, Purpose, Showing
+from ..sessions.proving import CardProofs
 from ..sessions.service import SessionService
 from .calling import Calls, Context
 from .errors import abort
@@ -45,6 +46,10 @@ _PURPOSES = {
     sessions_pb2.PURPOSE_ISSUE: Purpose.ISSUE,
     sessions_pb2.PURPOSE_UPDATE: Purpose.UPDATE,
     sessions_pb2.PURPOSE_UNLOCK: Purpose.UNLOCK,
+    sessions_pb2.PURPOSE_REISSUE: Purpose.REISSUE,
+    sessions_pb2.PURPOSE_UNLOCK_ASSISTED: Purpose.UNLOCK_ASSISTED,
+    sessions_pb2.PURPOSE_FORGOTTEN_PIN: Purpose.FORGOTTEN_PIN,
+    sessions_pb2.PURPOSE_PROVE: Purpose.PROVE,
 }
 _OUTCOMES = {
     Outcome.DONE: sessions_pb2.OUTCOME_DONE,
@@ -65,10 +70,17 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
     """Sessions, and what tells a workstation that one is due. ``hints`` is run by whoever made it."""
 
     def __init__(
-        self, calls: Calls, service: SessionService, checks: DueChecks, hints: Hints, streams: Streams
+        self,
+        calls: Calls,
+        service: SessionService,
+        proofs: CardProofs,
+        checks: DueChecks,
+        hints: Hints,
+        streams: Streams,
     ) -> None:
         self._calls = calls
         self._service = service
+        self._proofs = proofs
         self._checks = checks
         self._hints = hints
         self._streams = streams
@@ -79,8 +91,12 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
         try:
             principal = await self._calls.caller(context)
             greeting = _greeting(await line.hello())
+            proof: UUID | None = None
             try:
-                outcome = await self._service.run(principal, greeting, line)
+                if greeting.purpose is Purpose.PROVE:
+                    outcome, proof = Outcome.DONE, await self._proofs.prove(principal, greeting, line)
+                else:
+                    outcome = await self._service.run(principal, greeting, line)
             except AuthorizationError as error:
                 await self._calls.note_denial(principal, error)
                 raise
@@ -89,7 +105,7 @@ class SessionServicer(sessions_pb2_grpc.SessionServiceServicer):
                 await abort(context, error)
             await line.fail(error)
         else:
-            await line.finish(outcome)
+            await line.finish(outcome, proof)
 
     async def Due(self, request: sessions_pb2.DueRequest, context: Context) -> sessions_pb2.DueResponse:
         """What is due for a card."""
@@ -193,10 +209,11 @@ class StreamLine:
         """See ``Line``."""
         self._progress = sessions_pb2.Progress(step=step, percentage=percentage)
 
-    async def finish(self, outcome: Outcome) -> None:
-        """The last message of a session that ended well."""
+    async def finish(self, outcome: Outcome, proof: UUID | None) -> None:
+        """The last message of a session that ended well; ``proof``: what the card proved."""
+        named = "" if proof is None else str(proof)
         try:
-            await self._send(finished=sessions_pb2.Finished(outcome=_OUTCOMES[outcome]))
+            await self._send(finished=sessions_pb2.Finished(outcome=_OUTCOMES[outcome], authentication=named))
         except LineLost:
             return  # it is recorded; the workstation sees it at the next contact
 

@@ -8,7 +8,6 @@ from cardwright_cardops.plan.records import Kind
 
 from ..devices.puk_desk import Contact
 from ..sessions import store
-from ..sessions.model import Purpose
 from ..store.unit import Unit
 from .stations import KnownStations
 
@@ -29,7 +28,7 @@ class SessionContacts:
         found = next((one for one in await store.live(unit, org, device) if one.id == session), None)
         if found is None:
             return None
-        proved = found.purpose is Purpose.UNLOCK and await store.noted_puk(unit, org, session)
+        proved = found.purpose.unlocks and await store.noted_puk(unit, org, session)
         entries = (await store.records(unit, org, device, found.life)).entries
         names = [row.reference for row in entries if row.kind is Kind.PUK_SET]
         return Contact(found.workstation, proved, self._stations.is_trusted(found.workstation), _generation(names))

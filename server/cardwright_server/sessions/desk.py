@@ -6,6 +6,8 @@ from datetime import UTC, datetime, time
 from typing import Protocol
 from uuid import UUID
 
+from cardwright_cardops.piv.algorithms import PublicKey
+from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Inventory
 
 from ..authentication.authorize import Permission
@@ -15,6 +17,8 @@ from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import Device, DeviceState
 from ..devices.numbering import Numbering
 from ..devices.stock import StockService
+from ..issuance import status
+from ..issuance.model import CertificateState
 from ..requests.model import Request, RequestKind
 from ..requests.service import RequestService
 from ..store.unit import Unit
@@ -23,12 +27,19 @@ from .errors import NothingToDo
 from .failures import Failure
 from .model import Greeting, Outcome, Purpose
 from .ports import Task
+from .proving import Holder
 
 _KINDS = {
-    Purpose.ISSUE: frozenset({RequestKind.ISSUANCE, RequestKind.REPLACEMENT, RequestKind.REISSUE}),
+    Purpose.ISSUE: frozenset({RequestKind.ISSUANCE, RequestKind.REPLACEMENT}),
     Purpose.UPDATE: frozenset({RequestKind.UPDATE, RequestKind.RECOVERY}),
+    Purpose.REISSUE: frozenset({RequestKind.REISSUE}),
     Purpose.UNLOCK: frozenset({RequestKind.UNLOCK}),
+    Purpose.UNLOCK_ASSISTED: frozenset({RequestKind.UNLOCK}),
+    Purpose.FORGOTTEN_PIN: frozenset({RequestKind.UNLOCK}),
 }
+
+
+_IN_USE = frozenset((DeviceState.ISSUED, DeviceState.UPDATING))
 
 
 class Stations(Protocol):
@@ -87,6 +98,19 @@ class Desk:
             life=device.life,
             initial={} if initial is None else initial.sealed,
         )
+
+    async def holder(self, unit: Unit, org: UUID, guid: UUID) -> Holder | None:
+        """See ``Holders``: who holds the card in use, and the keys in 9A whose certificates count, the newest first."""
+        device = await self._lifecycle.by_guid(unit, org, guid)
+        if device is None or device.person is None or device.state not in _IN_USE:
+            return None
+        part = Slot.AUTHENTICATION.label.lower()
+        good = [
+            one.x509.public_key()
+            for one in await status.of_device(unit, org, device.id)
+            if one.holder.part == part and one.state is CertificateState.GOOD and one.not_after > unit.now
+        ]
+        return Holder(device.id, device.person, tuple(key for key in good if isinstance(key, PublicKey)))
 
     async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
         """See ``Devices``. Raises what ``RequestService.start`` raises."""

@@ -6,7 +6,7 @@ caller asked again. What a card confirmed goes with the next one; lost confirmat
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from datetime import timedelta
 from uuid import UUID
 
@@ -41,6 +41,7 @@ class Ledger:
         journal: store.Journal,
         objects: Mapping[int, bytes],
         again: Callable[[Unit], Awaitable[object]],
+        made: Set[str] = frozenset(),
     ) -> None:
         self.session = session
         self.done = 0
@@ -52,6 +53,7 @@ class Ledger:
         self._objects = dict(objects)
         self._written: dict[int, bytes] = {}
         self._keys: list[tuple[Slot, str, bytes, str]] = []
+        self._made = set(made)
         self._due: list[tuple[SessionEvent, Mapping[str, object]]] = []
         self._again = again
         self._lost = False
@@ -86,6 +88,12 @@ class Ledger:
     def key(self, slot: Slot, fingerprint: str, public: bytes, origin: str) -> None:
         """Keep where a key came from for the next commit."""
         self._keys.append((slot, fingerprint, public, origin))
+        self._made.add(fingerprint)
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Fingerprints of keys for which a certificate was asked in this session, or before for the same request."""
+        return frozenset(self._made)
 
     def put(self, tag: int, content: bytes) -> None:
         """Keep what is about to be written to a data object for the next commit."""

@@ -23,7 +23,20 @@ class Purpose(StrEnum):
 
     ISSUE = "issue"
     UPDATE = "update"
+    REISSUE = "re-issue"
+    """Every key and certificate anew, for the same person on the same card."""
     UNLOCK = "unlock"
+    UNLOCK_ASSISTED = "unlock-assisted"
+    """As unlock, asked for by the help desk."""
+    FORGOTTEN_PIN = "forgotten-pin"
+    """As unlock, of a card that is not blocked."""
+    PROVE = "prove"
+    """The holder proves who they are by the card: nothing is planned, and nothing on the card changes."""
+
+    @property
+    def unlocks(self) -> bool:
+        """Whether PUK and PIN are set, and nothing else."""
+        return self in (Purpose.UNLOCK, Purpose.UNLOCK_ASSISTED, Purpose.FORGOTTEN_PIN)
 
 
 class Outcome(StrEnum):

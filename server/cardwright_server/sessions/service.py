@@ -85,6 +85,7 @@ class _Opened:
     journal: store.Journal
     objects: Mapping[int, bytes]
     keys: tuple[CardKey, ...]
+    made: frozenset[str]
     unfinished: bool
     now: datetime
 
@@ -109,7 +110,9 @@ class SessionService:
         async def again(unit: Unit) -> None:
             await self._authorize(unit, principal, _call(task), task.target)
 
-        ledger = Ledger(self._database, opened.session, opened.lease, opened.journal, opened.objects, again)
+        ledger = Ledger(
+            self._database, opened.session, opened.lease, opened.journal, opened.objects, again, opened.made
+        )
 
         async def ended(event: SessionEvent, code: str, failure: Failure | None = None) -> None:
             entry = self._entry(principal, task, ledger.session, event, code)
@@ -173,13 +176,15 @@ class SessionService:
         unit.audit(self._entry(principal, task, session, "opened"))
         keys = await store.keys(unit, task.org, task.device, task.life)
         objects = await store.objects(unit, task.org, task.device, task.life)
-        return _Opened(session, lease, task, journal, objects, keys, unfinished, unit.now)
+        reissued = task.request if task.purpose is Purpose.REISSUE else None
+        made = await store.made_for(unit, task.org, reissued) if reissued is not None else frozenset()
+        return _Opened(session, lease, task, journal, objects, keys, made, unfinished, unit.now)
 
     async def _conduct(
         self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
     ) -> Outcome:
         card, seen = greeting.card, None
-        if greeting.purpose is not Purpose.UNLOCK:
+        if not greeting.purpose.unlocks:
             opened, card, seen = await self._known(opened, line, ledger, greeting)
         task = await self._without_pending(opened, ledger, card)
         outcome = Outcome.DONE if task is opened.task else Outcome.PENDING
@@ -294,13 +299,14 @@ class SessionService:
             showing.contents,
             opened.now,
         )
-        prover = _prover(opened) if task.purpose is Purpose.UNLOCK else None
+        prover = _prover(opened) if task.purpose.unlocks else None
         execution = course(
             task.purpose,
             task.policy.card,
             now=opened.now,
             expected=plan.digest,
             objects=ledger.objects,
+            made=ledger.made,
             initial=task.initial.keys(),
             retired=has_retired(greeting.card),
             management_algorithm=_algorithm(task, greeting.card),
@@ -313,7 +319,7 @@ class SessionService:
 
         relay = _Relay(line, ledger, greeting, showing)
         report: Report = await conduct_async(execution, relay, authority, ledger, progress)
-        if task.purpose is not Purpose.UNLOCK:
+        if not task.purpose.unlocks:
             left = _planned(task, report.inventory, ledger, opened.now)
             if any(getattr(step, "slot", None) not in report.pending for step in left.steps):
                 raise NotAtGoal("After the last step the card is not as the policy wants it.")
@@ -334,7 +340,7 @@ class SessionService:
             await self._authorize(unit, principal, _call(task), task.target)
             session = await ledger.within(unit, *before, _E.FINISH, values={"outcome": outcome})
             if outcome is not Outcome.NOTHING_DUE:
-                if task.purpose is not Purpose.UNLOCK:
+                if not task.purpose.unlocks:
                     keys = _certified(card)
                     bare = {row.fingerprint for row in card.keys} - set(keys.values())
                     await self._ports.certificates.settle(unit, principal, task, session.id, keys, bare)
@@ -438,7 +444,7 @@ def _planned(task: Task, card: Inventory, ledger: Ledger, now: datetime) -> Plan
     _require_card(task, card.identity, ledger.entries)
     records = fold(ledger.entries)
     card = as_delivered(card, task.initial.keys(), records)
-    return steps_for(task.purpose, task.policy.card, card, records, ledger.objects, now)
+    return steps_for(task.purpose, task.policy.card, card, records, ledger.objects, now, ledger.made)
 
 
 def _require_card(task: Task, identity: Identity, entries: tuple[Entry, ...]) -> None:

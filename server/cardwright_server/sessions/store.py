@@ -174,6 +174,17 @@ async def keys(unit: Unit, org: UUID, device: UUID, life: int = 1) -> tuple[Card
     return tuple(CardKey(Slot(row.slot), row.fingerprint, row.public_key, Origin(row.origin)) for row in rows)
 
 
+async def made_for(unit: Unit, org: UUID, request: UUID) -> frozenset[str]:
+    """Fingerprints of keys for which a certificate was asked in sessions of a request."""
+    mine = (card_session.c.request == request, card_session.c.org == org)
+    rows = await unit.rows(
+        select(card_key.c.fingerprint)
+        .select_from(card_session.join(card_key, card_key.c.session == card_session.c.id))
+        .where(*mine, card_key.c.device == card_session.c.device)
+    )
+    return frozenset(row.fingerprint for row in rows)
+
+
 async def newest_key(
     unit: Unit, org: UUID, device: UUID, life: int, slot: Slot
 ) -> tuple[bytes, datetime] | None:

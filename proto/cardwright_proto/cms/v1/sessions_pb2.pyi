@@ -39,6 +39,14 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     PURPOSE_ISSUE: _Purpose.ValueType  # 1
     PURPOSE_UPDATE: _Purpose.ValueType  # 2
     PURPOSE_UNLOCK: _Purpose.ValueType  # 3
+    PURPOSE_REISSUE: _Purpose.ValueType  # 4
+    """Every key and certificate anew."""
+    PURPOSE_UNLOCK_ASSISTED: _Purpose.ValueType  # 5
+    """As unlock; asked for by the help desk."""
+    PURPOSE_FORGOTTEN_PIN: _Purpose.ValueType  # 6
+    """As unlock; the card is not blocked."""
+    PURPOSE_PROVE: _Purpose.ValueType  # 7
+    """The holder proves who they are: one batch with sign_in, no preview, nothing on the card changes."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """What the session is for."""
@@ -47,6 +55,14 @@ PURPOSE_UNSPECIFIED: Purpose.ValueType  # 0
 PURPOSE_ISSUE: Purpose.ValueType  # 1
 PURPOSE_UPDATE: Purpose.ValueType  # 2
 PURPOSE_UNLOCK: Purpose.ValueType  # 3
+PURPOSE_REISSUE: Purpose.ValueType  # 4
+"""Every key and certificate anew."""
+PURPOSE_UNLOCK_ASSISTED: Purpose.ValueType  # 5
+"""As unlock; asked for by the help desk."""
+PURPOSE_FORGOTTEN_PIN: Purpose.ValueType  # 6
+"""As unlock; the card is not blocked."""
+PURPOSE_PROVE: Purpose.ValueType  # 7
+"""The holder proves who they are: one batch with sign_in, no preview, nothing on the card changes."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 class _Outcome:
@@ -419,15 +435,19 @@ class Finished(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OUTCOME_FIELD_NUMBER: _builtins.int
+    AUTHENTICATION_FIELD_NUMBER: _builtins.int
     outcome: Global___Outcome.ValueType
+    authentication: _builtins.str
+    """After PURPOSE_PROVE: the proof, for the metadata of calls that the holder makes through this connection."""
     def __init__(
         self,
         *,
         outcome: Global___Outcome.ValueType = ...,
+        authentication: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authentication", b"authentication", "outcome", b"outcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
