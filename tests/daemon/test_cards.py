@@ -145,7 +145,9 @@ async def test_unknown_fields_are_refused() -> None:
     assert error.code == "WIRE_UNSUPPORTED"
 
 
-async def test_what_nobody_foresaw_is_told_by_its_kind_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_nobody_foresaw_is_told_by_its_kind_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(token()) as run:
         card = await run.client.card()
 
@@ -156,7 +158,8 @@ async def test_what_nobody_foresaw_is_told_by_its_kind_only(monkeypatch: pytest.
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await run.client.cards.GetInventory(pb.GetInventoryRequest(card=card.id))
     assert caught.value.code() is grpc.StatusCode.INTERNAL
-    assert "canary" not in str(caught.value)
+    assert "canary" not in str(caught.value) + caplog.text
+    assert "RuntimeError at edge.py" in caplog.text
 
 
 async def test_two_cards_are_read_at_the_same_time() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import shutil
+import termios
 from pathlib import Path
 
 import pytest
@@ -112,3 +116,32 @@ def test_odd_places_to_sit_are_refused(tty: str, kind: str, display: str) -> Non
 
 def test_no_seat_is_the_daemons_own() -> None:
     assert seat_of("", "", "") is None
+
+
+async def test_the_real_curses_program_asks_on_the_terminal_of_the_caller() -> None:
+    """A stranger's pinentry, on a terminal of ours: what it shows, and what is typed there."""
+    program = shutil.which("pinentry-curses")
+    if program is None:
+        pytest.skip("pinentry-curses is not installed (package pinentry-curses)")
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    seat = seat_of(os.ttyname(theirs), "xterm", "")
+    asking = asyncio.create_task(
+        asker(program, seat).ask(Asked("current PIN", "unblock card 42", 2, error="It was wrong."))
+    )
+    shown = ""
+    try:
+        async with asyncio.timeout(20):
+            while "OK" not in shown:
+                shown += (await asyncio.to_thread(os.read, ours, 4096)).decode("utf-8", "replace")
+            for key in b"739146\r":
+                os.write(ours, bytes((key,)))
+            given = await asking
+    finally:
+        asking.cancel()
+        os.close(ours)
+        os.close(theirs)
+    assert given.reveal() == b"739146"
+    plain = re.sub(r"\x1b[\[(][0-9;?]*[a-zA-Z]", "", shown)
+    assert "unblock card 42" in plain and "2 tries left" in plain
+    assert "739146" not in plain

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import PurePath
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -63,6 +65,12 @@ def code_of(error: CardwrightError) -> grpc.StatusCode:
     return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
 
 
+def _places(error: BaseException) -> str:
+    """Files and lines through which an error came."""
+    frames = traceback.extract_tb(error.__traceback__)[-20:]
+    return " ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames)
+
+
 class Edge(grpc.aio.ServerInterceptor):
     """``failed`` hears of every error that a call ended with, and of the call's name."""
 
@@ -115,7 +123,8 @@ class Edge(grpc.aio.ServerInterceptor):
         elif isinstance(error, grpc.aio.AbortError):
             raise error
         else:
-            _log.error("a call failed with %s", type(error).__name__, exc_info=error)
+            # Its text may hold anything, so only its kind and the way it came are logged.
+            _log.error("a call failed with %s at %s", type(error).__name__, _places(error))
             known, code = CardwrightError(f"An unforeseen {type(error).__name__}."), grpc.StatusCode.INTERNAL
         self._failed(known, name)
         await context.abort(code, known.message, ((DETAILS, details_of(known, code.value[0])),))
