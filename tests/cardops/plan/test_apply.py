@@ -142,6 +142,17 @@ def test_a_security_object_holds_until_something_else_is_written() -> None:
     assert again.security_object_holds is True
 
 
+def test_rows_of_other_slots_stay() -> None:
+    slots = (Slot.KEY_MANAGEMENT, Slot.RETIRED_1, Slot.CARD_AUTHENTICATION, Slot.AUTHENTICATION)
+    seen = TELLING
+    for slot in slots:
+        seen = seen.with_certificate(certificate(slot, "ee")).with_key(replace(OLD_KEY, slot=slot))
+    for slot in slots:
+        after = seen.with_certificate(certificate(slot, "dd")).with_key(replace(OLD_KEY, slot=slot, fingerprint="dd"))
+        assert {row.slot: row.key for row in after.certificates} == dict.fromkeys(slots, "ee") | {slot: "dd"}
+        assert {row.slot: row.fingerprint for row in after.keys} == dict.fromkeys(slots, "aa") | {slot: "dd"}
+
+
 def test_key_history_counts_retired_certificates() -> None:
     rows = [certificate(slot, "ee") for slot in (Slot.RETIRED_1, Slot.RETIRED_5, SIGNING)]
     seen = TELLING

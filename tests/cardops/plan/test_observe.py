@@ -51,6 +51,17 @@ def damage(card: VirtualCard, tag: int, raw: bytes) -> None:
     card._core.state.objects[tag] = raw
 
 
+@pytest.mark.parametrize(
+    ("answer", "version"), [("", ""), ("05", ""), ("0507", ""), ("05070401", ""), ("040302", "4.3.2")]
+)
+def test_a_version_has_three_octets(answer: str, version: str) -> None:
+    class Other(VirtualCard):
+        def transmit(self, command: bytes) -> bytes:
+            return bytes.fromhex(answer) + b"\x90\x00" if command[1] == 0xFD else super().transmit(command)
+
+    assert run(observe(Look()), executor(Other("yubikey-5.7"))).features.version == version
+
+
 def test_a_fresh_token_is_asked_twelve_things() -> None:
     card = Counting(VirtualCard("yubikey-5.7", serial=4711))
     seen = run(observe(Look()), executor(card))

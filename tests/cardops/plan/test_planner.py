@@ -243,6 +243,10 @@ def test_unfinished_work_of_ours_may_be_overwritten() -> None:
     for mark in ("bb", "99"):
         new = card(key(mark=mark), certificates=(certificate(),))
         assert steps(slots(ROW), new, begun_over) == [replace(CERTIFY, key=mark)]
+    # What came in its place is no one's yet, and of another algorithm than is wanted now: it goes.
+    for mark in ("bb", "99"):
+        ours = card(key(mark=mark, algorithm=Algorithm.RSA2048))
+        assert steps(slots(ROW), ours, begun_over) == [replace(MAKE, replaces=mark), CERTIFY]
     # It has a certificate, so it is somebody's.
     ended = card(key(), certificates=(certificate(days=-1),))
     with pytest.raises(KeyInUse):
@@ -328,6 +332,8 @@ def test_a_recovered_key_stays_where_it_is() -> None:
     assert recovered(card(there, certificates=(certificate(SECOND, "bb"),), objects=empty())) == [certify]
     assert recovered(card(certificates=(certified,), objects=empty())) == [bring]
     assert recovered(card(objects=empty()), Records(keys={SECOND: mark})) == [bring, certify]
+    named = steps(slots(SlotPolicy(FIRST, P256), recovered=(OLD,)), card(there, objects=empty()))
+    assert certify in named and ImportKey not in map(type, named), "slots that the policy names are passed over"
     for foreign in ("00" * 32, "ff" * 32):
         found = card(certificates=(certificate(SECOND, foreign),), objects=empty(SECOND))
         assert recovered(found) == IN_FIRST

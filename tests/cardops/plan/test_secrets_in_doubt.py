@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from cardwright_cardops.iso7816.status import VerificationFailed
+from cardwright_cardops.piv.algorithms import ManagementAlgorithm
 from cardwright_cardops.piv.management_key import ManagementKeyRefused
+from cardwright_cardops.plan.acts import Pace
+from cardwright_cardops.plan.conduct import conduct
 from cardwright_cardops.plan.execute import Report
-from cardwright_cardops.plan.init import Secrets, initialize
+from cardwright_cardops.plan.init import Secrets, initialize, personalize
+from cardwright_cardops.plan.local_authority import LocalAuthority
 from cardwright_cardops.plan.policy import DevicePolicy, SecretsPolicy, parse_keys
 from cardwright_cardops.plan.records import DEFAULT, Candidates, Entry, Kind, MemoryJournal, fold
 from cardwright_cardops.secret import Secret
@@ -176,3 +180,19 @@ def test_a_change_that_turns_out_to_be_done_is_not_made_again() -> None:
     assert [one for one in at.card.log if isinstance(one, Write) and one.kind == "management key"] == []
     assert at.card._core.state.management.value == KEYS["1"]
     assert kept(at, 1) == [(Kind.MANAGEMENT_KEY_SET, "1")]
+
+
+def test_a_key_that_answers_no_witness_is_refused_by_its_name() -> None:
+    """The same where the witness came with the observation, and nothing but the answer to it is sent."""
+    at = Interrupted()
+    at.card._core.state.management.value, at.card._core.state.management.default = b"\x77" * 24, False
+    algorithm = ManagementAlgorithm(at.card._core.state.management.algorithm)
+    before = at.card.state_hash()
+    authority = LocalAuthority(journal=at.journal, new_puk=Secret(PUKS["1"]), management_key=Secret(KEYS["1"]), now=NOW)
+    execution = personalize(
+        KEY_9A, now=NOW, management_key_given=True, pace=Pace.PHASE, management_algorithm=algorithm
+    )
+    with pytest.raises(ManagementKeyRefused, match="did not accept the management key that it should have"):
+        conduct(execution, executor(at.card), authority, at.journal)
+    assert authentications(at) == [False]
+    assert at.card.state_hash() == before
