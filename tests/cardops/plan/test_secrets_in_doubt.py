@@ -196,3 +196,11 @@ def test_a_key_that_answers_no_witness_is_refused_by_its_name() -> None:
         conduct(execution, executor(at.card), authority, at.journal)
     assert authentications(at) == [False]
     assert at.card.state_hash() == before
+
+
+def test_a_key_of_24_octets_is_tried_for_both_algorithms_that_it_fits() -> None:
+    at = untold(KEYS["1"])
+    at.card._core.state.management.algorithm = ManagementAlgorithm.AES192
+    secrets = Secrets(new_puk=Secret(PUKS["1"]), management_key=Secret(KEYS["1"]))
+    report = initialize(executor(at.card), KEY_ALONE, secrets, at.journal, now=NOW)
+    assert report.done and authentications(at) == [True]
