@@ -10,7 +10,7 @@ from cardwright_proto.cms.v1 import operators_pb2_grpc
 
 from ..authentication.principal import Principal
 from ..joins.connecting import Connected, OperatorConnections
-from ..people.model import EVERYWHERE, AccountKind, Grant, Operator, Reach, Role, Scope
+from ..people.model import EVERYWHERE, AccountKind, Grant, Operator, OperatorKey, Reach, Role, Scope
 from ..people.naming import LONGEST_DN
 from ..people.operators import OperatorService
 from ..store.unit import Unit
@@ -54,8 +54,8 @@ class OperatorServicer(operators_pb2_grpc.OperatorServiceServicer):
             return await self._connections.add_key(principal, read.identifier(request.operator, "operator"), csr)
 
         made = await self._calls.act(context, act)
-        shown = await self._calls.read(context, lambda unit, _: self._shown(unit, [made.operator]))
-        return pb.AddOperatorKeyResponse(operator=shown[0], certificate=made.certificate, chain=made.chain)
+        shown = _operator(made.operator, made.keys)
+        return pb.AddOperatorKeyResponse(operator=shown, certificate=made.certificate, chain=made.chain)
 
     async def RemoveKey(self, request: pb.RemoveOperatorKeyRequest, context: Context) -> pb.Operator:
         """Forget a key."""
@@ -116,21 +116,21 @@ class OperatorServicer(operators_pb2_grpc.OperatorServiceServicer):
         if not found:
             return []
         keys = await self._operators.keys_of(unit, found[0].org, [one.id for one in found])
-        return [
-            pb.Operator(
-                id=str(one.id),
-                kind=KINDS.number(one.kind),
-                person=showing.identifier(one.person),
-                label=one.label,
-                active=one.active,
-                grants=map(_shown_grant, one.grants),
-                keys=[
-                    pb.OperatorKey(spki=key.spki, hardware=key.hardware, device=showing.identifier(key.device))
-                    for key in keys.get(one.id, ())
-                ],
-            )
-            for one in found
-        ]
+        return [_operator(one, keys.get(one.id, ())) for one in found]
+
+
+def _operator(found: Operator, keys: Sequence[OperatorKey]) -> pb.Operator:
+    return pb.Operator(
+        id=str(found.id),
+        kind=KINDS.number(found.kind),
+        person=showing.identifier(found.person),
+        label=found.label,
+        active=found.active,
+        grants=map(_shown_grant, found.grants),
+        keys=[
+            pb.OperatorKey(spki=key.spki, hardware=key.hardware, device=showing.identifier(key.device)) for key in keys
+        ],
+    )
 
 
 def _grant(given: pb.Grant) -> Grant:

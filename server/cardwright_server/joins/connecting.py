@@ -7,18 +7,19 @@ from hashlib import sha256
 from uuid import UUID
 
 from ..authentication.principal import Principal
-from ..people.model import AccountKind, Operator
+from ..people.model import AccountKind, Operator, OperatorKey
 from ..people.operators import OperatorService
 from ..store.ids import new_id
-from ..store.unit import Database
+from ..store.unit import Database, Unit
 from .certificates import OperatorCertificates, requested_key
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """An account with a new key, its certificate and the chain (DER, from the issuer up to the root)."""
+    """An account with its keys, the certificate of a new one and the chain (DER, from the issuer up to the root)."""
 
     operator: Operator
+    keys: tuple[OperatorKey, ...]
     certificate: bytes = field(repr=False)
     chain: tuple[bytes, ...] = field(repr=False)
 
@@ -41,6 +42,11 @@ class OperatorConnections:
         unproven = Operator(new_id(), principal.org, AccountKind.PERSON, None, "newcomer", True, 0, ())
         self._certificates.asked(principal.org, unproven, request)
         spki = sha256(key).digest()
-        operator = await self._database.transact(lambda unit: self._operators.add_key(unit, principal, account, spki))
+
+        async def register(unit: Unit) -> tuple[Operator, tuple[OperatorKey, ...]]:
+            operator = await self._operators.add_key(unit, principal, account, spki)
+            return operator, (await self._operators.keys_of(unit, operator.org, [account]))[account]
+
+        operator, keys = await self._database.transact(register)
         made = await self._certificates.issue(principal.org, operator, request)
-        return Connected(operator, made.certificate, tuple(await self._certificates.chain(principal.org)))
+        return Connected(operator, keys, made.certificate, tuple(await self._certificates.chain(principal.org)))
