@@ -101,9 +101,8 @@ class Daemon:
         operations = Operations(self._operated)
         cards = Cards(operations, self._changed)
         link, proofs = self._link, Proofs(self._link)
-        version = version_of("cardwright")
         tokens = Tokens(self.config.pkcs11, operations)
-        sessions = Sessions(cards, operations, link, proofs, software=f"cardwright {version}".strip())
+        sessions = Sessions(cards, operations, link, proofs, software=self._software)
         due = DueChecks(cards, link, self.config.updates, self._is_due)
         sessions.changed.append(due.changed)
         keys = KeyActs(cards, operations, link, proofs)
@@ -131,7 +130,6 @@ class Daemon:
             due=due,
             keys=keys,
             errors=self._errors,
-            version=version,
             asker=self._asker,
         )
 
@@ -161,6 +159,10 @@ class Daemon:
         front = Front(self._folder, self._refused)
         await front.start()
         starting.push_async_callback(front.stop)
+
+    @staticmethod
+    def _software() -> str:
+        return f"cardwright {version_of('cardwright')}".strip()
 
     # ------------------------------------------------------------------------------------------------------- news
 

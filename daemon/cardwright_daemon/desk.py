@@ -68,7 +68,6 @@ class Desk:
     due: DueChecks
     keys: KeyActs
     errors: Errors
-    version: str
     asker: Prompter | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     refused: int = 0

@@ -6,7 +6,6 @@ import platform
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Final
 
 from cardwright_cardops.errors import CardwrightError
@@ -42,6 +41,8 @@ class Errors:
 
 def version_of(name: str) -> str:
     """Version of an installed distribution, "" where it is not installed."""
+    from importlib import metadata  # as slow to load as a fifth of the daemon, so not before somebody asks
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

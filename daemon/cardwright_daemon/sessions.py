@@ -94,11 +94,11 @@ class _Waiting:
 class Sessions:
     """All sessions of the daemon. For one event loop.
 
-    ``software`` is the name and version of the program. ``changed`` listeners hear of cards that a session changed.
+    ``software`` gives the name and version of the program. ``changed`` listeners hear of cards that a session changed.
     """
 
     def __init__(
-        self, cards: Cards, operations: Operations, link: ServerLink, proofs: Proofs, *, software: str
+        self, cards: Cards, operations: Operations, link: ServerLink, proofs: Proofs, *, software: Callable[[], str]
     ) -> None:
         self._cards = cards
         self._operations = operations
@@ -183,7 +183,7 @@ class Sessions:
             act = act_of(KIND_OF[purpose], card.name)
             relayed = RelayedCard(card, connection, operation, prompter, act, reading(inventory), self.rules)
             opening = Opening(
-                purpose, inventory, card.reader, self._software, tuple(STEP_KINDS), ITEMS, MAX_MESSAGE,
+                purpose, inventory, card.reader, self._software(), tuple(STEP_KINDS), ITEMS, MAX_MESSAGE,
                 request, self._proofs.of(card, purpose), keys,
             )  # fmt: skip
             session = await self._link.open(opening)

@@ -10,12 +10,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.references import PinReference
-from cardwright_cardops.pkcs11 import Module, PinState, Token, TokenInventory
-from cardwright_cardops.pkcs11.errors import PinIncorrect
 from cardwright_cardops.plan.pin_rules import PinRules
 
 from .config import Pkcs11Module
@@ -23,6 +21,9 @@ from .errors import NoSuchCard
 from .operations import Kind, Operation, Operations
 from .prompts import Prompter, ask_current, ask_new
 from .worker import ReaderWorker
+
+if TYPE_CHECKING:
+    from cardwright_cardops.pkcs11 import Module, PinState, Token, TokenInventory
 
 T = TypeVar("T")
 
@@ -70,6 +71,10 @@ class Tokens:
 
     def start(self) -> None:
         """Take up the modules; none is loaded before somebody asks. What cannot be used is among ``problems``."""
+        if not self._configured:
+            return
+        from cardwright_cardops.pkcs11 import Module  # takes long to load, and most have no module
+
         for row in self._configured:
             try:
                 module = Module(row.path, environment=row.environment)
@@ -125,6 +130,8 @@ class Tokens:
         self, device: TokenDevice, prompter: Prompter, rules: PinRules, *, last_try: bool = False
     ) -> None:
         """The old PIN to a new one, both asked for. Raises CardInOperation, NoPin, Pkcs11Error."""
+        from cardwright_cardops.pkcs11.errors import PinIncorrect
+
         act = f"change the PIN of {device.name}"
 
         async def work(operation: Operation) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from cardwright_cardops.piv.references import PinReference
-from cardwright_cardops.pkcs11 import PinState
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.agent.v1 import agent_pb2_grpc
@@ -38,6 +37,8 @@ class PinServicer(agent_pb2_grpc.PinServiceServicer):
         if isinstance(device, Card):
             status = await self._desk.pins.status(device)
             return pb.GetPinStatusResponse(pin=to.secret(status.pin), puk=to.secret(status.puk))
+        from cardwright_cardops.pkcs11 import PinState
+
         state = await self._desk.tokens.pin_state(device)
         told = pb.SecretStatus(is_blocked=state is PinState.LOCKED)
         if state is PinState.FINAL_TRY:

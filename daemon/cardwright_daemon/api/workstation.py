@@ -43,7 +43,7 @@ class WorkstationServicer(agent_pb2_grpc.WorkstationServiceServicer):
             for path, error in desk.tokens.problems.items()
         ]
         return pb.GetReportResponse(
-            version=desk.version,
+            version=version_of("cardwright"),
             python=platform.python_version(),
             platform=system(),
             libraries=[pb.ReportedLibrary(name=name, version=version_of(name)) for name in LIBRARIES],
