@@ -221,6 +221,11 @@ class Installation:
         return self.run / "server.sock"
 
     @property
+    def backups(self) -> Path:
+        """Where backups go that are asked for by a call."""
+        return self.data / "backups"
+
+    @property
     def lock(self) -> Path:
         """Locked by the process that serves from this folder."""
         return self.run / "lock"

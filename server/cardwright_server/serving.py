@@ -200,7 +200,7 @@ async def _run(
     gate = Gate(identifier, domains.watch, sessions, streams)
     calls = Calls(domains.database, identifier, Limits(config.limits.rates()), process.metrics)
     server = grpc.aio.server(interceptors=[Around(process.metrics, gate), StrictMessages()], options=_OPTIONS)
-    system = SystemService(domains.authorize, domains.first, domains.operator_certificates, watched)
+    system = SystemService(domains.authorize, domains.first, domains.operator_certificates, watched, installation)
     named = servicers.register(server, calls, domains, system, lambda: (sessions.taken, streams.taken))
     health_pb2_grpc.add_HealthServicer_to_server(process.health, server)
     reflection.enable_server_reflection((*named, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.secret import Secret
 
+from .audit.model import AuditEntry, Fact, Target
 from .audit.sealer import Sealer
 from .audit.service import latest_anchor
 from .authentication.authorize import Authorize, CallTarget
 from .authentication.first import FirstOperators
 from .authentication.matrix import Call
 from .authentication.principal import Principal, anyone
+from .config import Installation
 from .issuance import store as certificates
 from .issuance.model import OWN
 from .issuance.own import Alarm, alarm
 from .joins.certificates import OperatorCertificates, requested_key, root_certificate
 from .notify.outbox import Dispatcher
 from .notify.sender import Sender
+from .operation.backup import back_up, vault_admin
+from .operation.manifest import Manifest
 from .people.model import AccountKind, Operator, Role
 from .release import release
 from .store.ids import new_id
 from .store.unit import Database, Unit
 from .timers import Timers
+from .vault.client import AdminClient
 from .vault.errors import VaultError
-from .vault.model import LockState
+from .vault.model import LockState, MasterPurpose
 from .vault.protocol import Vault
 
 _YEAR = timedelta(days=365)
@@ -119,11 +126,13 @@ class SystemService:
         first: FirstOperators,
         certificates: OperatorCertificates,
         watched: Watched,
+        installation: Installation,
     ) -> None:
         self._authorize = authorize
         self._first = first
         self._certificates = certificates
         self._watched = watched
+        self._installation = installation
 
     async def hello(self, principal: Principal) -> Hello:
         """What anyone may know. Raises AuthorizationError, NoSuchAuthority, StoreError."""
@@ -179,6 +188,42 @@ class SystemService:
         )
         made = await self._certificates.issue(principal.org, operator, newcomer.request)
         return Enrolled(operator, made.certificate, tuple(await self._certificates.chain(principal.org)))
+
+    async def back_up(self, principal: Principal, name: str, vault: Secret, backup: Secret) -> tuple[Path, Manifest]:
+        """A backup in a new folder of that name. ``vault`` is the vault's passphrase, ``backup`` the new one.
+
+        Raises AuthorizationError, BackupFailed, VaultError, StoreError.
+        """
+        await self._record(principal, "SystemService.Backup", "system.backup-begun", {"name": name})
+        folder = self._installation.backups
+        folder.mkdir(mode=0o700, exist_ok=True)
+        async with vault_admin(self._installation, vault) as admin:
+            made = await back_up(self._installation, admin, backup, folder / name)
+        await self._record(principal, "SystemService.Backup", "system.backup-made", {"name": name})
+        return folder / name, made
+
+    async def rotate_master(self, principal: Principal, purpose: MasterPurpose, vault: Secret) -> int:
+        """A new version of a master key; its number. Raises AuthorizationError, VaultError, StoreError."""
+        call, facts = "SystemService.RotateMaster", {"purpose": purpose.value}
+        await self._record(principal, call, "system.rotation-begun", facts)
+        uid = self._installation.config.vault.uid
+        admin = AdminClient(self._installation.vault_sockets, vault, uid=uid)
+        try:
+            version = await admin.rotate_master(purpose)
+        finally:
+            await admin.close()
+        await self._record(principal, call, "system.master-rotated", {**facts, "version": version})
+        return version
+
+    async def _record(self, principal: Principal, call: str, action: str, facts: Mapping[str, Fact]) -> None:
+        """Ask for the right, and write down what happens: before it is done, and after. Raises AuthorizationError."""
+
+        async def work(unit: Unit) -> None:
+            await self._authorize(unit, principal, Call(call), CallTarget(principal.org))
+            target = Target("organization", principal.org)
+            unit.audit(AuditEntry(principal.org, principal.who, action, target, facts=facts))
+
+        await self._watched.database.transact(work)
 
     async def _vault(self) -> tuple[Part, str]:
         try:

@@ -52,6 +52,8 @@ SERVICES: Final[Mapping[str, str]] = {
 """What ``id`` names in a service's requests."""
 TEXTS: Final = frozenset(
     {
+        "vault_passphrase",
+        "backup_passphrase",
         "action",
         "anchors",
         "body",

@@ -24,7 +24,7 @@ from cardwright_server.audit.model import SERVER
 from cardwright_server.authentication.authorize import Authorize
 from cardwright_server.authentication.model import Method
 from cardwright_server.authentication.principal import Principal, PrincipalKind, anyone
-from cardwright_server.config import load
+from cardwright_server.config import Installation, load
 from cardwright_server.devices.model import Derivation, Lot, Reason, SecretSource
 from cardwright_server.issuance.authorities import Plan, establish
 from cardwright_server.issuance.model import Holder, HolderKind
@@ -86,8 +86,9 @@ async def whole(database: Database, folder: Path, authorize: Authorize | None = 
             "anyone": anyone(ca.org, front="test"),
         }
         callers["holder"] = await _stored(database, domains, callers["holder"])
+        system = _system(domains, installation)
         async with serving_what(
-            database, lambda server, calls: servicers.register(server, calls, domains, _system(domains), lambda: (0, 0))
+            database, lambda server, calls: servicers.register(server, calls, domains, system, lambda: (0, 0))
         ) as api:
             yield Whole(api, domains, home, callers, mine, beside, foreign)
     finally:
@@ -172,7 +173,7 @@ async def _stored(database: Database, domains: Domains, principal: Principal) ->
     return await database.transact(work)
 
 
-def _system(domains: Domains) -> SystemService:
+def _system(domains: Domains, installation: Installation) -> SystemService:
     quiet: Any = SimpleNamespace(states={}, failures=0, error=None)
     watched = Watched(domains.database, domains.vault, quiet, quiet, quiet, None, datetime.now(UTC))
-    return SystemService(domains.authorize, domains.first, domains.operator_certificates, watched)
+    return SystemService(domains.authorize, domains.first, domains.operator_certificates, watched, installation)

@@ -86,10 +86,12 @@ class Calls:
         """Run ``work`` on one snapshot."""
         return await self.act(context, lambda principal: self._database.read(lambda unit: work(unit, principal)))
 
-    async def act(self, context: Context, work: Callable[[Principal], Awaitable[T]]) -> T:
-        """Run ``work`` of a service that opens its own units."""
+    async def act(
+        self, context: Context, work: Callable[[Principal], Awaitable[T]], patience: timedelta | None = None
+    ) -> T:
+        """Run ``work`` of a service that opens its own units. ``patience`` in place of the usual one."""
         try:
-            async with asyncio.timeout(self._patience_for(context)):
+            async with asyncio.timeout(self._patience_for(context, patience)):
                 principal = await self._admitted(context)
                 try:
                     return await work(principal)
@@ -135,9 +137,10 @@ class Calls:
                 raise
         return principal
 
-    def _patience_for(self, context: Context) -> float:
+    def _patience_for(self, context: Context, patience: timedelta | None) -> float:
+        most = self._patience if patience is None else patience.total_seconds()
         remaining = context.time_remaining()
-        return self._patience if remaining is None else min(self._patience, float(remaining))
+        return most if remaining is None else min(most, float(remaining))
 
 
 def _scopes(principal: Principal) -> Iterable[tuple[Scope, Hashable]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import timedelta
 
 from cardwright_cardops.wire_reading import refuse_unknown
 from cardwright_proto.cms.v1 import system_pb2, system_pb2_grpc
@@ -11,10 +13,15 @@ from ..authentication.principal import Principal
 from ..people.model import Role
 from ..release import LONGEST_MESSAGE, OLDEST, PROTOCOL, common, release
 from ..system import Newcomer, SystemService
+from ..vault.model import MasterPurpose
 from .calling import Calls, Context
-from .reading import choice, line, octets, secret, stamp
+from .reading import RequestMalformed, choice, line, octets, secret, stamp
 
 MAX_REQUEST = 16 * 1024
+LONG = timedelta(minutes=30)
+"""For copies and for keys made in a slow HSM."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")
+_MASTERS = {int(system_pb2.MasterKey.Value(f"MASTER_KEY_{one.name}")): one for one in MasterPurpose}
 _ROLES = {
     int(system_pb2.FIRST_ROLE_ADMINISTRATOR): Role.ADMINISTRATOR,
     int(system_pb2.FIRST_ROLE_SECURITY_OFFICER): Role.SECURITY_OFFICER,
@@ -98,3 +105,34 @@ class SystemServicer(system_pb2_grpc.SystemServiceServicer):
             )
 
         return await self._calls.act(context, work)
+
+    async def Backup(self, request: system_pb2.BackupRequest, context: Context) -> system_pb2.BackupResponse:
+        """See system.proto."""
+
+        async def work(principal: Principal) -> system_pb2.BackupResponse:
+            if not _NAME.fullmatch(request.name):
+                raise RequestMalformed("name is not of letters, digits, hyphens and dots.")
+            vault = secret(request.vault_passphrase, "vault_passphrase")
+            backup = secret(request.backup_passphrase, "backup_passphrase")
+            if not vault or not backup:
+                raise RequestMalformed("A passphrase is empty.")
+            path, made = await self._service.back_up(principal, request.name, vault, backup)
+            return system_pb2.BackupResponse(
+                path=str(path), made=stamp(made.made_at), files=sorted(made.files), anchor=made.anchor
+            )
+
+        return await self._calls.act(context, work, LONG)
+
+    async def RotateMaster(
+        self, request: system_pb2.RotateMasterRequest, context: Context
+    ) -> system_pb2.RotateMasterResponse:
+        """See system.proto."""
+
+        async def work(principal: Principal) -> system_pb2.RotateMasterResponse:
+            purpose = choice(_MASTERS, request.key, "key")
+            vault = secret(request.vault_passphrase, "vault_passphrase")
+            if not vault:
+                raise RequestMalformed("vault_passphrase is empty.")
+            return system_pb2.RotateMasterResponse(version=await self._service.rotate_master(principal, purpose, vault))
+
+        return await self._calls.act(context, work, LONG)

@@ -34,7 +34,16 @@ from cardwright_server.issuance.origin import Expected
 from cardwright_server.issuance.requests import CertificateRequest
 from cardwright_server.store.audit_tables import audit_entry
 from cardwright_server.vault.client import VaultClient
-from tests.support.installation import PATIENCE, Identity, Site, cardwright, enrol_first, refusal, request_of
+from tests.support.installation import (
+    PASSPHRASE,
+    PATIENCE,
+    Identity,
+    Site,
+    cardwright,
+    enrol_first,
+    refusal,
+    request_of,
+)
 from tests.support.issuance import spki
 from tests.support.people import make_person
 
@@ -242,6 +251,52 @@ def test_an_enrolled_workstation_is_no_operator(here: Site) -> None:
             identity, lambda line: system_pb2_grpc.SystemServiceStub(line).Status, system_pb2.StatusRequest()
         )
     assert refusal(error.value) == ("PERMISSION_DENIED", "ACCESS_DENIED")
+
+
+# ----------------------------------------------------------------------------------------------- backup and rotation
+
+
+def test_a_backup_is_made_by_an_administrator_who_knows_the_passphrase(here: Site) -> None:
+    def asked(identity: Identity, name: str, passphrase: bytes = PASSPHRASE) -> system_pb2.BackupResponse:
+        request = system_pb2.BackupRequest(name=name, vault_passphrase=passphrase.decode(), backup_passphrase="another")
+        made: system_pb2.BackupResponse = here.process.call(
+            identity, lambda line: system_pb2_grpc.SystemServiceStub(line).Backup, request
+        )
+        return made
+
+    made = asked(here.administrator, "first")
+    folder = here.data / "backups" / "first"
+    assert Path(made.path) == folder and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {one.name for one in folder.iterdir()} == {*made.files, "manifest.json"}
+    for identity, name, passphrase, code in (
+        (here.officer, "second", PASSPHRASE, "ACCESS_DENIED"),
+        (here.administrator, "first", PASSPHRASE, "BACKUP_FAILED"),
+        (here.administrator, "../third", PASSPHRASE, "REQUEST_MALFORMED"),
+        (here.administrator, "third", b"wrong", "VAULT_UNLOCK_REFUSED"),
+    ):
+        with pytest.raises(grpc.RpcError) as error:
+            asked(identity, name, passphrase)
+        assert refusal(error.value)[1] == code
+    assert [one.name for one in folder.parent.iterdir()] == ["first"]
+
+
+def test_a_master_key_is_rotated_by_a_security_officer_who_knows_the_passphrase(here: Site) -> None:
+    def asked(identity: Identity, passphrase: bytes = PASSPHRASE) -> int:
+        request = system_pb2.RotateMasterRequest(key=system_pb2.MASTER_KEY_PUK, vault_passphrase=passphrase.decode())
+        made = here.process.call(
+            identity, lambda line: system_pb2_grpc.SystemServiceStub(line).RotateMaster, request
+        )
+        return int(made.version)
+
+    assert asked(here.officer) == 2
+    for identity, passphrase, code in (
+        (here.administrator, PASSPHRASE, "ACCESS_DENIED"),
+        (here.officer, b"wrong", "VAULT_UNLOCK_REFUSED"),
+    ):
+        with pytest.raises(grpc.RpcError) as error:
+            asked(identity, passphrase)
+        assert refusal(error.value)[1] == code
+    assert asked(here.officer) == 3
 
 
 # ---------------------------------------------------------------------------------------------------------- the audit

@@ -37,6 +37,32 @@ FIRST_ROLE_ADMINISTRATOR: FirstRole.ValueType  # 1
 FIRST_ROLE_SECURITY_OFFICER: FirstRole.ValueType  # 2
 Global___FirstRole: _TypeAlias = FirstRole  # noqa: Y015
 
+class _MasterKey:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MasterKeyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MasterKey.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MASTER_KEY_UNSPECIFIED: _MasterKey.ValueType  # 0
+    MASTER_KEY_MANAGEMENT_KEY: _MasterKey.ValueType  # 1
+    MASTER_KEY_PUK: _MasterKey.ValueType  # 2
+    MASTER_KEY_ARCHIVE: _MasterKey.ValueType  # 3
+    MASTER_KEY_BIOMETRIC: _MasterKey.ValueType  # 4
+    MASTER_KEY_INITIAL_SECRET: _MasterKey.ValueType  # 5
+    MASTER_KEY_COMMIT: _MasterKey.ValueType  # 6
+
+class MasterKey(_MasterKey, metaclass=_MasterKeyEnumTypeWrapper):
+    """What a master key of the vault is for."""
+
+MASTER_KEY_UNSPECIFIED: MasterKey.ValueType  # 0
+MASTER_KEY_MANAGEMENT_KEY: MasterKey.ValueType  # 1
+MASTER_KEY_PUK: MasterKey.ValueType  # 2
+MASTER_KEY_ARCHIVE: MasterKey.ValueType  # 3
+MASTER_KEY_BIOMETRIC: MasterKey.ValueType  # 4
+MASTER_KEY_INITIAL_SECRET: MasterKey.ValueType  # 5
+MASTER_KEY_COMMIT: MasterKey.ValueType  # 6
+Global___MasterKey: _TypeAlias = MasterKey  # noqa: Y015
+
 @_typing.final
 class HelloRequest(_message.Message):
     """The first call of a connection."""
@@ -318,3 +344,106 @@ class EnrolFirstOperatorResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnrolFirstOperatorResponse: _TypeAlias = EnrolFirstOperatorResponse  # noqa: Y015
+
+@_typing.final
+class BackupRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VAULT_PASSPHRASE_FIELD_NUMBER: _builtins.int
+    BACKUP_PASSPHRASE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the new folder below the server's folder for backups: letters, digits, hyphens, dots."""
+    vault_passphrase: _builtins.str
+    """The vault's passphrase. The server does not keep it."""
+    backup_passphrase: _builtins.str
+    """What the vault in the backup is sealed under."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        vault_passphrase: _builtins.str = ...,
+        backup_passphrase: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_passphrase", b"backup_passphrase", "name", b"name", "vault_passphrase", b"vault_passphrase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MADE_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    ANCHOR_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """The folder, on the server's host."""
+    anchor: _builtins.str
+    """The end of the audit chain; empty if there is none yet. Keep it elsewhere."""
+    @_builtins.property
+    def made(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        made: _timestamp_pb2.Timestamp = ...,
+        files: _abc.Iterable[_builtins.str] = ...,
+        anchor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["made", b"made"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "files", b"files", "made", b"made", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupResponse: _TypeAlias = BackupResponse  # noqa: Y015
+
+@_typing.final
+class RotateMasterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VAULT_PASSPHRASE_FIELD_NUMBER: _builtins.int
+    key: Global___MasterKey.ValueType
+    vault_passphrase: _builtins.str
+    """The vault's passphrase, or the user PIN of the HSM. The server does not keep it."""
+    def __init__(
+        self,
+        *,
+        key: Global___MasterKey.ValueType = ...,
+        vault_passphrase: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "vault_passphrase", b"vault_passphrase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateMasterRequest: _TypeAlias = RotateMasterRequest  # noqa: Y015
+
+@_typing.final
+class RotateMasterResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Number of the new version. Older ones still open and answer, and make nothing new."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateMasterResponse: _TypeAlias = RotateMasterResponse  # noqa: Y015

@@ -49,6 +49,16 @@ class SystemServiceStub:
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.EnrolFirstOperatorRequest.SerializeToString,
                 response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.EnrolFirstOperatorResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_unary(
+                '/cardwright.cms.v1.SystemService/Backup',
+                request_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.BackupRequest.SerializeToString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.BackupResponse.FromString,
+                _registered_method=True)
+        self.RotateMaster = channel.unary_unary(
+                '/cardwright.cms.v1.SystemService/RotateMaster',
+                request_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterRequest.SerializeToString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer:
@@ -74,6 +84,20 @@ class SystemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Database, vault and configuration, while the server works.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateMaster(self, request, context):
+        """Cards get secrets by the new version at their next contact that may write them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SystemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +115,16 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.EnrolFirstOperator,
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.EnrolFirstOperatorRequest.FromString,
                     response_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.EnrolFirstOperatorResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_unary_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.BackupRequest.FromString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.BackupResponse.SerializeToString,
+            ),
+            'RotateMaster': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateMaster,
+                    request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterRequest.FromString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,6 +208,60 @@ class SystemService:
             '/cardwright.cms.v1.SystemService/EnrolFirstOperator',
             cardwright__proto_dot_cms_dot_v1_dot_system__pb2.EnrolFirstOperatorRequest.SerializeToString,
             cardwright__proto_dot_cms_dot_v1_dot_system__pb2.EnrolFirstOperatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cardwright.cms.v1.SystemService/Backup',
+            cardwright__proto_dot_cms_dot_v1_dot_system__pb2.BackupRequest.SerializeToString,
+            cardwright__proto_dot_cms_dot_v1_dot_system__pb2.BackupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateMaster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cardwright.cms.v1.SystemService/RotateMaster',
+            cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterRequest.SerializeToString,
+            cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,6 +36,10 @@ class SystemServiceStub:
     Status: _grpc.UnaryUnaryMultiCallable[_system_pb2.StatusRequest, _system_pb2.StatusResponse]
     EnrolFirstOperator: _grpc.UnaryUnaryMultiCallable[_system_pb2.EnrolFirstOperatorRequest, _system_pb2.EnrolFirstOperatorResponse]
     """Only at the host's own socket, by the credential of "init", once for each role. The same key again: the same."""
+    Backup: _grpc.UnaryUnaryMultiCallable[_system_pb2.BackupRequest, _system_pb2.BackupResponse]
+    """Database, vault and configuration, while the server works."""
+    RotateMaster: _grpc.UnaryUnaryMultiCallable[_system_pb2.RotateMasterRequest, _system_pb2.RotateMasterResponse]
+    """Cards get secrets by the new version at their next contact that may write them."""
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -45,6 +49,10 @@ class SystemServiceAsyncStub(SystemServiceStub):
     Status: _aio.UnaryUnaryMultiCallable[_system_pb2.StatusRequest, _system_pb2.StatusResponse]  # type: ignore[assignment]
     EnrolFirstOperator: _aio.UnaryUnaryMultiCallable[_system_pb2.EnrolFirstOperatorRequest, _system_pb2.EnrolFirstOperatorResponse]  # type: ignore[assignment]
     """Only at the host's own socket, by the credential of "init", once for each role. The same key again: the same."""
+    Backup: _aio.UnaryUnaryMultiCallable[_system_pb2.BackupRequest, _system_pb2.BackupResponse]  # type: ignore[assignment]
+    """Database, vault and configuration, while the server works."""
+    RotateMaster: _aio.UnaryUnaryMultiCallable[_system_pb2.RotateMasterRequest, _system_pb2.RotateMasterResponse]  # type: ignore[assignment]
+    """Cards get secrets by the new version at their next contact that may write them."""
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -69,5 +77,21 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_system_pb2.EnrolFirstOperatorResponse, _abc.Awaitable[_system_pb2.EnrolFirstOperatorResponse]]:
         """Only at the host's own socket, by the credential of "init", once for each role. The same key again: the same."""
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _system_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.BackupResponse, _abc.Awaitable[_system_pb2.BackupResponse]]:
+        """Database, vault and configuration, while the server works."""
+
+    @_abc_1.abstractmethod
+    def RotateMaster(
+        self,
+        request: _system_pb2.RotateMasterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.RotateMasterResponse, _abc.Awaitable[_system_pb2.RotateMasterResponse]]:
+        """Cards get secrets by the new version at their next contact that may write them."""
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
