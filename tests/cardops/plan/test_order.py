@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from cardwright_cardops.piv.algorithms import Algorithm, PinPolicy
 from cardwright_cardops.piv.management_key import DEFAULT_KEY
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.acts import Pace
 from cardwright_cardops.plan.conduct import conduct
 from cardwright_cardops.plan.execute import Report
-from cardwright_cardops.plan.init import personalize
+from cardwright_cardops.plan.init import Secrets, initialize, personalize
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.local_authority import LocalAuthority
+from cardwright_cardops.plan.policy import DevicePolicy, SlotPolicy
 from cardwright_cardops.plan.records import Kind, MemoryJournal
 from cardwright_cardops.plan.steps import Step
 from cardwright_cardops.secret import Secret
@@ -27,6 +29,12 @@ def carried_out(case: Case, pace: Pace, journal: MemoryJournal) -> tuple[Virtual
         lambda step, done: told.append((step, done)),
     )  # fmt: skip
     return card, report, told
+
+
+def uses(card: VirtualCard) -> list[str]:
+    """Each comparison of the PIN, and each use of a key by its slot."""
+    seen = [one for one in card.log if isinstance(one, KeyUse) or (isinstance(one, Verify) and one.reference == 0x80)]
+    return [f"{one.slot:02X}" if isinstance(one, KeyUse) else "PIN" for one in seen]
 
 
 @pytest.mark.parametrize("pace", Pace)
@@ -46,9 +54,20 @@ def test_keys_that_ask_once_sign_first_and_those_that_never_ask_last() -> None:
     case = Case("yubikey-5.7", "9e=p256,9c=p256,9a=p256,82=p256,9d=p256", {})
     card, report, _ = carried_out(case, Pace.STEP, MemoryJournal())
     assert len(report.done) == 15
-    order = [f"{one.slot:02X}" if isinstance(one, KeyUse) else "PIN" for one in card.log
-             if isinstance(one, KeyUse) or (isinstance(one, Verify) and one.reference == 0x80)]  # fmt: skip
-    assert order == ["PIN", "9A", "82", "9D", "PIN", "9C", "9E"]
+    assert uses(card) == ["PIN", "9A", "82", "9D", "PIN", "9C", "9E"]
+
+
+def test_policies_of_the_plan_go_before_those_of_the_slots() -> None:
+    def row(slot: Slot, pin: PinPolicy) -> SlotPolicy:
+        return SlotPolicy(slot, Algorithm.P256, pin_policy=pin)
+
+    rows = (
+        row(Slot.AUTHENTICATION, PinPolicy.ALWAYS), row(Slot.SIGNATURE, PinPolicy.ONCE),
+        row(Slot.KEY_MANAGEMENT, PinPolicy.NEVER), row(Slot.CARD_AUTHENTICATION, PinPolicy.ONCE),
+    )  # fmt: skip
+    card, journal = VirtualCard("yubikey-5.7", serial=12345678), MemoryJournal()
+    initialize(executor(card), DevicePolicy(slots=rows), Secrets(new_puk=Secret(PUK)), journal, now=NOW)
+    assert uses(card) == ["PIN", "9C", "9E", "PIN", "9A", "9D"]
 
 
 def test_the_journal_runs_ahead_of_the_card() -> None:
