@@ -21,7 +21,6 @@ from cardwright_server.people.model import Role
 from cardwright_server.requests.model import RequestState
 from cardwright_server.store.unit import Database
 from cardwright_simulators.card import VirtualCard
-from tests.oracle.card import _content as fields_of
 from tests.support.issuance import ON_SQLITE, openssl, pem
 from tests.support.pcscd import Pcscd
 from tests.support.people import make_operator
@@ -207,6 +206,25 @@ def _with(card: VirtualCard, tag: str, content: bytes) -> VirtualCard:
     memory = json.loads(card.snapshot())
     memory["objects"][tag] = content.hex().upper()
     return VirtualCard.restore(json.dumps(memory).encode())
+
+
+def fields_of(raw: bytes) -> list[tuple[int, bytes]]:
+    """The data objects inside template 53, one-octet tags, read without anything of the program under test."""
+
+    def split(data: bytes) -> list[tuple[int, bytes]]:
+        found = []
+        while data:
+            tag, size, data = data[0], data[1], data[2:]
+            if size > 0x80:
+                octets = size - 0x80
+                size, data = int.from_bytes(data[:octets], "big"), data[octets:]
+            found.append((tag, data[:size]))
+            data = data[size:]
+        return found
+
+    ((outer, inner),) = split(raw)
+    assert outer == 0x53
+    return split(inner)
 
 
 def _object(card: VirtualCard, tag: str) -> bytes:

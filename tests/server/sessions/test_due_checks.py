@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,10 +22,13 @@ from cardwright_cardops.program.items import Apdu, Batch, Group, Prove
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.due import What
+from cardwright_server.notify.model import DomainEvent
+from cardwright_server.notify.outbox import Dispatcher
+from cardwright_server.sessions.hints import Hints
 from cardwright_server.store.second_medium import SecondMedium
 from cardwright_server.store.unit import Database, Unit
 from cardwright_simulators.card import VirtualCard
-from tests.support.databases import PostgreSql, statements_logged
+from tests.support.databases import PostgreSql, statements_logged, statements_of
 from tests.support.issuance import ON_SQLITE
 from tests.support.session_world import SessionWorld, blank, make_session_world
 from tests.support.sessions import a_workstation, reader, reason_of
@@ -189,8 +192,6 @@ async def test_postgresql_counts_two_statements_at_most(
 async def test_a_watching_workstation_is_told_to_ask_and_nothing_else(
     open_database: Callable[..., Database], tmp_path: Path
 ) -> None:
-    from cardwright_server.notify.outbox import Dispatcher
-
     world, card = await make_session_world(open_database(), tmp_path), blank()
     device, guid = await issued(world, card)
     dispatcher, revoking = Dispatcher(world.database, ()), Revoking()
@@ -219,3 +220,33 @@ async def test_a_watching_workstation_is_told_to_ask_and_nothing_else(
             await server.Watch(many).read()
         assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     world.issuing.core.close()
+
+
+@ON_SQLITE
+async def test_a_thousand_streams_cost_one_question(database: Database) -> None:
+    hints, devices = Hints(database), [uuid4() for _ in range(1000)]
+    with ExitStack() as streams:
+        watchers = [streams.enter_context(hints.watching([one])) for one in devices]
+        await hints.step()
+        dispatcher = Dispatcher(database, ())
+        event = DomainEvent(uuid4(), "device.test", "device", devices[700])
+        about = DomainEvent(event.org, "request.open", "request", uuid4(), data={"device": str(devices[3])})
+
+        async def emit(unit: Unit) -> None:
+            unit.emit(event)
+            unit.emit(about)
+
+        await database.transact(emit)
+        while await dispatcher.step():
+            pass
+        with statements_of(database) as seen:
+            assert await hints.step() == 2
+            assert await hints.step() == 0
+        assert len(seen) == 2
+        for place in (700, 3):
+            async with asyncio.timeout(5):
+                assert await anext(watchers[place].changes()) == devices[place]
+        assert not any(one._changed for one in watchers)
+    with hints.watching(devices[:1]) as alone:
+        assert await hints.step() == 0
+    assert not alone._changed
