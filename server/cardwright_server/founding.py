@@ -26,6 +26,7 @@ from .authentication.principal import Principal, PrincipalKind, server
 from .config import Installation, names_of
 from .issuance import store
 from .issuance.authorities import Plan, establish
+from .issuance.crl import CrlPublisher
 from .issuance.model import Purpose
 from .issuance.own import OwnCertificates
 from .opening import DataFolderInUse, OpenVault, has_vault, make_folders, make_vault, open_vault, own_folder
@@ -112,6 +113,7 @@ async def found(
         org = await organization(database) or new_id()
         report("authorities")
         await _authorities(installation, database, vault, org)
+        await CrlPublisher(vault.client).publish_due(database)
         domains = wire(installation, database, vault.client, org, authorize=_founder)
         stack.callback(domains.close)
         report("policies")

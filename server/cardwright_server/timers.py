@@ -39,11 +39,11 @@ class Timers:
 
     def every(self, name: str, pause: timedelta, work: Callable[[], Awaitable[object]]) -> None:
         """Run ``work`` now and then again, with about ``pause`` in between."""
-        self._start(name, self._repeat(self._state(name), pause.total_seconds(), work))
+        self._start(self._repeat(self._state(name), pause.total_seconds(), work))
 
     def forever(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
         """Run ``work``, which is not meant to end, and begin it anew where it does."""
-        self._start(name, self._hold(self._state(name), work))
+        self._start(self._hold(self._state(name), work))
 
     async def stop(self) -> None:
         """Cancel all, and wait until they are gone."""
@@ -57,7 +57,7 @@ class Timers:
             raise ValueError(f"there is a task {name} already")
         return self.states.setdefault(name, TaskState(name))
 
-    def _start(self, name: str, work: Awaitable[None]) -> None:
+    def _start(self, work: Awaitable[None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
 
     async def _repeat(self, state: TaskState, pause: float, work: Callable[[], Awaitable[object]]) -> None:
