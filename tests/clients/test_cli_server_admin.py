@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cardwright_cardops.secret import Secret
 from cardwright_clients.cli import server_admin_link
-from cardwright_clients.cli.server_admin_link import OperatorFile, OperatorFileUnusable, address_in, operator_file
+from cardwright_clients.cli.server_admin_link import address_in, operator_file
+from cardwright_clients.sdk import OperatorFile, OperatorFileUnusable
 from cardwright_server.api.calling import Calls
 from cardwright_server.api.operators import OperatorServicer
 from cardwright_server.authentication.principal import Principal

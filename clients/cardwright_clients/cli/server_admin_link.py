@@ -8,86 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from cardwright_cardops.errors import CardwrightError
-
-from .files import read_bounded
+from ..sdk.identity import OperatorFile, OperatorFileUnusable
+from ..sdk.server import PATIENCE, known
 
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_SERVER: Final = "127.0.0.1:7443"
 FOLDER: Final = "operators"
-PATIENCE: Final = 60.0
-"""Seconds for one call."""
-MAX_FILE: Final = 256 * 1024
 PAGE: Final = 200
-_BEGIN: Final = b"-----BEGIN "
-_END: Final = b"-----END "
-_LINES: Final = b"-----"
-
-
-class OperatorFileUnusable(CardwrightError):
-    """The operator's file is not there, readable by others, or no key with its certificates."""
-
-    code = "OPERATOR_FILE"
-    default_effect = "Nothing was sent to the server."
-    default_advice = "Give --as the file with the operator's key and certificates, readable by its owner only."
-
-
-class ServerUnreachable(CardwrightError):
-    """No server of this name and root answers, or the line to it was lost."""
-
-    code = "SERVER_NOT_REACHED"
-    default_effect = "Whether it was done is not known, if the line was lost in between."
-    default_advice = "See that the server runs ('cardwright server status'), and that --server is its address."
-
-
-class ServerRefused(CardwrightError):
-    """The server refused a call. ``code`` is the server's own, ``status`` the name of the gRPC status."""
-
-    code = "SERVER_CALL_REFUSED"
-    default_effect = "Nothing was changed."
-    default_advice = "See the server's log of this time."
-
-    def __init__(self, message: str, *, status: str, code: str, effect: str | None, advice: str | None) -> None:
-        super().__init__(message, effect=effect, advice=advice)
-        self.status = status
-        if code:
-            vars(self)["code"] = code  # of this one error: the class stands for all that servers refuse
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorFile:
-    """PEM blocks: the key, the certificate with its chain, the root."""
-
-    key: bytes = field(repr=False)
-    chain: bytes
-    root: bytes
-
-    @classmethod
-    def read(cls, path: Path) -> OperatorFile:
-        """Raises OperatorFileUnusable, FileUnusable."""
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise OperatorFileUnusable(f"{path} cannot be read: {error.strerror}.") from error
-        if stat.S_IMODE(mode) & 0o077:
-            raise OperatorFileUnusable(f"{path} can be read by others than its owner.", advice="Run chmod 600 on it.")
-        blocks = list(_blocks(read_bounded(path, MAX_FILE)))
-        keys = [block for label, block in blocks if label.endswith(b"PRIVATE KEY")]
-        certificates = [block for label, block in blocks if label == b"CERTIFICATE"]
-        if len(keys) != 1 or len(certificates) < 2 or len(blocks) != 1 + len(certificates):
-            raise OperatorFileUnusable(f"{path} does not hold one private key, its certificate and its authorities.")
-        return cls(keys[0], b"".join(certificates[:-1]), certificates[-1])
 
 
 class ServerLine:
@@ -100,13 +36,13 @@ class ServerLine:
     def call(self, method: Callable[[grpc.Channel], Any], request: Message, **metadata: str) -> Any:
         """The answer to a unary call: ``method`` gives the call of a stub, as ``lambda line: Stub(line).Find``.
 
-        Names of metadata have hyphens for underscores. Raises ServerRefused, ServerUnreachable.
+        Names of metadata have hyphens for underscores. Raises RemoteError, ServerRefused, ServerUnreachable.
         """
         pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
         try:
             return method(self._channel)(request, metadata=pairs, timeout=PATIENCE)
         except grpc.RpcError as error:
-            raise _known(error) from None
+            raise known(error) from None
 
     def pages(self, method: Callable[[grpc.Channel], Any], request: Any, rows: str) -> Iterator[Any]:
         """Every entry of a listing, page by page; ``rows`` is the field of the answer. Raises as ``call``."""
@@ -170,39 +106,3 @@ def operator_file(given: Path | None, data: Path) -> Path:
         said = "several operators' files" if found else "no operator's file"
         raise OperatorFileUnusable(f"There are {said} in {data / FOLDER}.", advice="Say by --as which one to use.")
     return found[0]
-
-
-def _blocks(raw: bytes) -> Iterable[tuple[bytes, bytes]]:
-    """PEM blocks with their labels; what stands between them is skipped."""
-    label, lines = b"", list[bytes]()
-    for line in raw.splitlines():
-        if not label and line.startswith(_BEGIN) and line.endswith(_LINES):
-            label, lines = line[len(_BEGIN) : -len(_LINES)], []
-        if label:
-            lines.append(line)
-            if line == _END + label + _LINES:
-                yield label, b"\n".join(lines) + b"\n"
-                label = b""
-
-
-def _known(error: Any) -> CardwrightError:
-    """What the server said, or that it said nothing."""
-    from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
-    from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
-
-    told = str(error.details() or "")
-    for name, value in error.trailing_metadata() or ():
-        if name == "grpc-status-details-bin":
-            info = ErrorInfo()
-            try:
-                for detail in Status.FromString(value).details:
-                    if detail.Unpack(info):
-                        break
-            except DecodeError:
-                break
-            if info.reason:
-                effect, advice = info.metadata.get("effect", ""), info.metadata.get("advice", "")
-                return ServerRefused(told, status=error.code().name, code=info.reason, effect=effect, advice=advice)
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return ServerUnreachable("The server does not answer, or is not the one that the operator's file names.")
-    return ServerRefused(told or "The server refused.", status=error.code().name, code="", effect=None, advice=None)

@@ -11,9 +11,10 @@ import click
 
 from cardwright_cardops.errors import CardwrightError
 
+from ..sdk.identity import OperatorFile
 from .files import read_bounded
 from .output import json_option, say, show_json, show_table
-from .server_admin_link import OperatorFile, ServerLine, data_folder
+from .server_admin_link import ServerLine, data_folder
 from .server_place import data_option
 
 MAX_FILE = 64 << 10
