@@ -51,7 +51,7 @@ def command(
     say(f"The installation is in {here.data}.")
     say("Without the vault's passphrase, or a backup, it is lost.")
     if not here.config.issuance.status_base:
-        say(f"Certificates name {here.status_base} for revocation lists and OCSP. If relying parties cannot reach that,")
+        say(f"Certificates name {here.status_base} for revocation lists and OCSP. If nobody can reach that,")
         say("set issuance.status_base in server.toml before the first card is issued.")
     say()
     say(f"Credential of the first two operators, until {made.ends:%Y-%m-%d %H:%M} UTC:")
