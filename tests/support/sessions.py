@@ -43,9 +43,8 @@ from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.direct import DirectCard, DirectConnection
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 from cardwright_server.api.calling import Calls
-from cardwright_server.api.sessions import SessionServicer, Streams
+from cardwright_server.api.sessions import Streams
 from cardwright_server.authentication.authorize import Authorize, Permission
-from cardwright_server.authentication.model import Authentication, Method
 from cardwright_server.authentication.principal import Principal, PrincipalKind
 from cardwright_server.devices.due import DueList
 from cardwright_server.issuance.errors import OriginRefused
@@ -78,6 +77,7 @@ from cardwright_simulators.card.attestation import root
 from tests.oracle.card import Expected, judge
 from tests.support.lifecycles import RecordedCredentials, wired
 from tests.support.people import allow
+from tests.support.session_streams import SEEN, CountedServicer, NoProofs, Unrevoked, round_trips
 from tests.support.vault import make_core
 
 PIN = b"739146"
@@ -284,63 +284,6 @@ class Trip:
     preview: sessions_pb2.Preview | None = None
 
 
-_SEEN: dict[str, list[list[str]]] = {}
-"""What servers did on their streams, by socket: reads and writes in order."""
-
-
-def round_trips(client: Sequence[str], servers: Sequence[Sequence[str]]) -> int:
-    """How often the line was crossed there and back, one crossing after the other, until the last message was read.
-
-    Both ends do one thing after the other; what is read was written half a round trip before. So messages that are on
-    their way at the same time count once, however many they are.
-    """
-    sides = [list(client), list(servers[0]) if servers else []]
-    clocks, written = [0, 0], [list[int](), list[int]()]
-    taken, moved = [0, 0], True
-    while moved:
-        moved = False
-        for me, other in ((0, 1), (1, 0)):
-            while sides[me] and (sides[me][0] == "write" or len(written[other]) > taken[me]):
-                if sides[me].pop(0) == "write":
-                    written[me].append(clocks[me])
-                else:
-                    clocks[me] = max(clocks[me], written[other][taken[me]] + 1)
-                    taken[me] += 1
-                moved = True
-    return clocks[0] // 2
-
-
-class _Counted:
-    """A stream's context that notes what is read and written."""
-
-    def __init__(self, context: Any, seen: list[str]) -> None:
-        self._context = context
-        self._seen = seen
-
-    async def read(self) -> Any:
-        message = await self._context.read()
-        if message is not grpc.aio.EOF:
-            self._seen.append("read")
-        return message
-
-    async def write(self, message: Any) -> None:
-        self._seen.append("write")
-        await self._context.write(message)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-
-class CountedServicer(SessionServicer):
-    """Notes what it does on each stream in ``seen``."""
-
-    seen: list[list[str]]
-
-    async def Run(self, request_iterator: object, context: Any) -> None:  # type: ignore[override]
-        self.seen.append([])
-        await super().Run(request_iterator, _Counted(context, self.seen[-1]))
-
-
 Change = Callable[[sessions_pb2.RunRequest], sessions_pb2.RunRequest]
 
 
@@ -442,7 +385,7 @@ class Station:
                 trip.error = trip.error or reason_of(error)
             finally:
                 local.end_stage()
-        trip.trips = round_trips(trip.order, _SEEN.get(socket, [])[-1:])
+        trip.trips = round_trips(trip.order, SEEN.get(socket, [])[-1:])
         return trip
 
     def _permitted(self, local: LocalExecutor, preview: sessions_pb2.Preview, seen: Inventory) -> Any:
@@ -483,30 +426,6 @@ def a_workstation(org: UUID) -> Principal:
     return Principal(PrincipalKind.WORKSTATION, identifier, org, front="test", workstation=identifier)
 
 
-class NoProofs:
-    """``Proofs`` that keeps none."""
-
-    async def put_proof(
-        self,
-        unit: Unit,
-        principal: Principal,
-        person: UUID,
-        methods: frozenset[Method],
-        *,
-        device: UUID | None = None,
-        request: UUID | None = None,
-    ) -> Authentication:
-        raise AssertionError("nobody proves anything here")
-
-
-class Unrevoked:
-    """``Streams`` of workstations that stay."""
-
-    @contextmanager
-    def stream(self, workstation: UUID) -> Iterator[asyncio.Event]:
-        yield asyncio.Event()
-
-
 @asynccontextmanager
 async def serving(
     database: Database,
@@ -540,7 +459,7 @@ async def serving(
     hints = Hints(database, timedelta(milliseconds=50))
     signs = proofs or CardProofs(database, authorize, office, NoProofs())
     servicer = CountedServicer(Calls(database, identify), service, signs, checks, hints, streams or Unrevoked())
-    servicer.seen = _SEEN.setdefault(f"{folder}/socket", [])
+    servicer.seen = SEEN.setdefault(f"{folder}/socket", [])
     sessions_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
     server.add_insecure_port(f"unix:{folder}/socket")
     await server.start()
@@ -550,7 +469,7 @@ async def serving(
         yield f"{folder}/socket"
     finally:
         hinting.cancel()
-        del _SEEN[f"{folder}/socket"]
+        del SEEN[f"{folder}/socket"]
         await server.stop(None)
         shutil.rmtree(folder, ignore_errors=True)
 
