@@ -41,7 +41,7 @@ from cardwright_cardops.transport.connection import CardReset, Connection
 
 from .cards import Card
 from .errors import StageEnded
-from .link.ports import EndStage, Execute, Finished, Message, Outcome, Preview, Progress
+from .link.ports import EndStage, Execute, Finished, Message, Outcome, Preview, Progress, ServerUnreachable
 from .operations import Operation, Phase
 from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current, ask_new
@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 
 STAGE_SECONDS: Final = 3.0
 """A stage is kept so long without a batch; Windows resets the card after five seconds."""
+SILENCE_SECONDS: Final = 300.0
+"""For the server to say the next thing: it may wait for a certification authority, but not for ever."""
 _PIN_STAGE: Final = "pin"
 
 Answer = Callable[[int, Answers | CardwrightError], Awaitable[None]]
@@ -124,6 +126,7 @@ class RelayedCard:
     state: State
     rules: PinRules = field(default_factory=PinRules)
     stage_seconds: float = STAGE_SECONDS
+    silence_seconds: float = SILENCE_SECONDS
     random: Callable[[int], bytes] = os.urandom
 
     def __post_init__(self) -> None:
@@ -317,7 +320,9 @@ class RelayedCard:
                 _log.info("a stage ended: no batch came for %.0f s", self.stage_seconds)
                 await self._end()
         if not coming.done():
-            await asyncio.wait({coming})
+            await asyncio.wait({coming}, timeout=self.silence_seconds)
+        if not coming.done():
+            raise ServerUnreachable(f"The server said nothing for {self.silence_seconds:.0f} s.")
 
     async def _answered(self, batch: AnyBatch) -> Answers | CardwrightError:
         try:

@@ -193,6 +193,8 @@ class Session:
             await self._out.put(Finished(await self._conduct()))
         except CardwrightError as error:
             await self._out.put(error)
+        except Exception as error:  # a server that breaks is a line that is lost
+            await self._out.put(ServerUnreachable(f"The server ended with {type(error).__name__}."))
 
     async def _conduct(self) -> Outcome:
         opening, server = self._opening, self._server
