@@ -150,6 +150,7 @@ class Office:
     certificates: dict[tuple[str, str], bytes] = field(default_factory=dict)
     archive: dict[str, tuple[Wrapped, ArchiveContext]] = field(default_factory=dict)
     orders: list[CertificateOrder] = field(default_factory=list)
+    old: Sequence[Recoverable] = ()
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     # -------------------------------------------------------------------------------------------------- Devices
@@ -262,7 +263,7 @@ class _Escrow:
         return await self.office.key_(task, session, slot, algorithm, fingerprint)
 
     async def recoverable(self, unit: Unit, task: Task, replaced: Set[str]) -> Sequence[Recoverable]:
-        return ()
+        return self.office.old
 
 
 class Cut(Exception):

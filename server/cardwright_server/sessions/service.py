@@ -216,6 +216,9 @@ class SessionService:
         policy = opened.task.policy.card
         if not tells_enough(policy, card):
             card = seen = await self._look(line, ledger, greeting, policy)
+        if greeting.purpose is Purpose.ISSUE and not opened.task.policy.escrowed:
+            # Such a card is not for decrypting, and may not take keys from outside at all.
+            return opened, card, seen
         goes = what_goes(_planned(opened.task, card, ledger, opened.now), fold(ledger.entries))
         found = await self._database.read(
             lambda unit: self._ports.escrow.recoverable(unit, opened.task, goes)

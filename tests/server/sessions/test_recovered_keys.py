@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cardwright_cardops.check import Level
+from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.plan.observe import EVERYTHING, observe
+from cardwright_cardops.plan.policy import RecoveredKey
 from cardwright_cardops.program.runner import run
 from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.policies.document import read
 from cardwright_server.store.unit import Database
 from cardwright_simulators.card import VirtualCard
 from tests.support.issuance import ON_SQLITE, openssl, pem
 from tests.support.session_world import blank, make_session_world
-from tests.support.sessions import Station, reader
+from tests.support.sessions import POLICY, Station, fresh_card, make_office, reader, serving
 
 QUICK = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
 
@@ -93,6 +98,25 @@ async def test_an_issuance_that_is_cut_anywhere_recovers_the_key_in_the_end(
     assert seen.retired_counts == (1, 0)
     assert len([row for row in seen.certificates if row.slot.is_retired]) == 1
     world.issuing.core.close()
+
+
+@dataclass
+class Old:
+    """A key in the archive."""
+
+    recovered: RecoveredKey
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+async def test_a_card_without_an_escrowed_key_of_its_own_gets_no_old_ones(database: Database, tmp_path: Path) -> None:
+    """It may be one that takes no keys from outside."""
+    policy = read(POLICY.format(clear="any", least="unproven", renew=30).replace('key = "escrow"\n', ""))
+    office = make_office(tmp_path, policy=policy, old=[Old(RecoveredKey("ab" * 32, Algorithm.P256))])
+    async with serving(database, office) as socket:
+        trip = await Station(fresh_card()).run(socket)
+    assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_DONE)
+    assert trip.preview is not None
+    assert "import-key" not in [step.WhichOneof("kind") for step in trip.preview.plan.steps]
 
 
 def _encrypted(folder: Path, certificate: bytes) -> Path:
