@@ -105,7 +105,7 @@ class Daemon:
         sessions = Sessions(cards, operations, link, proofs, software=self._software)
         due = DueChecks(cards, link, self.config.updates, self._is_due)
         sessions.changed.append(due.changed)
-        keys = KeyActs(cards, operations, link, proofs)
+        keys = KeyActs(cards, operations, link, proofs, software=self._software)
         sources = [PcscReaders()] if self._sources is None and self.config.pcsc else list(self._sources or ())
         starting.push_async_callback(link.stop)
         starting.push_async_callback(cards.stop)

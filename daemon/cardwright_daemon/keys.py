@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
@@ -18,30 +20,45 @@ from cardwright_cardops.program.items import Item, Program, SignIn, VerifyPin, a
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.transport.connection import Connection
+from cardwright_cardops.wire_reading import MAX_MESSAGE
 
 from .cards import Card, Cards
 from .errors import BadRequest
-from .link.ports import Pfx, Purpose, ServerLink, SignInChallenge
+from .link.ports import Opening, Pfx, Proof, Purpose, ServerLink, SignInChallenge
 from .operations import Kind, Operation, Operations
 from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current
-from .proving import Proofs
+from .proving import KIND_OF, Proofs
 
 T = TypeVar("T")
 
 MAX_AUDIENCE: Final = 200
 _LOOK: Final = Look(slots=(Slot.AUTHENTICATION,), objects=(), thorough=True, stage="look")
 _STAGE: Final = "act"
+_ITEMS: Final = ("apdu", "verify_pin", "sign_in")
+"""What a proof is made of, as the contract names it."""
 
 
 class KeyActs:
     """The acts. Each is an operation on its card, and asks for the PIN anew, naming the act."""
 
-    def __init__(self, cards: Cards, operations: Operations, link: ServerLink, proofs: Proofs) -> None:
+    def __init__(
+        self, cards: Cards, operations: Operations, link: ServerLink, proofs: Proofs, *, software: Callable[[], str]
+    ) -> None:
+        self._software = software
         self._cards = cards
         self._operations = operations
         self._link = link
         self._proofs = proofs
+
+    async def prove(self, card: Card, purpose: Purpose, prompter: Prompter) -> datetime:
+        """Prove to the server, for what comes next, that the holder is here; until when it holds. Raises as ``pfx``."""
+        act = f"prove to the server who you are, with {card.name}"
+
+        async def work(operation: Operation) -> Proof:
+            return await self._proved(card, operation, prompter, act)
+
+        return self._proofs.keep(card, purpose, await self._operations.run(KIND_OF[Purpose.PROVE], card, work))
 
     async def pfx(self, card: Card, key: str, prompter: Prompter) -> bytes:
         """One key as PKCS #12; its password is shown to the person, and forgotten.
@@ -50,9 +67,11 @@ class KeyActs:
         """
 
         async def work(operation: Operation) -> Pfx:
-            act = f"download a key with {card.name}"
-            await self._with_pin(card, operation, prompter, act, lambda inventory: ())
-            return await self._link.pfx(card.identity, key, self._proofs.of(card, Purpose.RECOVER))
+            proof = await self._proved(card, operation, prompter, f"download a key with {card.name}")
+            try:
+                return await self._link.pfx(card.identity, key, proof)
+            finally:
+                proof.token.wipe()
 
         claimed = await self._operations.run(Kind.RECOVER, card, work)
         try:
@@ -67,60 +86,74 @@ class KeyActs:
 
         async def work(operation: Operation) -> str:
             challenge = await self._link.sign_in_challenge(link)
-            audience = _shown(challenge)
-
-            def items(inventory: Inventory) -> tuple[Item, ...]:
-                key = inventory.key(Slot.AUTHENTICATION)
-                if key is None or key.algorithm is None:
-                    raise BadRequest("This card has no key to sign in with.", advice="Have the card issued first.")
-                return (SignIn(key.algorithm, audience, challenge.nonce),)
-
-            act = f"sign in to {audience} with {card.name}"
-            token = await self._with_pin(card, operation, prompter, act, items)
+            act = f"sign in to {_shown(challenge)} with {card.name}"
+            async with self._opened(card) as opened:
+                token = await self._signed(card, opened, operation, prompter, act, challenge)
             return await self._link.sign_in(link, token)
 
         return await self._operations.run(Kind.SIGN_IN, card, work)
 
-    async def _with_pin(
+    async def _proved(self, card: Card, operation: Operation, prompter: Prompter, act: str) -> Proof:
+        """What the server gives for a signature of the card, behind a PIN that is asked for now."""
+        async with self._opened(card) as opened:
+            opening = Opening(Purpose.PROVE, opened[1], card.reader, self._software(), (), _ITEMS, MAX_MESSAGE)
+            proving = await self._link.prove_by_card(opening)
+            try:
+                token = await self._signed(card, opened, operation, prompter, act, proving.challenge)
+                return await proving.finish(token)
+            finally:
+                await asyncio.shield(proving.close())
+
+    @asynccontextmanager
+    async def _opened(self, card: Card) -> AsyncIterator[tuple[Connection, Inventory]]:
+        """A connection, and what the card is like over it."""
+        connection = await card.worker.run(lambda: self._cards.connect(card))
+        try:
+            yield connection, await card.worker.run(lambda: self._cards.look(card, _LOOK, connection))
+        finally:
+            await asyncio.shield(card.worker.run(connection.close))
+
+    async def _signed(
         self,
         card: Card,
+        opened: tuple[Connection, Inventory],
         operation: Operation,
         prompter: Prompter,
         act: str,
-        items: Callable[[Inventory], tuple[Item, ...]],
+        challenge: SignInChallenge,
     ) -> bytes:
-        """Verify a PIN that is asked for now, then send ``items`` in the same transaction; the last one's data."""
-        connection = await card.worker.run(lambda: self._cards.connect(card))
-        try:
-            inventory = await card.worker.run(lambda: self._cards.look(card, _LOOK, connection))
-            marks = await card.worker.run(lambda: _run(connection, StagePins(), programs.read_marks("look")))
-            wanted, error, tries = items(inventory), "", inventory.pin.tries_left
-            while True:
-                with operation.prompting():
-                    asked = ask_current(prompter, PinReference.PIN, act, tries, error=error)
-                    pins = StagePins(await while_in(card, asked))
-                try:
-                    with operation.writing():
-                        return await card.worker.run(partial(_run, connection, pins, _verified(marks, wanted)))
-                except VerificationFailed as wrong:
-                    if wrong.tries_left is None or wrong.tries_left <= KEEP_ONE:
-                        raise
-                    error, tries = "It was wrong.", wrong.tries_left
-                finally:
-                    pins.wipe()
-        finally:
-            await asyncio.shield(card.worker.run(connection.close))
+        """Sign ``challenge`` with 9A behind a PIN that is asked for now, in one transaction."""
+        connection, inventory = opened
+        key = inventory.key(Slot.AUTHENTICATION)
+        if key is None or key.algorithm is None:
+            raise BadRequest("This card has no key to sign in with.", advice="Have the card issued first.")
+        wanted = SignIn(key.algorithm, challenge.audience, challenge.nonce)
+        marks = await card.worker.run(lambda: _run(connection, StagePins(), programs.read_marks("look")))
+        error, tries = "", inventory.pin.tries_left
+        while True:
+            with operation.prompting():
+                asked = ask_current(prompter, PinReference.PIN, act, tries, error=error)
+                pins = StagePins(await while_in(card, asked))
+            try:
+                with operation.writing():
+                    return await card.worker.run(partial(_run, connection, pins, _verified(marks, wanted)))
+            except VerificationFailed as wrong:
+                if wrong.tries_left is None or wrong.tries_left <= KEEP_ONE:
+                    raise
+                error, tries = "It was wrong.", wrong.tries_left
+            finally:
+                pins.wipe()
 
 
 def _run(connection: Connection, pins: StagePins, program: Program[T]) -> T:
     return run(program, LocalExecutor(connection, KeyItems(pins, TriesGuard(KEEP_ONE), local=True)))
 
 
-def _verified(marks: programs.Marks, items: tuple[Item, ...]) -> Program[bytes]:
+def _verified(marks: programs.Marks, item: Item) -> Program[bytes]:
     yield from programs.confirm(marks, _STAGE)
-    answers = yield from ask(VerifyPin(), *items, stage=_STAGE, essential=True)
+    answers = yield from ask(VerifyPin(), item, stage=_STAGE, essential=True)
     answers[0].require("verifying the PIN")
-    return answers[-1].require("signing in") if items else b""
+    return answers[-1].require("signing in")
 
 
 def _shown(challenge: SignInChallenge) -> str:

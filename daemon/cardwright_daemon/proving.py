@@ -8,7 +8,6 @@ from typing import Final
 from cardwright_cardops.secret import Secret
 
 from .cards import Card
-from .errors import BadRequest
 from .link.ports import MethodKind, Proof, Purpose, ServerLink
 from .operations import Kind
 from .pins import while_in
@@ -21,6 +20,7 @@ KIND_OF: Final = {
     Purpose.UNLOCK: Kind.UNLOCK,
     Purpose.FORGOTTEN_PIN: Kind.FORGOTTEN_PIN,
     Purpose.RECOVER: Kind.RECOVER,
+    Purpose.PROVE: Kind.SIGN_IN,
 }
 _ASKED: Final = {
     MethodKind.DIRECTORY_PASSWORD: Value.DIRECTORY_PASSWORD,
@@ -52,9 +52,10 @@ class Proofs:
     async def prove(
         self, card: Card, purpose: Purpose, kind: MethodKind, account: str, prompter: Prompter
     ) -> datetime:
-        """Ask the person and have the server check it; until when it holds. Raises NoPin, and what the server says."""
-        if kind is MethodKind.CARD:
-            raise BadRequest("A proof by card is made in the session itself.")
+        """Ask the person and have the server check it; until when it holds. Not for CARD: that is ``KeyActs.prove``.
+
+        Raises NoPin, and what the server says.
+        """
         act = act_of(KIND_OF[purpose], card.name)
         values: dict[str, Secret] = {}
         try:
@@ -71,6 +72,10 @@ class Proofs:
         finally:
             for value in values.values():
                 value.wipe()
+        return self.keep(card, purpose, proof)
+
+    def keep(self, card: Card, purpose: Purpose, proof: Proof) -> datetime:
+        """What was proved for ``card``; until when it holds."""
         self._drop((card.id, purpose))
         self._kept[card.id, purpose] = proof
         return proof.until

@@ -36,6 +36,7 @@ from cardwright_cardops.plan.steps import Plan, SetPin, SetPuk, Step, WriteObjec
 from cardwright_cardops.program.items import Answers, AnyBatch, SignRequest
 from cardwright_cardops.secret import Secret
 from cardwright_daemon.link.ports import (
+    CardProving,
     CardSession,
     Due,
     DueItem,
@@ -127,6 +128,11 @@ class Server:
         self.proved.append((kind, {name: value.reveal() for name, value in values.items()}))
         return Proof(Secret(b"token"), datetime.now(UTC) + timedelta(minutes=5))
 
+    async def prove_by_card(self, opening: Opening) -> CardProving:
+        """See ``ServerLink``."""
+        self.openings.append(opening)
+        return Proving(self)
+
     async def open(self, opening: Opening) -> CardSession:
         if self.error is not None:
             raise self.error
@@ -146,6 +152,23 @@ class Server:
     async def sign_in(self, link: str, token: bytes) -> str:
         self.signed_in.append(token)
         return "https://portal.example/once"
+
+
+class Proving:
+    """A proof by card; what was signed is in ``Server.signed_in``."""
+
+    challenge = SignInChallenge("urn:cardwright:server:test", b"nonce of the server, 32 octets..")
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def finish(self, token: bytes) -> Proof:
+        """See ``CardProving``."""
+        self._server.signed_in.append(token)
+        return Proof(Secret(b"token by card"), datetime.now(UTC) + timedelta(minutes=5))
+
+    async def close(self) -> None:
+        """Nothing to do."""
 
 
 class Session:

@@ -11,7 +11,7 @@ from cardwright_proto.agent.v1 import agent_pb2_grpc
 from ..cards import Card
 from ..desk import Desk
 from ..errors import BadRequest
-from ..link.ports import Due, Purpose
+from ..link.ports import Due, MethodKind, Purpose
 from ..operations import Operation
 from . import encoding as to
 from .asking import prompter_of
@@ -88,13 +88,15 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def Prove(self, request: pb.ProveRequest, context: Context) -> pb.ProveResponse:
         """Prove it."""
-        until = await self._desk.proofs.prove(
-            await self._desk.card(request.card),
-            to.key_of(to.PURPOSES, request.purpose, "purpose"),
-            to.key_of(to.METHODS, request.method, "method"),
-            _account(request.account),
-            prompter_of(self._desk, request.asking),
-        )
+        card = await self._desk.card(request.card)
+        purpose = to.key_of(to.PURPOSES, request.purpose, "purpose")
+        method = to.key_of(to.METHODS, request.method, "method")
+        prompter = prompter_of(self._desk, request.asking)
+        if method is MethodKind.CARD:
+            until = await self._desk.keys.prove(card, purpose, prompter)
+        else:
+            account = _account(request.account)
+            until = await self._desk.proofs.prove(card, purpose, method, account, prompter)
         return pb.ProveResponse(until=to.time(until))
 
     async def Unlock(self, request: pb.UnlockRequest, context: Context) -> pb.UnlockResponse:

@@ -10,6 +10,7 @@ from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.secret import Secret
 
 from .ports import (
+    CardProving,
     CardSession,
     Due,
     EscrowedKey,
@@ -59,6 +60,10 @@ class NoServer:
     async def prove(
         self, card: Identity, purpose: Purpose, account: str, kind: MethodKind, values: Mapping[str, Secret]
     ) -> Proof:
+        """See ``ServerLink``."""
+        _refuse()
+
+    async def prove_by_card(self, opening: Opening) -> CardProving:
         """See ``ServerLink``."""
         _refuse()
 

@@ -63,6 +63,7 @@ class Purpose(Enum):
     UNLOCK = "unlock"
     FORGOTTEN_PIN = "forgotten-pin"
     RECOVER = "recover"
+    PROVE = "prove"
 
 
 class Outcome(Enum):
@@ -268,6 +269,20 @@ class SignInChallenge:
     nonce: bytes
 
 
+class CardProving(Protocol):
+    """The server waits for the card to sign: who can do that, behind its PIN, is its holder."""
+
+    @property
+    def challenge(self) -> SignInChallenge:
+        """What is to be signed by the key in 9A. The audience is the server's name for itself, and no origin."""
+
+    async def finish(self, token: bytes) -> Proof:
+        """Give the token (TokenAB of RFC 3163, DER); what it is worth."""
+
+    async def close(self) -> None:
+        """Give it up, unless it is finished. Never raises."""
+
+
 class ServerLink(Protocol):
     """The server, as the daemon sees it."""
 
@@ -298,6 +313,9 @@ class ServerLink(Protocol):
         self, card: Identity, purpose: Purpose, account: str, kind: MethodKind, values: Mapping[str, Secret]
     ) -> Proof:
         """Prove it. ``values``: answers by the id of their question, a password under ""."""
+
+    async def prove_by_card(self, opening: Opening) -> CardProving:
+        """Begin a proof by the card of ``opening``, whose purpose is PROVE."""
 
     async def open(self, opening: Opening) -> CardSession:
         """Begin a session."""

@@ -35,9 +35,12 @@ from cardwright_proto.cms.v1 import (
 )
 
 from . import credentials
+from .card_proof import StreamProof
 from .credentials import Credentials, NotEnrolled
 from .line import ask, meaning_of, open_channel
 from .ports import (
+    CardProving,
+    CardSession,
     Due,
     DueItem,
     EscrowedKey,
@@ -53,7 +56,7 @@ from .ports import (
     ServerUnreachable,
     SignInChallenge,
 )
-from .session import PROTOCOL, PURPOSES, StreamSession, begin, hello
+from .session import PROTOCOL, StreamSession, begin, hello
 
 _log = logging.getLogger(__name__)
 
@@ -292,16 +295,30 @@ class GrpcLink:
         answer = await self._ask(stub.Prove, authentication_pb2.ProveRequest(login=account, evidence=[evidence]))
         return Proof(Secret(answer.session.encode("ascii", "replace")), _moment(answer.expires_at))
 
-    async def open(self, opening: Opening) -> StreamSession:
+    async def prove_by_card(self, opening: Opening) -> CardProving:
         """See ``ServerLink``."""
-        if opening.purpose not in PURPOSES:
-            raise WireMalformed(f"This server has no sessions to {opening.purpose.value}.")
+        proof = StreamProof(await self._begun(opening))
+        try:
+            await proof.begin()
+        except BaseException:
+            await proof.close()
+            raise
+        return proof
+
+    async def open(self, opening: Opening) -> CardSession:
+        """See ``ServerLink``."""
+        return StreamSession(await self._begun(opening))
+
+    async def _begun(self, opening: Opening) -> Any:
+        """A stream on which the hello was said."""
         call = begin(sessions_pb2_grpc.SessionServiceStub(self._line()), opening)
         try:
             await call.write(hello(opening))
         except grpc.aio.AioRpcError as error:
             raise meaning_of(error) from None
-        return StreamSession(call)
+        except asyncio.InvalidStateError:
+            raise ServerUnreachable("The line to the server is closed.") from None
+        return call
 
     async def escrowed(self, card: Identity, proof: Proof | None) -> tuple[EscrowedKey, ...]:
         """See ``ServerLink``."""

@@ -41,6 +41,9 @@ PURPOSES: Final = {
     Purpose.UPDATE: sessions_pb2.PURPOSE_UPDATE,
     Purpose.RECOVER: sessions_pb2.PURPOSE_UPDATE,
     Purpose.UNLOCK: sessions_pb2.PURPOSE_UNLOCK,
+    Purpose.REISSUE: sessions_pb2.PURPOSE_REISSUE,
+    Purpose.FORGOTTEN_PIN: sessions_pb2.PURPOSE_FORGOTTEN_PIN,
+    Purpose.PROVE: sessions_pb2.PURPOSE_PROVE,
 }
 _OUTCOMES: Final = {
     sessions_pb2.OUTCOME_DONE: Outcome.DONE,
