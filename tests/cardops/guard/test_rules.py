@@ -565,3 +565,33 @@ def test_proof_uses_one_key_only() -> None:
     assert [one.slot for one in bench.card.log if isinstance(one, KeyUse)] == [0x9E]
 
 
+
+
+# ------------------------------------------------------------------------------------------- certificates of slots
+
+
+def put_certificate(public: Any, slot: int = 0x9A) -> Apdu:
+    return Apdu(commands.put_data(g.certificate_tag(slot), g.container(g.certificate(public))))
+
+
+def test_a_certificate_is_written_for_the_key_in_its_slot_only() -> None:
+    allowed = state_for(o.PutCertificate(0x9A))
+    assert rule_of(allowed, put_certificate(ISSUED.keys[0x9A])) is None
+    for public in (ISSUED.keys[0x9C], KEY.public_key()):
+        verdict = judge(allowed, batch(put_certificate(public)))
+        assert isinstance(verdict, Deny) and verdict.rule is Rule.ITEM
+        assert verdict.reason == "the certificate is not for the key in the slot"
+    assert rule_of(allowed, put_certificate(ISSUED.keys[0x9C], 0x9C)) is Rule.ITEM, "another slot was shown"
+
+
+def test_a_certificate_that_the_preview_knew_is_that_one() -> None:
+    content = g.container(g.certificate(ISSUED.keys[0x9A]))
+    kept = Apdu(commands.put_data(g.certificate_tag(0x9A), content))
+    assert rule_of(state_for(o.PutCertificate(0x9A, g.sha256(content))), kept) is None
+    assert rule_of(state_for(o.PutCertificate(0x9A, bytes(32))), kept) is Rule.ITEM
+
+
+@pytest.mark.parametrize("content", [b"\x30\x00", encode(0x70, b"\x30\x00")])
+def test_what_is_no_certificate_is_not_written_as_one(content: bytes) -> None:
+    verdict = judge(state_for(o.PutCertificate(0x9A)), batch(Apdu(commands.put_data(g.certificate_tag(0x9A), content))))
+    assert isinstance(verdict, Deny) and verdict.reason == "this is no certificate in the form of PIV"
