@@ -8,6 +8,7 @@ from asn1crypto import pem
 from cryptography import x509
 
 from ..errors import CardwrightError
+from ..piv.objects.certificate import readable
 
 MAX_SIZE = 32 << 20
 _KINDS = {
@@ -28,7 +29,7 @@ class TrustUnreadable(CardwrightError):
 def load_certificates(path: str | Path) -> list[x509.Certificate]:
     """All certificates of a PEM bundle, or the one of a DER file. Raises TrustUnreadable."""
     try:
-        return [x509.load_der_x509_certificate(der) for der in _blocks(path, "certificates")]
+        return [readable(der) for der in _blocks(path, "certificates")]
     except ValueError as cause:
         raise TrustUnreadable(f"{path} holds a certificate that cannot be read: {cause}") from cause
 

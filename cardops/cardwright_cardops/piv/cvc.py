@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from ..errors import CardwrightError
 from ..iso7816 import tlv
+from .objects.certificate import readable
 
 TAG_CVC: Final = 0x7F21
 GUID_SIZE: Final = 16
@@ -143,7 +144,7 @@ class ContentSigner:
     def load(cls, der: bytes, intermediate_cvc: bytes = b"") -> ContentSigner:
         """From the object's octets (an empty ``intermediate_cvc`` is none). Raises CvcMalformed."""
         try:
-            certificate = x509.load_der_x509_certificate(der)
+            certificate = readable(der)
         except ValueError as error:
             raise CvcMalformed("The content signing certificate cannot be read.") from error
         return cls(certificate, Cvc.parse(intermediate_cvc) if intermediate_cvc else None)

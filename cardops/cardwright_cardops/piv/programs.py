@@ -176,7 +176,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
     """A DER certificate. Raises MalformedCertificate."""
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedCertificate("This is not an X.509 certificate.") from error
 
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from .. import asn1
 from ..errors import CardwrightError
+from .objects.certificate import readable
 
 CHUID_CONTENT = "2.16.840.1.101.3.6.1"
 BIOMETRIC_CONTENT = "2.16.840.1.101.3.6.2"
@@ -221,12 +222,6 @@ def verify(
     return seen, signer
 
 
-_UNREADABLE = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)  # fmt: skip
-
-
 def find_signer(seen: SignedObject, certificates: Iterable[x509.Certificate] = ()) -> x509.Certificate | None:
     """The certificate that the signer identifier means, from inside the object or from ``certificates``.
 
@@ -234,10 +229,8 @@ def find_signer(seen: SignedObject, certificates: Iterable[x509.Certificate] = (
     """
     for der in seen.certificates:
         try:
-            inside = x509.load_der_x509_certificate(der)
-            inside.public_key()
-            _ = (inside.extensions, inside.subject, inside.issuer, inside.not_valid_after_utc)
-        except _UNREADABLE:
+            inside = readable(der)
+        except ValueError:
             continue
         if seen.names_signer(inside):
             return inside

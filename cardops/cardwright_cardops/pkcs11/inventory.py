@@ -9,11 +9,10 @@ from typing import Final
 
 from asn1crypto.core import OctetString
 from asn1crypto.keys import ECDomainParameters
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
+from ..piv.objects.certificate import readable
 from .messages import ObjectRecord
 from .quirks import Quirks, key_reference_of
 from .values import KeyAlgorithm
@@ -178,14 +177,14 @@ def _certificate(record: ObjectRecord, quirks: Quirks) -> CertificateEntry:
     attestation = bool(quirks.attestation_label) and record.label.startswith(quirks.attestation_label)
     public_key, subject, problem = None, "", ""
     try:
-        parsed = x509.load_der_x509_certificate(record.value)
+        parsed = readable(record.value)
         key = parsed.public_key()
         subject = parsed.subject.rfc4514_string()
         if isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
             public_key = spki(key)
         else:
             problem = "the certificate's key is of a kind not handled here"
-    except (ValueError, UnsupportedAlgorithm):
+    except ValueError:
         problem = "the certificate cannot be read"
     return CertificateEntry(record.id, record.label, record.value, public_key, subject, attestation, problem)
 

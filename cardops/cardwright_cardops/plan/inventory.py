@@ -13,6 +13,7 @@ from uuid import UUID
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
+from ..errors import CardwrightError
 from ..piv import containers
 from ..piv.algorithms import PinPolicy, PublicKey, TouchPolicy
 from ..piv.references import Slot
@@ -235,7 +236,14 @@ class Inventory:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Inventory:
-        """Read what ``document`` wrote. Raises ValueError, TypeError, LookupError or ArithmeticError for the rest."""
+        """Read what ``document`` wrote. Raises ValueError for anything else."""
+        try:
+            return cls._from_document(document)
+        except (AttributeError, TypeError, LookupError, ArithmeticError, CardwrightError) as cause:
+            raise ValueError(f"a damaged inventory ({type(cause).__name__})") from cause
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> Inventory:
         if document["format"] != FORMAT:
             raise ValueError("an inventory of another format")
         identity, features = document["identity"], document["features"]

@@ -16,24 +16,21 @@ from typing import Any, Final
 from uuid import UUID
 
 from ..errors import CardwrightError
+from ..piv.algorithms import ManagementAlgorithm
+from ..piv.commands import PIN_OCTETS
+from ..piv.management_key import ManagementKey
 from ..piv.references import Slot
 from ..secret import Secret
 from .inventory import Identity, canonical
-from .records import Entry, JournalFailed, Kind, require_same_card
+from .records import Entry, JournalFailed, JournalMalformed, Kind, require_same_card
+
+__all__ = ["FileJournal", "JournalMalformed"]
 
 FORMAT: Final = 1
 MAX_OCTETS: Final = 4 * 1024 * 1024
 _HEAD: Final = {"cardwright": "secrets of one card", "format": FORMAT}
 _FIRST_LINE: Final = canonical(_HEAD) + b"\n"
 _SAFELY: Final = os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class JournalMalformed(CardwrightError):
-    """A secrets file that is damaged or is none."""
-
-    code = "JOURNAL_MALFORMED"
-    default_effect = "Nothing on the card was changed; the file was not changed."
-    default_advice = "Give the file that an earlier 'card init' of this card wrote, or the name of a new one."
 
 
 class FileJournal:
@@ -195,6 +192,23 @@ def _document(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, "")}
 
 
+def _texts(entry: Entry) -> tuple[object, ...]:
+    return entry.reference, entry.fingerprint, entry.serial
+
+
+def _require_usable(entry: Entry) -> None:
+    """Raise ValueError for a secret that no card takes."""
+    value = entry.value
+    if entry.kind is Kind.MANAGEMENT_KEY:  # one that was given is named without its value
+        algorithm = None if entry.algorithm is None else ManagementAlgorithm(entry.algorithm)
+        if value is not None:
+            if algorithm is None:
+                raise ValueError("a management key of no algorithm")
+            ManagementKey(algorithm, value)
+    if entry.kind is Kind.PUK and value is not None and not 0 < len(value) <= PIN_OCTETS:
+        raise ValueError("a PUK that is too long")
+
+
 def _parsed(path: Path, line: bytes) -> Any:
     try:
         return json.loads(line)
@@ -216,8 +230,9 @@ def _entry(path: Path, line: bytes) -> Entry:
             values.get("serial", ""),
             None if guid is None else UUID(guid),
         )
-        if _document(entry) != values:
+        if _document(entry) != values or not all(isinstance(text, str) for text in _texts(entry)):
             raise ValueError("an entry with members that nobody knows")
+        _require_usable(entry)
     except (CardwrightError, ValueError, TypeError, KeyError, AttributeError):
         raise JournalMalformed(f"The secrets file {path} is damaged.") from None
     return entry

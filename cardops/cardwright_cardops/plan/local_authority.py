@@ -12,15 +12,16 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
 
-from cryptography import x509
+from cryptography import exceptions
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from ..errors import CardwrightError
 from ..piv import containers
-from ..piv.algorithms import Algorithm, ManagementAlgorithm, PrivateKey
+from ..piv.algorithms import Algorithm, ManagementAlgorithm, PrivateKey, UnsupportedAlgorithm
 from ..piv.management_key import DEFAULT_KEY, ManagementKey, answer_witness, check_response
 from ..piv.objects import Ccc, Chuid, Fascn, KeyHistory
+from ..piv.objects.certificate import readable
 from ..piv.references import RETIRED_SLOTS, Slot
 from ..piv.vendor import yubico
 from ..program.items import UseKey
@@ -51,7 +52,7 @@ from .authority import (
 )
 from .candidates import GIVEN, ManagementKeyUnknown, PukUnknown
 from .inventory import Inventory, fingerprint
-from .records import DEFAULT, Entry, Journal, Kind
+from .records import DEFAULT, Entry, Journal, JournalMalformed, Kind
 from .self_signed import Draft
 
 NON_FEDERAL: Final = Fascn("9999", "9999", "999999")
@@ -222,7 +223,7 @@ class LocalAuthority:
         for row in reversed(self._of(Kind.KEY)):
             ours = row.slot is question.slot and row.slot not in done and row.algorithm == question.algorithm
             if row.value and (row.fingerprint == question.fingerprint or (ours and not question.fingerprint)):
-                return KeyGiven(load_der_private_key(row.value.reveal(), None))  # type: ignore[arg-type]
+                return KeyGiven(_kept_key(row.value))
         if question.fingerprint:
             return Refused("there are no escrowed keys here.")
         return KeyGiven(make_key(question.algorithm))
@@ -243,13 +244,16 @@ class LocalAuthority:
         return SignFirst(UseKey(question.slot, question.algorithm, draft.block()))
 
     def _is_valid(self, der: Secret) -> bool:
-        return x509.load_der_x509_certificate(der.reveal()).not_valid_after_utc > self._now
+        try:
+            return readable(der.reveal()).not_valid_after_utc > self._now
+        except ValueError:
+            raise JournalMalformed("The secrets file holds a certificate that cannot be read.") from None
 
     def _recorded_key(self, mark: str) -> PrivateKey | None:
         """The private half of a key that an earlier session imported."""
         for row in self._of(Kind.KEY):
             if row.fingerprint == mark and row.value:
-                return load_der_private_key(row.value.reveal(), None)  # type: ignore[return-value]
+                return _kept_key(row.value)
         return None
 
     def _serial_number(self) -> int:
@@ -269,6 +273,16 @@ class LocalAuthority:
                 on_card = sum(slot.certificate_tag in held for slot in RETIRED_SLOTS)
                 return Issued(KeyHistory(on_card=on_card).encode())
         return Refused("card init makes only CHUID, CCC, Key History and certificates.")
+
+
+def _kept_key(der: Secret) -> PrivateKey:
+    """A key that an earlier session made. Raises JournalMalformed."""
+    try:
+        key = load_der_private_key(der.reveal(), None)
+        Algorithm.of(key.public_key())  # type: ignore[arg-type]
+    except (ValueError, TypeError, exceptions.UnsupportedAlgorithm, UnsupportedAlgorithm):
+        raise JournalMalformed("The secrets file holds a key that cannot be read.") from None
+    return key  # type: ignore[return-value]
 
 
 def make_key(algorithm: Algorithm) -> PrivateKey:

@@ -26,6 +26,14 @@ class JournalFailed(CardwrightError):
     default_advice = "Make room or give another file, and start again: what is done is not repeated."
 
 
+class JournalMalformed(CardwrightError):
+    """A secrets file that is damaged or is none."""
+
+    code = "JOURNAL_MALFORMED"
+    default_effect = "Nothing on the card was changed; the file was not changed."
+    default_advice = "Give the file that an earlier 'card init' of this card wrote, or the name of a new one."
+
+
 class JournalOfAnotherCard(CardwrightError):
     """The journal was begun for a card with another number."""
 

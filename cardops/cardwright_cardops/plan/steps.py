@@ -180,7 +180,7 @@ def step_document(step: Step) -> dict[str, Any]:
 
 
 def step_from_document(document: Mapping[str, Any]) -> Step:
-    """Read what ``step_document`` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    """Read what ``step_document`` wrote. For anything else ValueError, KeyError, TypeError or AttributeError."""
     rest = dict(document)
     kind = STEP_KINDS[rest.pop("kind")]
     readers: dict[str, Any] = {

@@ -149,6 +149,6 @@ def load_any_certificate(raw: bytes) -> x509.Certificate:
     if raw.lstrip().startswith(b"-----"):
         try:
             return x509.load_pem_x509_certificate(raw)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise programs.MalformedCertificate("The file holds no PEM certificate that can be read.") from error
     return programs.load_certificate(raw)

@@ -189,7 +189,7 @@ def _refuse_occupied(card: OpenCard, slot: Slot, overwrite: bool) -> None:
 def _certificates(raw: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(raw)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise programs.MalformedCertificate("The file with roots is no PEM bundle of certificates.") from error
 
 

@@ -72,11 +72,23 @@ class CertificateObject(Leftovers):
 def load(der: bytes, container: Container) -> x509.Certificate:
     """A certificate with extensions that can be read. Raises MalformedObject otherwise."""
     try:
+        return readable(der)
+    except ValueError as cause:
+        raise MalformedObject(container, f"not an X.509 certificate: {cause}") from cause
+
+
+def readable(der: bytes) -> x509.Certificate:
+    """A certificate, once every part that anybody looks at was read: the library reads them late, and raises then.
+
+    Raises ValueError.
+    """
+    try:
         certificate = x509.load_der_x509_certificate(der)
         certificate.public_key()
-        _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.not_valid_after_utc)
+        _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.serial_number)
+        _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
     except _UNREADABLE as cause:
-        raise MalformedObject(container, f"not an X.509 certificate: {cause}") from cause
+        raise ValueError(str(cause)) from cause
     return certificate
 
 

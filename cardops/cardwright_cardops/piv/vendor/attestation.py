@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography import x509
+from cryptography import exceptions, x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509 import ObjectIdentifier
 
@@ -25,6 +25,10 @@ SERIAL: Final = ObjectIdentifier("1.3.6.1.4.1.41482.3.7")
 POLICY: Final = ObjectIdentifier("1.3.6.1.4.1.41482.3.8")
 _SLOT_IN_SUBJECT: Final = re.compile(r"Attestation ([0-9a-fA-F]{2})$")
 _MAX_CHAIN: Final = 5
+_UNREADABLE: Final = (
+    ValueError, TypeError, exceptions.UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+"""What the library raises where it first reads a part of a certificate, far from where it was loaded."""
 
 
 class AttestationInvalid(CardwrightError):
@@ -81,7 +85,7 @@ def verify_attestation(
             touch_policy=TouchPolicy(policies[1]) if policies is not None and len(policies) == 2 else None,
             trusted=_reaches_root(signer, pool),
         )
-    except (ValueError, MalformedTlv, UnsupportedAlgorithm, UnknownSlot) as error:
+    except (*_UNREADABLE, MalformedTlv, UnsupportedAlgorithm, UnknownSlot) as error:
         raise AttestationInvalid(f"The statement is damaged: {error}.") from error
 
 
@@ -103,7 +107,7 @@ def _issuer_in(certificate: x509.Certificate, pool: list[x509.Certificate]) -> x
 def _is_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*_UNREADABLE, InvalidSignature):
         return False
     return True
 
