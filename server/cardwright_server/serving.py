@@ -210,6 +210,7 @@ async def _run(
         await process.health.enter_graceful_shutdown()
         process.state.draining, process.state.serving = True, False
         gate.draining.set()
+        structlog.get_logger().info("draining", count=sessions.taken)
         await server.stop(config.drain.seconds)
 
     _watch_all(process, sealer)
@@ -221,8 +222,7 @@ async def _run(
     process.metrics.started(started)
     write_whole(installation.listening, msgspec.json.encode(addresses))
     stack.callback(installation.listening.unlink, missing_ok=True)
-    log = structlog.get_logger()
-    log.info("serving", pid=os.getpid(), port=host_and_port(addresses.calls)[1])
+    structlog.get_logger().info("serving", pid=os.getpid(), port=host_and_port(addresses.calls)[1])
     notify("READY=1")
     ready(addresses)
     # What was loaded stays for good: no collection, nor that at the end of the process, needs to look at it again.
@@ -233,7 +233,6 @@ async def _run(
     try:
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         notify("STOPPING=1")
-        log.info("stopping", count=sessions.taken)
         if ended.done():
             raise VaultEnded(f"the vault's process ended (exit status {ended.result()})")
     finally:

@@ -94,17 +94,18 @@ class Around(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = str(handler_call_details.method)
-        name = name_of(method)
+        name, ours = name_of(method), method.startswith(OURS)
         if handler.unary_unary is not None:
-            return handler._replace(unary_unary=self._unary(name, handler.unary_unary))
-        ours = method.startswith(OURS)
+            return handler._replace(unary_unary=self._unary(name, handler.unary_unary, ours))
         kind = "unary_stream" if handler.unary_stream is not None else "stream_stream"
         return handler._replace(**{kind: self._stream(name, getattr(handler, kind), ours)})
 
-    def _unary(self, name: str, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Any:
+    def _unary(self, name: str, behaviour: Callable[[Any, Context], Awaitable[Any]], ours: bool) -> Any:
         async def call(request: Any, context: Context) -> Any:
             procedure.set(name)
             with self._measured(name, context):
+                if ours and self._gate.draining.is_set():
+                    await abort(context, ServerStopping("the server is being stopped"))
                 return await behaviour(request, context)
 
         return call

@@ -59,7 +59,9 @@ async def answering(
 
     metrics = Metrics({"SystemService.Hello"})
     folder = Path(tempfile.mkdtemp(prefix="cw-", dir="/tmp"))
-    server = grpc.aio.server(interceptors=[Around(metrics, cast(Gate, None))])
+    nobody = cast(Identifier, Connection(None, None))
+    gate = Gate(nobody, RevocationWatch(database), Admission("sessions", 1), Admission("streams", 1))
+    server = grpc.aio.server(interceptors=[Around(metrics, gate)])
     calls = Calls(database, identify, limits, metrics, patience)
     system_pb2_grpc.add_SystemServiceServicer_to_server(cast(Any, Answering)(calls, work), server)
     server.add_insecure_port(f"unix:{folder}/socket")

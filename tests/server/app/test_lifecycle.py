@@ -122,7 +122,7 @@ async def test_sigterm_lets_a_card_session_end_and_begins_nothing_new(alone: Sit
             return
         with process.local() as line, process.entry() as other:
             process.signal()
-            while not any(one["event"] == "stopping" for one in process.lines):
+            while not any(one["event"] == "draining" for one in process.lines):
                 os.sched_yield()
             for channel in (line, other):
                 with pytest.raises(grpc.RpcError) as refused:
