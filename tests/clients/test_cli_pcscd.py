@@ -85,6 +85,14 @@ def test_cards_in_several_readers_are_told_apart(pcscd: Pcscd) -> None:
         assert [row["card"] for row in readers] == [name in (first, second) for name in pcscd.readers]
 
 
+def test_a_second_card_for_one_slot_is_refused(pcscd: Pcscd) -> None:
+    reader = pcscd.readers[0]
+    with simulated(pcscd, reader, "--serial", "1"):
+        ran = cardwright("sim", "card", "--serial", "2", "--vpcd", pcscd.address(reader))
+        assert ran.returncode == 1 and "VPCD_SILENT" in ran.stderr and "is in the reader" not in ran.stdout
+        assert [row["serial"] for row in json.loads(cardwright("card", "list", "--json").stdout)["cards"]] == ["1"]
+
+
 def test_readers_watch_tells_what_comes_and_goes(pcscd: Pcscd) -> None:
     reader = pcscd.readers[1]
     watch = subprocess.Popen([COMMAND, "readers", "--watch", "--json"], stdout=subprocess.PIPE, text=True)

@@ -1,11 +1,11 @@
-"""``cardwright sim``: virtual cards for tests and trials."""
+"""``cardwright sim``: virtual cards and workstations for tests and trials."""
 
 from __future__ import annotations
 
 import re
 import signal
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +13,9 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.transport.connection import Interface
 
 from .output import json_option, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from cardwright_simulators.workstation import Report
 
 DEFAULT_VPCD = "127.0.0.1:35963"
 
@@ -38,7 +41,7 @@ class UnknownTiming(CardwrightError):
 
 @click.group("sim")
 def command() -> None:
-    """Virtual cards for tests and trials."""
+    """Virtual cards and workstations for tests and trials."""
 
 
 @command.command("card")
@@ -77,8 +80,9 @@ def card(
     else:
         made = VirtualCard(profile, serial=serial, interface=coupling, store=store, timing=clock)
     with Vpicc(FaultyCard(made, scripted) if scripted else made, host, port) as reader:
-        say(f"A {profile} card, serial {made.serial}, is in the reader at {host}:{port}. Ctrl-C takes it out.")
         signal.signal(signal.SIGTERM, lambda number, frame: reader.stop())
+        reader.wait_for_reader()
+        say(f"A {profile} card, serial {made.serial}, is in the reader at {host}:{port}. Ctrl-C takes it out.")
         reader.wait()
 
 
@@ -92,6 +96,71 @@ def profiles(as_json: bool) -> None:
         show_json({"profiles": [{"name": row.name, "description": row.description} for row in PROFILES.values()]})
     else:
         show_table([(row.name, row.description) for row in PROFILES.values()], ("PROFILE", ""))
+
+
+@command.command("workstations")
+@click.option("--server", required=True, metavar="HOST:PORT", help="The server's port for who has a certificate.")
+@click.option("--entry", required=True, metavar="HOST:PORT", help="Its port for who has none yet.")
+@click.option("--operator", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=True,
+              help="File of an administrator, who makes the enrolment tokens.")  # fmt: skip
+@click.option("--count", type=click.IntRange(1, 20_000), default=10, show_default=True, help="How many workstations.")
+@click.option("--cards", type=click.IntRange(0, 100), default=1, show_default=True,
+              help="Virtual cards of each; what is inserted, unless --names is given.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0, 10_000), default=0.0, show_default=True,
+              help="Insertions a second, whether or not answers come.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(0, 86_400), default=10.0, show_default=True, help="For how long.")
+@click.option("--names", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="Insert these in place of cards: a card UUID or a serial number a line.")  # fmt: skip
+@click.option("--proof-key", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="P-256 key (PEM) with which all of --names prove that they are genuine.")  # fmt: skip
+@click.option("--issue", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="Issue these cards: serial, request, login, password as JSON, one a line.")  # fmt: skip
+@click.option("--parallel", type=click.IntRange(1, 1000), default=10, show_default=True,
+              help="Issuances at the same time.")  # fmt: skip
+@click.option("--first-serial", type=click.IntRange(1, 0xFFFFFFF), default=10_000_000, show_default=True,
+              help="Serial number of the first virtual card.")  # fmt: skip
+@click.option("--profile", default="yubikey-5.7", show_default=True, help="What cards to be; see 'sim profiles'.")
+@json_option
+def workstations(
+    server: str, entry: str, operator: Path, count: int, cards: int, rate: float, seconds: float, names: Path | None,
+    proof_key: Path | None, issue: Path | None, parallel: int, first_serial: int, profile: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Be many workstations against one server: for load, and for tests of portals.
+
+    They enrol, stand connected, see cards come in and ask what is due for them, and issue cards. Exits with 1 if
+    anything did not succeed.
+    """
+    import asyncio
+
+    from cardwright_simulators.workstation import Fleet, Identity, Plan, checked_address, read_names, read_tasks
+
+    plan = Plan(
+        rate, seconds, cards, () if names is None else read_names(names, proof_key),
+        () if issue is None else read_tasks(issue), parallel, first_serial, profile,
+    )  # fmt: skip
+    administrator = Identity.read(operator)
+
+    async def work() -> Report:
+        async with Fleet(count, checked_address(server), checked_address(entry), administrator=administrator) as fleet:
+            return await fleet.work(plan)
+
+    report = asyncio.run(work())
+    if as_json:
+        show_json(report.document())
+    else:
+        show_table(
+            [
+                (
+                    part.name, str(len(part.times.seconds)), str(part.times.errors.total()),
+                    f"{part.times.at(0.5) * 1e3:.1f}", f"{part.times.at(0.99) * 1e3:.1f}", f"{part.seconds:.1f}",
+                    " ".join(f"{code}:{many}" for code, many in part.times.errors.items()),
+                )
+                for part in report.parts
+            ],
+            ("PART", "DONE", "FAILED", "P50 MS", "P99 MS", "SECONDS", ""),
+        )  # fmt: skip
+    if report.failed:
+        raise click.exceptions.Exit(1)
 
 
 @command.command("images")

@@ -24,6 +24,8 @@ DEFAULT_PORT: Final = 0x8C7B
 
 _log = logging.getLogger(__name__)
 _PATIENCE: Final = 1.0
+READER_PATIENCE: Final = 5.0
+"""Seconds in which a vpcd that has room asks for the ATR."""
 _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -44,6 +46,14 @@ class VpcdUnreachable(CardwrightError):
     default_advice = "Start pcscd with the vpcd driver (package vsmartcard-vpcd), or name its host and port."
 
 
+class VpcdSilent(CardwrightError):
+    """Something took the connection and asks nothing: vpcd serves one card a slot, and leaves others waiting."""
+
+    code = "VPCD_SILENT"
+    default_effect = "The virtual card is in no reader."
+    default_advice = "Take out the card that is in this slot, or name another slot: they are one port apart."
+
+
 class Vpicc:
     """A card in a slot of vpcd, served by a thread of its own from ``start`` until ``stop``.
 
@@ -60,6 +70,7 @@ class Vpicc:
         self._stopping = False
         self.removed = threading.Event()
         """Set when the card is out, by ``stop``, by itself or because vpcd is gone."""
+        self._settled = threading.Event()
 
     def start(self) -> Vpicc:
         """Put the card into the slot. Raises VpcdUnreachable. pcscd notices within 0.4 s."""
@@ -67,6 +78,7 @@ class Vpicc:
             raise ValueError("the card is in its slot, or still busy with a command")
         self._stopping = False
         self.removed.clear()
+        self._settled.clear()
         self._socket = self._connect()
         self._thread = threading.Thread(target=self._serve, name=f"vpicc:{self._address[1]}", daemon=True)
         self._thread.start()
@@ -85,6 +97,15 @@ class Vpicc:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the card is out; False when ``timeout`` seconds passed first."""
         return self.removed.wait(timeout)
+
+    def wait_for_reader(self, timeout: float = READER_PATIENCE) -> None:
+        """Wait until vpcd asks something, and so has the card in its slot; pcscd looks there every 0.4 s.
+
+        Returns also when the card is out again. Raises VpcdSilent after ``timeout`` seconds.
+        """
+        if not self._settled.wait(timeout):
+            host, port = self._address
+            raise VpcdSilent(f"vpcd at {host}:{port} asks nothing of this card: another card is in that slot.")
 
     def __enter__(self) -> Vpicc:
         return self.start()
@@ -128,11 +149,13 @@ class Vpicc:
                 self._socket.close()
                 self._socket = None
             self.removed.set()
+            self._settled.set()
 
     def _converse(self, connected: socket.socket) -> bool:
         """Answer vpcd until the contact ends; True when it was the card that broke it for a moment."""
         card = self._card
         while body := receive(connected):
+            self._settled.set()
             if len(body) > 1:
                 try:
                     answer = self._answer(body)

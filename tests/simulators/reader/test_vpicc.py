@@ -11,7 +11,7 @@ import pytest
 from cardwright_cardops.transport.connection import CardRemoved, CardUnresponsive
 from cardwright_cardops.transport.pcsc import connect
 from cardwright_simulators.reader.faults import FaultyCard
-from cardwright_simulators.reader.vpicc import VpcdUnreachable, Vpicc, receive
+from cardwright_simulators.reader.vpicc import VpcdSilent, VpcdUnreachable, Vpicc, receive
 from tests.support.cards import ATR_T1, SmallCard
 from tests.support.pcscd import Pcscd
 
@@ -107,6 +107,22 @@ def test_nothing_listens(vpcd: Vpcd) -> None:
     with pytest.raises(VpcdUnreachable) as caught:
         Vpicc(SmallCard(), port=vpcd.port).start()
     assert caught.value.code == "VPCD_UNREACHABLE" and str(vpcd.port) in str(caught.value)
+
+
+def test_a_slot_that_is_taken_is_noticed(vpcd: Vpcd) -> None:
+    first = Vpicc(SmallCard(), port=vpcd.port).start()
+    vpcd.accept()
+    second = Vpicc(SmallCard(), port=vpcd.port).start()
+    try:
+        vpcd.say(b"\x01")
+        first.wait_for_reader(30)
+        with pytest.raises(VpcdSilent) as caught:
+            second.wait_for_reader(0.05)
+        assert str(vpcd.port) in str(caught.value)
+    finally:
+        first.stop()
+        second.stop()
+    second.wait_for_reader(0)  # it is out, so there is nothing to wait for
 
 
 @pytest.mark.parametrize("fault", ["lost", "unsent", "truncate=0"])
