@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -68,8 +70,9 @@ async def test_a_pin_is_changed_and_ykman_agrees(pcscd: Pcscd) -> None:
         found = await client.until(ready(reader))
         await client.pins.ChangePin(pb.ChangePinRequest(card=found.card.card.id))
         # A stranger, while the daemon runs: the card is shared and let go.
-        tool = shutil.which("ykman", path=".venv/bin") or "ykman"
-        command = [tool, "-r", reader, "piv", "access", "change-pin", "--pin", NEW.decode(), "--new-pin", "582047"]
+        tool = str(Path(sys.executable).with_name("ykman"))
+        act = ("piv", "access", "change-pin", "--pin", NEW.decode(), "--new-pin", "582047")
+        command = [tool, "-r", reader, *act]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         status = await client.pins.GetPinStatus(pb.GetPinStatusRequest(card=found.card.card.id))

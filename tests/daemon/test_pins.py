@@ -13,6 +13,7 @@ from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.card.log import Verify
 from cardwright_simulators.reader.faults import FaultyCard, parse
+from tests.support.daemon_server import Server
 from tests.support.daemons import Person, Run, failing, running, token
 
 OLD, NEW, PUK = b"123456", b"639174", b"12345678"
@@ -152,6 +153,27 @@ async def test_the_card_may_not_be_swapped_while_the_person_types() -> None:
         typing.set()
         error = await call
     assert error.code == CardRemoved.code
+    assert [entry for entry in second.log if isinstance(entry, Verify)] == []
+
+
+@pytest.mark.parametrize("act", ["change", "unblock", "check", "inventory", "update"])
+async def test_what_is_meant_for_one_card_is_not_done_on_another(act: str) -> None:
+    """The card was swapped and nobody heard of it yet: the other one is looked at, and sent nothing."""
+    first, second = token(1), token(2)
+    async with running(first, person=Person(*[OLD] * 4), link=Server()) as run:
+        card = (await run.client.card()).id
+        run.bench.slots[0].remove()
+        run.bench.slots[0].insert(second)
+        calls = {
+            "change": (run.client.pins.ChangePin, pb.ChangePinRequest(card=card)),
+            "unblock": (run.client.pins.UnblockPin, pb.UnblockPinRequest(card=card)),
+            "check": (run.client.cards.CheckCard, pb.CheckCardRequest(card=card, with_pin=True)),
+            "inventory": (run.client.cards.GetInventory, pb.GetInventoryRequest(card=card)),
+            "update": (run.client.updates.PreviewUpdate, pb.PreviewUpdateRequest(card=card)),
+        }
+        call, request = calls[act]
+        error = await failing(call(request))
+    assert error.code == "ANOTHER_CARD"
     assert [entry for entry in second.log if isinstance(entry, Verify)] == []
 
 
