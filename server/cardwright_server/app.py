@@ -179,6 +179,8 @@ def wire(
         vault,
     )
 
+    escrow = EscrowService(database, decide, people, requests, due, vault)
+
     async def covered(unit: Unit, permission: Permission) -> Any:
         return people.covered(permission)
 
@@ -193,7 +195,7 @@ def wire(
         operators=operators,
         first=FirstOperators(decide, people, operators),
         importing=ImportService(database, decide, people, directories),
-        erasure=ErasureService(people, (authentication, Details())),
+        erasure=ErasureService(people, (authentication, escrow, Details())),
         authentication=authentication,
         enrolment=enrolment,
         handing=HandingService(database, enrolment),
@@ -211,7 +213,7 @@ def wire(
         certificates=CertificateService(decide, covered),
         operator_certificates=channels,
         connections=OperatorConnections(database, operators, channels),
-        escrow=EscrowService(database, decide, people, requests, due, vault),
+        escrow=escrow,
         sessions=SessionService(database, decide, ports),
         proofs=CardProofs(database, decide, desk, authentication),
         checks=DueChecks(database, decide, due, requests),

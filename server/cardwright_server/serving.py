@@ -335,15 +335,18 @@ def _timers(
     process: _Process, sealer: Sealer, dispatcher: Dispatcher, sender: Sender | None, named: Iterable[str]
 ) -> None:
     domains, timers, services = process.domains, process.timers, tuple(named)
+
+    async def expire_escrow() -> None:
+        while await domains.database.transact(lambda unit: domains.escrow.expire(unit)):
+            pass
+
     for job in _jobs(domains):
         work: Callable[[], Awaitable[object]] = job.work
         if job.name == "renew-own-certificates":
             work = lambda: _certificates(process)  # noqa: E731
         timers.every(job.name, job.every, work)
     timers.every("requests-and-devices", SCHEDULE_EVERY, domains.scheduler.run)
-    timers.every(
-        "escrow-offers", SCHEDULE_EVERY, lambda: domains.database.transact(lambda unit: domains.escrow.expire(unit))
-    )
+    timers.every("escrow-offers", SCHEDULE_EVERY, expire_escrow)
     timers.every("purge", PURGE_EVERY, lambda: purge(domains.database))
     timers.every("health", HEALTH_EVERY, lambda: _look_after(process, services))
     timers.forever("revocations", domains.watch.run)
