@@ -156,8 +156,9 @@ async def test_headless_values_go_only_where_they_may() -> None:
 
 async def test_escrowed_keys_and_a_pfx() -> None:
     server = Server(keys=(EscrowedKey("ab" * 32, "rsa2048", datetime(2025, 1, 1, tzinfo=UTC), None, True),))
-    async with running(token(), link=server, person=Person(b"123456")) as run, client(run) as daemon:
+    async with running(token(), link=server, person=Person(PIN, PIN, PIN)) as run, client(run) as daemon:
         card = (await the_card(daemon)).id
+        await daemon.wait((await daemon.start(card, await daemon.preview(card, Purpose.ISSUE))).id)
         (key,) = await daemon.escrowed_keys(card)
         assert (key.fingerprint, key.algorithm, key.on_card, key.downloadable) == ("ab" * 32, "rsa2048", False, True)
         assert key.not_before == datetime(2025, 1, 1, tzinfo=UTC)

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 COMMANDS = {
     "card": ("card", "See, set up and check cards"),
     "cert": ("cert", "Certificates on a card: import, export, delete"),
-    "daemon": ("daemon", "The workstation daemon, in the foreground"),
+    "completion": ("completion", "Completion for bash, zsh or fish"),
+    "daemon": ("daemon", "The workstation daemon, in the foreground; enrolment"),
+    "escrow": ("escrow", "Keys that the server keeps: list, put back, download"),
     "key": ("key", "Keys on a card: generate, import, attest"),
     "pin": ("pin", "PIN and PUK: status, change, unblock"),
     "readers": ("readers", "List the readers and what is in them"),
+    "report": ("report", "The workstation, for the help desk"),
     "server": ("server", "The card management server"),
     "sim": ("sim", "Virtual cards for tests and trials"),
+    "status": ("status", "The daemon, its cards, and what is due"),
+    "unlock": ("unlock", "A new PIN with the help of the server"),
+    "update": ("update", "What the server wants done: see it, start it, put it off"),
+    "watch": ("watch", "Readers, cards and operations as they change"),
 }
 """Module and short help of each command."""
 

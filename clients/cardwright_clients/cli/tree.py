@@ -15,6 +15,8 @@ import click
 from .main import ABOUT, COMMANDS
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from cardwright_cardops.errors import CardwrightError
 
     from .cards import Cards
@@ -25,6 +27,9 @@ TRACEBACK = "CARDWRIGHT_TRACEBACK"
 
 COULD_NOT_CHECK = 2
 """Exit code of ``card check`` when it could not run: 1 says that there are findings."""
+
+COMPLETE = "_CARDWRIGHT_COMPLETE"
+"""Environment variable by which the completion of a shell asks for words; click's, by the program's name."""
 
 LISTED = "\n  "
 """What stands between the rows of a list in a message, as of the cards there are."""
@@ -48,6 +53,15 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"{__package__}.{self._table[cmd_name][0]}")
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands that begin so, from the table alone."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in sorted(self._table.items())]
+        return [one for one in found if one.value.startswith(incomplete)] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in --help, from the table alone."""

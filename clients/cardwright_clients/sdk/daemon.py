@@ -88,10 +88,10 @@ class DaemonClient:
         """Connect. Raises DaemonNotRunning, FolderUnsafe."""
         socket = self.folder / SOCKET
         if not self.folder.is_symlink() and not self.folder.exists():
-            raise DaemonNotRunning("No workstation daemon runs.")
+            raise DaemonNotRunning("No workstation daemon runs.", effect="Nothing was sent to any card.")
         require_own(self.folder)
         if not socket.exists():
-            raise DaemonNotRunning("No workstation daemon runs.")
+            raise DaemonNotRunning("No workstation daemon runs.", effect="Nothing was sent to any card.")
         channel = self._channel = grpc.aio.insecure_channel(f"unix:{socket}", options=_OPTIONS)
         self._stubs = _Stubs(
             agent_pb2_grpc.CardServiceStub(channel),

@@ -1,0 +1,151 @@
+"""Commands on the daemon: the way to it, and the card that is meant."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, TypeVar
+from uuid import UUID
+
+import click
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.workstation import SOCKET, default_folder, require_own
+
+from ..sdk.daemon import DaemonClient
+from ..sdk.values import Asking, Card, CardKind
+from .cards import CardSummary, Choice, choose
+from .output import say
+from .tree import describe
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work on an event loop of its own."""
+    return asyncio.run(work)
+
+
+def at_daemon(work: Callable[[DaemonClient], Awaitable[T]]) -> T:
+    """What ``work`` does with the daemon of this user. Raises DaemonNotRunning, FolderUnsafe, and what it raises."""
+
+    async def connected() -> T:
+        # gRPC's own lines would stand between ours.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        async with DaemonClient() as daemon:
+            return await work(daemon)
+
+    return run(connected())
+
+
+def daemon_runs() -> bool:
+    """Whether a daemon of this user takes connections. Raises FolderUnsafe."""
+    folder = default_folder()
+    if not folder.is_symlink() and not folder.exists():
+        return False
+    require_own(folder)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        try:
+            line.connect(str(folder / SOCKET))
+        except OSError:
+            return False
+    return True
+
+
+def use_daemon(*, direct: bool) -> bool:
+    """Whether a command that can do without the daemon goes through it; where it cannot, that is said.
+
+    ``direct``: the caller wants to reach the card itself.
+    """
+    if direct or click.get_current_context().obj is not None:
+        return False
+    if daemon_runs():
+        return True
+    say("The daemon does not run: the card is reached directly.", err=True)
+    return False
+
+
+async def pick(daemon: DaemonClient, choice: Choice, *, tokens: bool = False) -> Card:
+    """The card that ``choice`` names. With ``tokens`` also one of a PKCS#11 module, where no PIV card fits.
+
+    Raises CardNotFound, CardAmbiguous, and why the chosen card cannot be read.
+    """
+    found = await daemon.settled_cards(tokens=tokens)
+    cards = tuple(card for card in found if card.kind is CardKind.PIV)
+    if not any(fits(choice, card) for card in cards) and len(found) > len(cards):
+        cards = tuple(card for card in found if card.kind is CardKind.PKCS11)
+    if not cards:
+        service = (await daemon.readers()).service
+        if service is not None:
+            raise service
+    summaries = {id(summary := _summary(card)): (summary, card) for card in cards}
+    chosen = choose(tuple(summary for summary, _ in summaries.values()), choice)
+    if chosen.problem is not None:
+        raise chosen.problem
+    return summaries[id(chosen)][1]
+
+
+async def all_readable(daemon: DaemonClient) -> tuple[Card, ...]:
+    """Every PIV card that can be read; of the others it is said why not."""
+    cards = [card for card in await daemon.settled_cards() if card.kind is CardKind.PIV]
+    for card in cards:
+        if card.problem is not None:
+            say(f"{card.reader}: {card.problem.message}", err=True)
+    return tuple(card for card in cards if card.problem is None)
+
+
+def fits(choice: Choice, card: Card) -> bool:
+    """Whether ``card`` is what was chosen."""
+    return choice.fits(_summary(card))
+
+
+def _summary(card: Card) -> CardSummary:
+    return CardSummary(card.reader, card.atr, card.identity, card.problem)
+
+
+def asking() -> Asking:
+    """Where the daemon asks for this command."""
+    return Asking.here()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question at once; the event loop would only note it."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    except ValueError:  # not in the main thread: nobody types here
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def document(value: Any) -> Any:
+    """A value of the SDK as JSON: words for enums, ISO 8601 for moments, hexadecimal for octets."""
+    if isinstance(value, CardwrightError):
+        return describe(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: document(getattr(value, one.name)) for one in fields(value) if one.repr}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple | list):
+        return [document(one) for one in value]
+    if isinstance(value, dict):
+        return {name: document(one) for name, one in value.items()}
+    return value
+

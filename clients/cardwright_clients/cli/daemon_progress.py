@@ -1,0 +1,102 @@
+"""Operations of the daemon as they go: a bar on a terminal, else a line a step."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Final
+
+import click
+
+from cardwright_cardops.errors import CardwrightError
+
+from ..sdk.daemon import DaemonClient
+from ..sdk.values import Card, Operation, Phase
+from .output import say, visible
+
+WIDTH: Final = 24
+_MOMENT: Final = 2.0
+
+
+class Bar:
+    """Progress of several operations on standard error. ``quiet`` shows nothing."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._now: dict[str, Operation] = {}
+        self._drawn = False
+
+    def __call__(self, name: str, operation: Operation) -> None:
+        """Show how the operation on the card called ``name`` stands."""
+        before = self._now.get(name)
+        self._now[name] = operation
+        if self._quiet:
+            return
+        if not self._terminal:
+            if operation.words and (before is None or before.words != operation.words):
+                say(f"{name}: {operation.percentage} %, {operation.words}", err=True)
+        elif any(one.phase is Phase.PROMPTING for one in self._now.values()):
+            self.end()  # the dialog may be on this very terminal
+        else:
+            self._draw()
+
+    def _draw(self) -> None:
+        parts = []
+        for name, one in self._now.items():
+            done = WIDTH * one.percentage // 100
+            parts.append(f"{name} [{'#' * done}{'.' * (WIDTH - done)}] {one.percentage:3} % {one.words}")
+        line = visible("   ".join(parts))[: shutil.get_terminal_size().columns - 1]
+        click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+        self._drawn = True
+
+    def end(self) -> None:
+        """Leave the line that is written over."""
+        if self._drawn:
+            say(err=True)
+            self._drawn = False
+
+
+async def to_the_end(
+    daemon: DaemonClient, operations: Sequence[tuple[Card, Operation]], *, quiet: bool = False
+) -> tuple[Operation, ...]:
+    """Follow operations and show how they go; each as it ended. Interrupted, those are cancelled that can be."""
+    bar = Bar(quiet=quiet)
+
+    async def one(card: Card, operation: Operation) -> Operation:
+        last = operation
+        async with aclosing(daemon.follow(operation.id)) as states:
+            async for last in states:
+                bar(card.name, last)
+        return last
+
+    try:
+        return tuple(await asyncio.gather(*(one(card, operation) for card, operation in operations)))
+    except asyncio.CancelledError:
+        await _cancel(daemon, [operation for _, operation in operations])
+        raise
+    finally:
+        bar.end()
+
+
+async def _cancel(daemon: DaemonClient, operations: Sequence[Operation]) -> None:
+    """Cancel what can be; what writes to a card goes on."""
+    try:
+        async with asyncio.timeout(_MOMENT):
+            for operation in operations:
+                try:
+                    await daemon.cancel(operation.id)
+                except CardwrightError as error:
+                    say(f"The operation goes on in the daemon: {error.message}", err=True)
+    except TimeoutError:
+        say("The operation goes on in the daemon.", err=True)
+
+
+def require_done(operation: Operation) -> Operation:
+    """An operation that ended well. Raises its error."""
+    if operation.error is not None:
+        raise operation.error
+    return operation

@@ -1,0 +1,67 @@
+"""What the daemon tells, in words for people: composed here, never taken from a server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .values import Due, MethodKind, Operation, OperationKind, Outcome, Phase
+
+DUE: Final = {
+    "renewal": "certificates have to be renewed",
+    "policy": "the card has to be brought to the current policy",
+    "replacement": "this card replaces another one",
+    "recovered-keys": "earlier keys can be put back",
+    "unlock": "a new PIN can be set",
+    "secrets": "the card's PUK or management key has to be changed",
+    "request": "it was asked for",
+    "lock": "the card has to be locked",
+    "revoked": "the card was revoked",
+}
+"""By the word of a DueItem."""
+
+METHODS: Final = {
+    MethodKind.DIRECTORY_PASSWORD: "password of the directory",
+    MethodKind.INITIAL_PASSWORD: "initial password",
+    MethodKind.SECURITY_ANSWERS: "answers to your security questions",
+    MethodKind.EMERGENCY_PASSWORD: "emergency password of the help desk",
+    MethodKind.CARD: "another card",
+}
+
+_DOING: Final = {
+    OperationKind.READ: "read",
+    OperationKind.CHECK: "checked",
+    OperationKind.CHANGE_PIN: "given another PIN",
+    OperationKind.UNBLOCK_PIN: "unblocked",
+    OperationKind.ISSUE: "issued",
+    OperationKind.UPDATE: "updated",
+    OperationKind.UNLOCK: "unlocked",
+    OperationKind.FORGOTTEN_PIN: "given a new PIN",
+    OperationKind.RECOVER: "given its earlier keys",
+    OperationKind.SIGN_IN: "used to sign in",
+}
+
+
+def due_words(due: Due) -> str:
+    """One line: why something is due."""
+    known = [DUE.get(one.what, "an update is due") for one in due.items]
+    return "; ".join(dict.fromkeys(known)) or "nothing is due"
+
+
+def estimate(seconds: float) -> str:
+    """About how long: "10 s", "2 min"."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
+def ended(operation: Operation) -> str:
+    """How an operation ended, without its error: a sentence about "the card"."""
+    done = _DOING[operation.kind]
+    if operation.phase is Phase.CANCELLED:
+        return f"It was cancelled before the card was {done}."
+    if operation.phase is not Phase.DONE:
+        return f"The card could not be {done}."
+    match operation.outcome:
+        case Outcome.NOTHING_DUE:
+            return "The card was as it should be."
+        case Outcome.PENDING:
+            return f"The card is {done}, except for certificates that are not issued yet; they come by themselves."
+    return f"The card is {done}."
