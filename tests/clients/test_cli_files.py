@@ -89,3 +89,10 @@ def test_fifos_and_devices_are_written_to(tmp_path: Path) -> None:
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
     with pytest.raises(FileUnusable):
         write_output(Path("/dev/full"), b"too much")
+
+
+@pytest.mark.parametrize("options", [("--state", "/proc/card.json"), ("--image", "/absent/image.json")])
+def test_a_virtual_card_that_can_not_be_read_or_kept_is_not_started(options: tuple[str, str]) -> None:
+    ran = desk().run("sim", "card", *options)
+    assert ran.code == 1 and "Error FILE" in ran.err and options[1].rsplit("/", 1)[0] in ran.err
+    assert "No virtual card was started." in ran.err and "written to a card" not in ran.err

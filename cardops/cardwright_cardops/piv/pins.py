@@ -33,14 +33,13 @@ class LastTry(CardwrightError):
     def __init__(self, reference: int, left: int) -> None:
         name = reference_name(reference)
         word = "try" if left == 1 else "tries"
-        super().__init__(
-            f"Only {left} {word} left for the {name}.",
-            advice=(
-                "Nothing unblocks a PUK: allow the last try expressly only if you are sure of it."
-                if reference == PinReference.PUK
-                else f"Unblock the {name} instead, or allow the last try expressly if you are sure of it."
+        advice = {
+            PinReference.PUK: "Nothing unblocks a PUK: allow the last try expressly only if you are sure of it.",
+            PinReference.GLOBAL_PIN: (
+                "The PUK unblocks no Global PIN: allow the last try expressly only if you are sure of it."
             ),
-        )
+        }.get(PinReference(reference), f"Unblock the {name} instead, or allow the last try expressly if you are sure.")
+        super().__init__(f"Only {left} {word} left for the {name}.", advice=advice)
         self.reference = reference
         self.tries_left = left
 
@@ -54,11 +53,10 @@ class AlreadyBlocked(CardwrightError):
 
     def __init__(self, reference: int) -> None:
         name = reference_name(reference)
-        advice = (
-            "It can only be replaced by the card's issuer, or the card reset."
-            if reference == PinReference.PUK
-            else "Unblock it with the PUK."
-        )
+        advice = {
+            PinReference.PUK: "It can only be replaced by the card's issuer, or the card reset.",
+            PinReference.GLOBAL_PIN: "Only the card's issuer can unblock it: the PUK is for the PIN.",
+        }.get(PinReference(reference), "Unblock it with the PUK.")
         super().__init__(f"The {name} is blocked.", advice=advice)
         self.reference = reference
 

@@ -30,7 +30,7 @@ class CardNotFound(CardwrightError):
     """No card, or none that fits the choice."""
 
     code = "CARD_NOT_FOUND"
-    default_effect = "Nothing was sent to any card."
+    default_effect = "Nothing was changed on any card."
     default_advice = "Put the card in; 'cardwright card list' shows what is there."
 
 
@@ -235,8 +235,12 @@ def choose(cards: tuple[CardSummary, ...], choice: Choice) -> CardSummary:
         return fitting[0]
     if not fitting:
         if cards and choice != Choice():
-            raise CardNotFound("None of the cards that are in is the one you chose." + _listed(cards))
-        raise CardNotFound("There is no card in any reader.")
+            raise CardNotFound(
+                "None of the cards that are in is the one you chose." + _listed(cards),
+                effect="The cards were looked at; nothing was changed on any.",
+                advice="Put the chosen card in, or choose one of these with --serial, --guid or --reader.",
+            )
+        raise CardNotFound("There is no card in any reader.", effect="Nothing was sent to any card.")
     raise CardAmbiguous(f"There are {len(fitting)} cards, and none was chosen." + _listed(tuple(fitting)))
 
 

@@ -19,7 +19,7 @@ class FileUnusable(CardwrightError):
     """A file that cannot be read or written, or is too large."""
 
     code = "FILE"
-    default_effect = "Nothing on the card was changed by this."
+    default_effect = "No card was changed by this."
     default_advice = "Check the path and its permissions."
 
 

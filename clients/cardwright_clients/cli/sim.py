@@ -12,6 +12,7 @@ import click
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.transport.connection import Interface
 
+from .files import FileUnusable
 from .output import json_option, say, show_json, show_table
 
 if TYPE_CHECKING:
@@ -67,18 +68,23 @@ def card(
     from cardwright_simulators.reader.vpicc import Vpicc
 
     host, port = address(vpcd)
-    scripted = tuple(fault for text in faults for fault in parse(text))
     if timing not in DURATIONS:
         raise UnknownTiming(f"There is no timing '{timing}'; there are {', '.join(sorted(DURATIONS))}.")
+    scripted = tuple(fault for text in faults for fault in parse(text))
     coupling = Interface(interface)
     clock = Timing(DURATIONS[timing])
     store = FileStore(state) if state is not None else None
-    if store is not None:
-        store.lock()
-    if image is not None:
-        made = images.load(image, profile=profile, interface=coupling, store=store, timing=clock)
-    else:
-        made = VirtualCard(profile, serial=serial, interface=coupling, store=store, timing=clock)
+    try:
+        if store is not None:
+            store.lock()
+        if image is not None:
+            made = images.load(image, profile=profile, interface=coupling, store=store, timing=clock)
+        else:
+            made = VirtualCard(profile, serial=serial, interface=coupling, store=store, timing=clock)
+    except OSError as error:
+        where = error.filename or state or image
+        effect = "No virtual card was started."
+        raise FileUnusable(f"{where} cannot be read or written: {error.strerror}.", effect=effect) from error
     with Vpicc(FaultyCard(made, scripted) if scripted else made, host, port) as reader:
         signal.signal(signal.SIGTERM, lambda number, frame: reader.stop())
         reader.wait_for_reader()

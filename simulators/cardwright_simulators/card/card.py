@@ -40,6 +40,7 @@ class UnknownProfile(CardwrightError):
     """A profile name that no card has."""
 
     code = "SIM_PROFILE_UNKNOWN"
+    default_effect = "No virtual card was made."
     default_advice = "Choose one of: " + ", ".join(PROFILES) + "."
 
 

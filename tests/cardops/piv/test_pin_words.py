@@ -14,8 +14,8 @@ NAMES = {PinReference.PIN: "PIN", PinReference.GLOBAL_PIN: "Global PIN", PinRefe
 def test_a_blocked_value_and_its_way_out(reference: PinReference) -> None:
     error = AlreadyBlocked(reference)
     assert str(error) == f"The {NAMES[reference]} is blocked."
-    assert ("issuer" in error.advice) is (reference is PinReference.PUK)
-    assert ("with the PUK" in error.advice) is (reference is not PinReference.PUK)
+    assert ("issuer" in error.advice) is (reference is not PinReference.PIN)
+    assert ("with the PUK" in error.advice) is (reference is PinReference.PIN)
 
 
 @pytest.mark.parametrize(("left", "words"), [(0, "0 tries"), (1, "1 try"), (2, "2 tries"), (15, "15 tries")])
