@@ -20,6 +20,7 @@ from ..store.lease import Lease, acquire, release
 from ..store.unit import Database, Unit
 from . import store
 from .errors import SessionLost
+from .journal import REMEMBERED, generation_event
 from .model import LIVE, CardSession, SessionEvent, SessionState
 
 LEASE = timedelta(seconds=30)
@@ -131,7 +132,9 @@ class Ledger:
         session = await store.get(unit, self.session.org, self.session.id)
         if session.state not in LIVE:
             raise SessionLost("The session was ended from outside.")
-        await store.add_records(unit, session, self._last, self._entries[self._kept :])
+        for row in await store.add_records(unit, session, self._last, self._entries[self._kept :]):
+            if row["kind"] in REMEMBERED:
+                unit.beforehand(generation_event(row))
         await store.put_objects(unit, session, self._written)
         for key in self._keys:
             await store.add_key(unit, session, *key)

@@ -17,6 +17,7 @@ from cardwright_cardops.secret import Secret
 from ..machine import Actor
 from ..policies.model import Origin
 from ..store import transitions
+from ..store.ids import new_id
 from ..store.session_tables import card_key, card_object, card_record, card_session, card_session_transition
 from ..store.unit import Unit
 from .model import LIVE, SESSION, CardKey, CardSession, Purpose, SessionEvent, SessionState
@@ -115,32 +116,46 @@ async def records(unit: Unit, org: UUID, device: UUID, life: int = 1) -> Journal
     return Journal(entries, rows[-1].number if rows else 0)
 
 
-async def add_records(unit: Unit, session: CardSession, after: int, entries: Sequence[Entry]) -> None:
-    """Append to the card's journal, whose last entry has number ``after``."""
-    await unit.insert_many(
-        card_record,
-        [
-            {
-                "org": session.org,
-                "session": session.id,
-                "device": session.device,
-                "life": session.life,
-                "number": after + place,
-                "kind": entry.kind.name.lower(),
-                "reference": entry.reference,
-                "slot": None if entry.slot is None else int(entry.slot),
-                "fingerprint": entry.fingerprint,
-                "algorithm": entry.algorithm,
-                "serial": entry.serial,
-                "guid": entry.guid,
-                # The only values that are kept: secrets are the vault's to give again.
-                "certificate": entry.value.reveal()
-                if entry.kind is Kind.CERTIFICATE and entry.value is not None
-                else None,
-            }
-            for place, entry in enumerate(entries, 1)
-        ],
-    )
+async def add_records(
+    unit: Unit, session: CardSession, after: int, entries: Sequence[Entry]
+) -> list[dict[str, Any]]:
+    """Append to the card's journal, whose last entry has number ``after``. Gives the rows."""
+    rows = [
+        {
+            "id": new_id(),
+            "org": session.org,
+            "session": session.id,
+            "device": session.device,
+            "life": session.life,
+            "number": after + place,
+            "kind": entry.kind.name.lower(),
+            "reference": entry.reference,
+            "slot": None if entry.slot is None else int(entry.slot),
+            "fingerprint": entry.fingerprint,
+            "algorithm": entry.algorithm,
+            "serial": entry.serial,
+            "guid": entry.guid,
+            # The only values that are kept: secrets are the vault's to give again.
+            "certificate": entry.value.reveal() if entry.kind is Kind.CERTIFICATE and entry.value is not None else None,
+        }
+        for place, entry in enumerate(entries, 1)
+    ]
+    await unit.insert_many(card_record, rows)
+    return rows
+
+
+async def put_record(unit: Unit, row: Mapping[str, Any]) -> bool:
+    """Put back one row of ``add_records``, at its number or, where another took that, at the end; False if it is there.
+    """
+    if await unit.value(select(card_record.c.id).where(card_record.c.id == row["id"])) is not None:
+        return False
+    numbers = [
+        one.number
+        for one in await unit.rows(select(card_record.c.number).where(card_record.c.device == row["device"]))
+    ]
+    number = max(numbers) + 1 if row["number"] in numbers else row["number"]
+    await unit.insert(card_record, {**row, "number": number})
+    return True
 
 
 async def noted_puk(unit: Unit, org: UUID, session: UUID) -> bool:

@@ -1,8 +1,8 @@
 """The second medium: a journal, kept apart from the database, of what must not be forgotten by a restore.
 
-Issued certificates, revocations, escrowed keys, generations of card secrets and used tokens are written here, and are
-on the disk, before the transaction that records them commits; so nothing takes effect that a later restore of an
-older database could not learn of. Each process appends to a file of its own in one folder; the reader joins them.
+Issued certificates, revocations, escrowed keys, generations of card secrets, used tokens, and what became of devices,
+workstations and operators' rights are written here, and are on the disk, before the transaction that records them
+commits; so nothing takes effect that a later restore of an older database could not learn of. Each process appends to a file of its own in one folder; the reader joins them.
 
 A file is lines of ``<SHA-256 in hex> <JSON>``; each hash covers the one before it and the JSON. A last line that is
 incomplete was never acknowledged. Damage before the last line is an error.
@@ -57,6 +57,9 @@ class JournalKind(StrEnum):
     ESCROW = "escrow"
     GENERATION = "generation"
     TOKEN_USE = "token-use"
+    DEVICE = "device"
+    WORKSTATION = "workstation"
+    RIGHTS = "rights"
 
 
 @dataclass(frozen=True, slots=True)
