@@ -157,7 +157,7 @@ def wire(
     names = frozenset({*PROFILES, *(one.name for one in issuance.profiles)})
     policies = PolicyService(decide, people, (due,), names)
     lifecycle = DeviceLifecycle(people, policies, DeviceCredentials(), of_device, due)
-    requests = RequestService(decide, people, lifecycle, RequestBook(lifecycle))
+    requests = RequestService(decide, people, lifecycle, RequestBook(lifecycle, due))
     devices = DeviceService(decide, people, policies, lifecycle, requests, of_device, due)
 
     hasher = Hasher()

@@ -82,7 +82,7 @@ def wired(authorize: Authorize, credentials: Credentials) -> Services:
     people = PeopleService(authorize)
     policies = PolicyService(authorize, people, (due,))
     lifecycle = DeviceLifecycle(people, policies, credentials, of_device, due)
-    book = RequestBook(lifecycle)
+    book = RequestBook(lifecycle, due)
     requests = RequestService(authorize, people, lifecycle, book)
     devices = DeviceService(authorize, people, policies, lifecycle, requests, of_device, due)
     return Services(people, policies, lifecycle, StockService(authorize, lifecycle), requests, book, devices, due)

@@ -51,6 +51,7 @@ _PURPOSES = {
     sessions_pb2.PURPOSE_FORGOTTEN_PIN: Purpose.FORGOTTEN_PIN,
     sessions_pb2.PURPOSE_PROVE: Purpose.PROVE,
 }
+_NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
 _OUTCOMES = {
     Outcome.DONE: sessions_pb2.OUTCOME_DONE,
     Outcome.NOTHING_DUE: sessions_pb2.OUTCOME_NOTHING_DUE,
@@ -308,6 +309,8 @@ def _due(answer: DueAnswer, known: int) -> sessions_pb2.DueResponse:
         return made
     for one in answer.things:
         row = made.items.add(kind=_DUE[one.what], seconds=one.seconds, since=one.since)
+        row.purpose = _NUMBERS[one.purpose]
+        row.request = "" if one.request is None else str(one.request)
         if one.mandatory_from is not None:
             row.mandatory_from.FromDatetime(one.mandatory_from)
         if one.ends_at is not None:

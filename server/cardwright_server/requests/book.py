@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from ..authentication.principal import Principal, server
+from ..devices.due import DueList, What
 from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import INCIDENTS, Device, DeviceEvent, DeviceState, Reason
 from ..machine import Actor, Rules
@@ -30,6 +31,11 @@ from .model import (
     RequestState,
 )
 from .record import moved, noted
+
+ASKED = frozenset({RequestKind.UPDATE, RequestKind.REISSUE, RequestKind.RECOVERY, RequestKind.UNLOCK})
+"""Kinds that are carried out on a card that somebody has already."""
+CARRIED_OUT = frozenset({RequestState.READY, RequestState.EXECUTING, RequestState.RETRYABLE})
+"""States in which a session may work on a request, or does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +75,13 @@ class RequestBook:
     """Carries out events of requests. Stateless."""
 
     def __init__(
-        self, lifecycle: DeviceLifecycle, lifetimes: Mapping[RequestKind, timedelta | None] = LIFETIMES
+        self,
+        lifecycle: DeviceLifecycle,
+        due: DueList,
+        lifetimes: Mapping[RequestKind, timedelta | None] = LIFETIMES,
     ) -> None:
         self._lifecycle = lifecycle
+        self._due = due
         self._lifetimes = dict(lifetimes)
         self._rules: Rules[RequestState, RequestEvent, _Move] = Rules(
             REQUEST,
@@ -131,6 +141,7 @@ class RequestBook:
         await noted(unit, principal, made, row, actor, made.version, None)
         move.request = made
         await self._rules.perform(row, move)
+        await self._say_what_is_due(unit, made)
         return await self.request(unit, principal.org, identifier)
 
     async def move(
@@ -159,7 +170,24 @@ class RequestBook:
         now = await moved(unit, principal, request, row, actor, changed, session)
         move.request = now
         await self._rules.perform(row, move)
+        await self._say_what_is_due(unit, now)
         return await self.request(unit, request.org, request.id)
+
+    async def _say_what_is_due(self, unit: Unit, request: Request) -> None:
+        """Workstations are told of what was asked for and can be done now: the oldest of it."""
+        if request.kind not in ASKED:
+            return
+        waiting = [
+            one
+            for one in await store.open_of(unit, request.org, request.device)
+            if one.kind in ASKED and one.state in CARRIED_OUT
+        ]
+        if not waiting:
+            await self._due.remove(unit, request.device, What.REQUEST)
+            return
+        first = waiting[0]
+        detail = {"request": str(first.id), "kind": first.kind.value}
+        await self._due.put(unit, request.org, request.device, What.REQUEST, first.created_at, detail=detail)
 
     @staticmethod
     def _needs_no_approval(move: _Move) -> bool:

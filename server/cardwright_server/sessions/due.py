@@ -24,6 +24,7 @@ from ..requests.model import RequestKind, RequestState
 from ..requests.service import RequestService
 from ..store.unit import Database, Unit
 from . import store
+from .model import Purpose
 
 T = TypeVar("T")
 
@@ -42,6 +43,13 @@ _SECONDS: Final = {
     What.REQUEST: 90,
 }
 """Rounded up from the estimates of plans with RSA keys on a slow card."""
+_PURPOSES: Final = {
+    RequestKind.UPDATE: Purpose.UPDATE,
+    RequestKind.RECOVERY: Purpose.UPDATE,
+    RequestKind.REISSUE: Purpose.REISSUE,
+    RequestKind.UNLOCK: Purpose.UNLOCK_ASSISTED,
+}
+_OF: Final = {What.UNLOCK: Purpose.UNLOCK, What.REPLACEMENT: Purpose.ISSUE}
 _TO_BE_WRITTEN: Final = frozenset((DeviceState.ASSIGNED, DeviceState.IN_PRODUCTION, DeviceState.FAILED))
 _NOT_READY: Final = frozenset((RequestState.PENDING, RequestState.APPROVED))
 _SKEW: Final = (timedelta(0), timedelta(minutes=-1), timedelta(minutes=1))
@@ -57,13 +65,18 @@ class CardName:
 
 @dataclass(frozen=True, slots=True)
 class DueThing:
-    """One thing that is due; ``seconds`` is about how long it takes."""
+    """One thing that is due; ``seconds`` is about how long it takes. ``purpose`` of the session that does it.
+
+    ``request`` is the one that asked for it, if it was asked for.
+    """
 
     what: What
     since: datetime
     mandatory_from: datetime | None
     ends_at: datetime | None
     seconds: int
+    purpose: Purpose
+    request: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +167,9 @@ def _thing(item: DueItem) -> DueThing:
     mandatory = item.since if item.what in _AT_ONCE else None
     if item.ends_at is not None:
         mandatory = max(item.since, item.ends_at - MANDATORY_BEFORE)
-    return DueThing(item.what, item.since, mandatory, item.ends_at, _SECONDS[item.what])
+    asked = item.detail.get("request") if item.what is What.REQUEST else None
+    purpose = _PURPOSES[RequestKind(str(item.detail["kind"]))] if asked is not None else _OF.get(item.what)
+    request = None if asked is None else UUID(str(asked))
+    return DueThing(
+        item.what, item.since, mandatory, item.ends_at, _SECONDS[item.what], purpose or Purpose.UPDATE, request
+    )

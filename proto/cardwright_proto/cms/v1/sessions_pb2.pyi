@@ -568,9 +568,15 @@ class DueItem(_message.Message):
     MANDATORY_FROM_FIELD_NUMBER: _builtins.int
     ENDS_AT_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
     kind: Global___DueKind.ValueType
     seconds: _builtins.int
     """How long it takes on a slow card, about."""
+    purpose: Global___Purpose.ValueType
+    """What a session for it is for."""
+    request: _builtins.str
+    """UUID of the request that asked for it; empty where nobody did."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -589,10 +595,12 @@ class DueItem(_message.Message):
         mandatory_from: _timestamp_pb2.Timestamp = ...,
         ends_at: _timestamp_pb2.Timestamp = ...,
         seconds: _builtins.int = ...,
+        purpose: Global___Purpose.ValueType = ...,
+        request: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "mandatory_from", b"mandatory_from", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "kind", b"kind", "mandatory_from", b"mandatory_from", "seconds", b"seconds", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "kind", b"kind", "mandatory_from", b"mandatory_from", "purpose", b"purpose", "request", b"request", "seconds", b"seconds", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
