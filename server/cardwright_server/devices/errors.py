@@ -84,10 +84,10 @@ class NumbersExhausted(DeviceError):
     default_advice = "Configure another system code."
 
 
-class RestoreRefused(DeviceError):
+class DeviceRestoreRefused(DeviceError):
     """The original device cannot come back: it was replaced, is not invalid for an incident, or was stolen."""
 
-    code = "RESTORE_REFUSED"
+    code = "DEVICE_RESTORE_REFUSED"
     default_advice = "A stolen device that was found is brought to the help desk; otherwise finish the replacement."
 
 

@@ -23,11 +23,11 @@ from . import store
 from .consequences import Credentials, DeviceRequests
 from .due import DueList, What
 from .errors import (
+    DeviceRestoreRefused,
     KindNotAllowed,
     NoSuchDevice,
     NoSuchHold,
     PersonNotActive,
-    RestoreRefused,
     SecondPersonRequired,
     TooManyDevices,
 )
@@ -182,7 +182,7 @@ class DeviceLifecycle:
         """Carry out an event: the row changes, the step is on record, its effects happen, others are told.
 
         Raises NoSuchDevice, IllegalTransition, GuardRefused, StaleVersion, and the errors of guards: NoSuchHold,
-        RestoreRefused, SecondPersonRequired.
+        DeviceRestoreRefused, SecondPersonRequired.
         """
         device = await self.device(unit, principal.org, identifier)
         move = _Move(unit, principal, device, event, actor, told)
@@ -328,13 +328,13 @@ class DeviceLifecycle:
     async def _check_return(self, move: _Move) -> None:
         device = move.device
         if device.reason not in INCIDENTS:
-            raise RestoreRefused(f"a device that is invalid because it is {device.reason} does not come back")
+            raise DeviceRestoreRefused(f"a device that is invalid because it is {device.reason} does not come back")
         if device.reason is Reason.STOLEN and move.actor is Actor.USER:
-            raise RestoreRefused("a device that was reported as stolen is restored by the help desk only")
+            raise DeviceRestoreRefused("a device that was reported as stolen is restored by the help desk only")
         if device.expires_at is not None and device.expires_at <= move.unit.now:
-            raise RestoreRefused("the device has expired in the meantime")
+            raise DeviceRestoreRefused("the device has expired in the meantime")
         if await store.has_live_stand_in(move.unit, device.org, device.id):
-            raise RestoreRefused("its replacement is in use, or being made")
+            raise DeviceRestoreRefused("its replacement is in use, or being made")
 
     async def _second_person_agrees(self, move: _Move) -> bool:
         if move.actor is Actor.SERVER:

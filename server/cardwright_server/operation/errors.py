@@ -26,6 +26,7 @@ class RestoreRefused(CardwrightError):
 
     code = "RESTORE_REFUSED"
     default_effect = "Nothing was restored, and nothing was overwritten."
+    default_advice = "Restore into an empty data folder and an empty database of the same kind."
 
 
 class RestoreUnfinished(CardwrightError):

@@ -132,7 +132,7 @@ class RequestService:
         """Take a request back, unless it is being carried out; it is kept. A replacement's device comes back.
 
         Persons cancel their own replacements, but for a stolen device only the help desk does. Raises as ``approve``,
-        and RestoreRefused.
+        and DeviceRestoreRefused.
         """
         own = principal.kind is PrincipalKind.PERSON
         name = "RequestService.Cancel/own" if own else "RequestService.Cancel"

@@ -13,11 +13,11 @@ from cardwright_server.authentication.model import Method
 from cardwright_server.devices.due import What
 from cardwright_server.devices.errors import (
     BadDevice,
+    DeviceRestoreRefused,
     KindNotAllowed,
     NoSuchDevice,
     NoSuchHold,
     PersonNotActive,
-    RestoreRefused,
     SecondPersonRequired,
     SelfBindingClosed,
     TooManyDevices,
@@ -344,7 +344,7 @@ async def test_a_device_does_not_come_back_while_its_stand_in_is_used(world: Wor
     await call(world, "report_incident", world.issuer, device.id, Reason.FORGOTTEN)
     await replaced(world, device)
     opened = await ask(world, "create_replacement", world.issuer, device.id)
-    with pytest.raises(RestoreRefused):
+    with pytest.raises(DeviceRestoreRefused):
         await ask(world, "cancel", world.helper, opened.request.id)
 
 
