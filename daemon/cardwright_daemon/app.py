@@ -34,6 +34,7 @@ from .link.ports import Due, ServerLink
 from .link.server import GrpcLink
 from .operations import Operation, Operations
 from .pins import Pins
+from .presence import Presence
 from .prompts import Prompter
 from .proving import Proofs
 from .readers import PcscReaders, ReaderSource
@@ -103,7 +104,8 @@ class Daemon:
         link, proofs = self._link, Proofs(self._link)
         tokens = Tokens(self.config.pkcs11, operations)
         sessions = Sessions(cards, operations, link, proofs, software=self._software)
-        due = DueChecks(cards, link, self.config.updates, self._is_due)
+        presence = Presence(cards, operations)
+        due = DueChecks(cards, link, self.config.updates, self._is_due, presence.proof)
         sessions.changed.append(due.changed)
         keys = KeyActs(cards, operations, link, proofs, software=self._software)
         sources = [PcscReaders()] if self._sources is None and self.config.pcsc else list(self._sources or ())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -27,7 +27,10 @@ MOST_KEPT: Final = 1024
 
 
 class DueChecks:
-    """Asks and remembers. For one event loop. ``tell`` gets each card with what is due for it."""
+    """Asks and remembers. For one event loop. ``tell`` gets each card with what is due for it.
+
+    ``prove`` makes a card prove that it is here, b"" where it cannot: without it the server says less.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class DueChecks:
         link: ServerLink,
         config: Updates,
         tell: Callable[[Card, Due], None],
+        prove: Callable[[Card], Awaitable[bytes]],
         *,
         spread: Callable[[float], float] = lambda seconds: random.uniform(0.0, seconds),
     ) -> None:
@@ -42,6 +46,7 @@ class DueChecks:
         self._link = link
         self._config = config
         self._tell = tell
+        self._prove = prove
         self._spread = spread
         self._kept: dict[UUID, Due] = {}
         self._postponed: dict[UUID, datetime] = {}
@@ -65,7 +70,7 @@ class DueChecks:
         kept = self._kept.get(guid) if guid is not None else None
         if kept is not None and not refresh and kept.until is not None and kept.until > datetime.now(UTC):
             return kept
-        due = await self._link.due(card.identity)
+        due = await self._link.due(card.identity, await self._prove(card))
         if guid is not None:
             self._kept.pop(guid, None)
             self._kept[guid] = due

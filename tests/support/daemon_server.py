@@ -110,7 +110,7 @@ class Server:
         """See ``ServerLink``."""
         self.watched = tuple(cards)
 
-    async def due(self, card: Identity) -> Due:
+    async def due(self, card: Identity, proof: bytes = b"") -> Due:
         self.asked.append(card)
         if self.error is not None:
             raise self.error

@@ -49,7 +49,7 @@ class NoServer:
     def watch(self, cards: Sequence[Identity]) -> None:
         """Nothing to do."""
 
-    async def due(self, card: Identity) -> Due:
+    async def due(self, card: Identity, proof: bytes = b"") -> Due:
         """See ``ServerLink``."""
         _refuse()
 

@@ -303,8 +303,11 @@ class ServerLink(Protocol):
     def watch(self, cards: Sequence[Identity]) -> None:
         """These cards are in the readers now: news about them are pushed. The first sixteen count."""
 
-    async def due(self, card: Identity) -> Due:
-        """What is due for a card, within the configured time. A card that is not the server's has nothing due."""
+    async def due(self, card: Identity, proof: bytes = b"") -> Due:
+        """What is due for a card, within the configured time. A card that is not the server's has nothing due.
+
+        ``proof``: what 9E signed to ``check_nonce`` of this minute; without it the server says only whether.
+        """
 
     async def methods(self, card: Identity, purpose: Purpose, account: str) -> tuple[Method, ...]:
         """Ways to prove who the person is, any of which is enough; none: nothing has to be proved."""

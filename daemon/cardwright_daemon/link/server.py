@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,12 @@ from cardwright_cardops.wire_reading import WireMalformed
 from cardwright_proto.cms.v1 import (
     authentication_pb2,
     authentication_pb2_grpc,
+    devices_pb2,
+    devices_pb2_grpc,
     escrow_pb2,
     escrow_pb2_grpc,
+    requests_pb2,
+    requests_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
     system_pb2,
@@ -83,6 +88,14 @@ _NAMES: Final = {
     sessions_pb2.DUE_KIND_RENEWAL: "renewal",
     sessions_pb2.DUE_KIND_SECRETS: "secrets",
     sessions_pb2.DUE_KIND_REQUEST: "request",
+}
+_PURPOSES: Final = {
+    sessions_pb2.PURPOSE_ISSUE: Purpose.ISSUE,
+    sessions_pb2.PURPOSE_UPDATE: Purpose.UPDATE,
+    sessions_pb2.PURPOSE_REISSUE: Purpose.REISSUE,
+    sessions_pb2.PURPOSE_UNLOCK: Purpose.UNLOCK,
+    sessions_pb2.PURPOSE_UNLOCK_ASSISTED: Purpose.UNLOCK,
+    sessions_pb2.PURPOSE_FORGOTTEN_PIN: Purpose.FORGOTTEN_PIN,
 }
 _UNKNOWN_CARD: Final = frozenset({"NO_SUCH_DEVICE"})
 
@@ -311,14 +324,29 @@ class GrpcLink:
 
     async def _begun(self, opening: Opening) -> Any:
         """A stream on which the hello was said."""
+        # A request that the person was told of is the help desk's; without one the holder asks, by what they proved.
+        assisted = opening.purpose is Purpose.UNLOCK and opening.request is not None
+        if opening.purpose in (Purpose.UNLOCK, Purpose.FORGOTTEN_PIN) and opening.request is None:
+            opening = replace(opening, request=await self._asked_for(opening))
         call = begin(sessions_pb2_grpc.SessionServiceStub(self._line()), opening)
         try:
-            await call.write(hello(opening))
+            await call.write(hello(opening, assisted=assisted))
         except grpc.aio.AioRpcError as error:
             raise meaning_of(error) from None
         except asyncio.InvalidStateError:
             raise ServerUnreachable("The line to the server is closed.") from None
         return call
+
+    async def _asked_for(self, opening: Opening) -> UUID | None:
+        """A request to unlock that the holder makes; None where the server knows no such card of theirs."""
+        card, devices = opening.card.identity, devices_pb2_grpc.DeviceServiceStub(self._line())
+        found = await self._ask(devices.Find, devices_pb2.FindDevicesRequest(page_size=200), opening.proof)
+        mine = [row.id for row in found.devices if row.guid and row.guid == str(card.guid)]
+        if not mine:
+            return None
+        requests = requests_pb2_grpc.RequestServiceStub(self._line())
+        made = await self._ask(requests.CreateUnlock, requests_pb2.CreateUnlockRequest(device=mine[0]), opening.proof)
+        return _uuid(made.request.id)
 
     async def escrowed(self, card: Identity, proof: Proof | None) -> tuple[EscrowedKey, ...]:
         """See ``ServerLink``."""
@@ -366,14 +394,13 @@ class GrpcLink:
 class NoSuchKey(CardwrightError):
     """The server keeps no such key for this person."""
 
-    code = "NO_SUCH_ESCROWED_KEY"
+    code = "ESCROWED_KEY_NOT_KEPT"
     default_effect = "Nothing was claimed."
     default_advice = "List the escrowed keys again."
 
 
 def due_of(answer: sessions_pb2.DueResponse, card: Identity) -> Due:
-    """What the server's answer means for this card."""
-    purpose = Purpose.ISSUE if card.guid is None else Purpose.UPDATE
+    """What the server's answer means for this card. Raises WireMalformed."""
     items = tuple(
         DueItem(
             _NAMES.get(row.kind, "update"),
@@ -384,12 +411,16 @@ def due_of(answer: sessions_pb2.DueResponse, card: Identity) -> Due:
     )
     if answer.due and not items:
         items = (DueItem("update", datetime.now(UTC)),)
+    # What somebody asked for comes first: it names the session that does it.
+    asked = sorted(answer.items, key=lambda row: not row.request)
+    purpose = Purpose.ISSUE if card.guid is None else Purpose.UPDATE
     mandatory = [_moment(row.mandatory_from) for row in answer.items if row.HasField("mandatory_from")]
     return Due(
         items,
         _moment(answer.until) if answer.HasField("until") else None,
-        purpose,
-        mandatory_from=min(mandatory, default=None),
+        _PURPOSES.get(asked[0].purpose, purpose) if asked else purpose,
+        _uuid(asked[0].request) if asked and asked[0].request else None,
+        min(mandatory, default=None),
     )
 
 
@@ -399,6 +430,14 @@ def _name(card: Identity) -> sessions_pb2.CardName:
 
 def _number(kind: MethodKind) -> authentication_pb2.Method.ValueType:
     return next(number for number, known in _METHODS.items() if known is kind)
+
+
+def _uuid(text: str) -> UUID:
+    """Raises WireMalformed."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise WireMalformed("The server named a request that is none.") from None
 
 
 def _moment(stamp: Timestamp) -> datetime:

@@ -145,8 +145,9 @@ def begin(stub: sessions_pb2_grpc.SessionServiceStub, opening: Opening) -> Any:
     return run(metadata=proved(opening.proof))
 
 
-def hello(opening: Opening) -> sessions_pb2.RunRequest:
-    """The first message."""
+def hello(opening: Opening, *, assisted: bool = False) -> sessions_pb2.RunRequest:
+    """The first message. ``assisted``: the help desk asked for the unlock."""
+    purpose = sessions_pb2.PURPOSE_UNLOCK_ASSISTED if assisted else PURPOSES[opening.purpose]
     return sessions_pb2.RunRequest(
         hello=sessions_pb2.ClientHello(
             protocol=PROTOCOL,
@@ -155,7 +156,7 @@ def hello(opening: Opening) -> sessions_pb2.RunRequest:
             max_batch=opening.max_batch,
             software=opening.software,
             reader=opening.reader,
-            purpose=PURPOSES[opening.purpose],
+            purpose=purpose,
             request="" if opening.request is None else str(opening.request),
             card=wire.inventory_to_wire(opening.card),
         )

@@ -1,0 +1,70 @@
+"""A proof that the card itself is here, for the question what is due: 9E signs without a PIN, so nobody is asked.
+
+Without it the server says no more than whether something is due: a number that anyone can read off a card is not
+enough to learn what happens to its holder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.piv import programs
+from cardwright_cardops.piv.key_items import KeyItems
+from cardwright_cardops.piv.proofs import check_nonce
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.observe import Look
+from cardwright_cardops.program.items import Program, Prove, ask
+from cardwright_cardops.program.local import LocalExecutor
+from cardwright_cardops.program.runner import run
+
+from .cards import Card, Cards
+from .operations import Kind, Operation, Operations
+from .prompts import StagePins
+
+_log = logging.getLogger(__name__)
+_LOOK: Final = Look(slots=(Slot.CARD_AUTHENTICATION,), objects=(), stage="look")
+_STAGE: Final = "presence"
+
+
+class Presence:
+    """Makes the proofs."""
+
+    def __init__(self, cards: Cards, operations: Operations) -> None:
+        self._cards = cards
+        self._operations = operations
+
+    async def proof(self, card: Card) -> bytes:
+        """What 9E signed about this minute; b"" where the card has no such key, is at work, or does not answer."""
+        guid = card.identity.guid
+        if guid is None or not card.identity.card_key:
+            return b""
+
+        async def work(_: Operation) -> bytes:
+            connection = await card.worker.run(lambda: self._cards.connect(card))
+            try:
+                inventory = await card.worker.run(lambda: self._cards.look(card, _LOOK, connection))
+                key = inventory.key(Slot.CARD_AUTHENTICATION)
+                if key is None or key.algorithm is None:
+                    return b""
+                executor = LocalExecutor(connection, KeyItems(StagePins(), local=True))
+                program = _proved(key.algorithm, check_nonce(guid, datetime.now(UTC)))
+                return await card.worker.run(lambda: run(program, executor))
+            finally:
+                await asyncio.shield(card.worker.run(connection.close))
+
+        try:
+            return await self._operations.run(Kind.READ, card, work)
+        except CardwrightError as error:
+            _log.info("a card gave no proof for a check: %s", error.code)
+            return b""
+
+
+def _proved(algorithm: int, nonce: bytes) -> Program[bytes]:
+    marks = yield from programs.read_marks(_STAGE)
+    yield from programs.confirm(marks, _STAGE)
+    (answer,) = yield from ask(Prove(Slot.CARD_AUTHENTICATION, algorithm, nonce), stage=_STAGE)
+    return answer.require("proving that the card is here")
