@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Coroutine, Sequence
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar
 
 from asn1crypto import crl as asn1_crl
 from asn1crypto import ocsp as asn1_ocsp
@@ -47,8 +48,21 @@ T = TypeVar("T")
 # It logs each attempt that fails, with traceback; findings say what matters.
 logging.getLogger("pyhanko_certvalidator").addHandler(logging.NullHandler())
 
-# What asn1crypto raises where it first reads a field, far from where the certificate was loaded.
-_NOT_UNDERSTOOD = (ValueError, TypeError, KeyError, NotImplementedError, InvalidSignature, UnsupportedAlgorithm)
+# What asn1crypto raises where it first reads a field, far from where the certificate was loaded. AttributeError: the
+# validator looks digests up by the name of their algorithm, as an attribute.
+_NOT_UNDERSTOOD = (
+    AttributeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    NotImplementedError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+)
+Rules: TypeAlias = tuple[RevocationCheckingRule, RevocationCheckingRule, frozenset[bytes]]
+Source: TypeAlias = tuple[datetime, list[asn1_crl.CertificateList], list[asn1_ocsp.OCSPResponse]]
+MAX_SOURCES = 32
+"""Sources that are heard one by one for one path, newest first; beyond, they are only heard together."""
 _NEVER, _DECLARED = RevocationCheckingRule.NO_CHECK, RevocationCheckingRule.CHECK_IF_DECLARED
 
 
@@ -84,9 +98,9 @@ class _Judge:
         self._helpers = [_convert(each) for each in trust if not is_self_signed(each)]
         self._crls = [_load(asn1_crl.CertificateList, der) for der in crls]
         self._ocsp = [_load(asn1_ocsp.OCSPResponse, der) for der in ocsp]
-        self._ocsp_serials = [_serials(each) for each in self._ocsp]
+        self._told = [_told(each) for each in self._ocsp]
         self._plain = self._validation(_NEVER, _NEVER)
-        self._kept: dict[tuple[Any, ...], ValidationContext] = {}
+        self._kept: dict[Rules, ValidationContext] = {}
 
     def examine(self, container: Container, certificate: x509.Certificate) -> None:
         """Report what is wrong with the path of one certificate, at ``container``."""
@@ -120,16 +134,12 @@ class _Judge:
         issuers = frozenset(each.issuer.dump() for each in path.iter_certs(include_root=False))
         for code, message, leaf, others in passes:
             rules = (leaf, others, issuers)
-            if rules not in self._kept:
-                self._kept[rules] = self._validation(*rules)
             try:
-                _now(async_validate_path(self._kept[rules], path))
-                self._contradiction(path, *rules)
+                if not self._settled(path, *rules):
+                    _now(async_validate_path(self._with_all(rules), path))
             except RevokedError as cause:
-                self._context.report(code, container, f"{message}, {cause.revocation_dt:%Y-%m-%d}")
-            except _OnHold:
-                message = "one source has a certificate on hold, another calls it good"
-                self._context.report("REVOCATION_UNKNOWN", container, message)
+                held = " (on hold)" if _is_hold(cause) else ""
+                self._context.report(code, container, f"{message}{held}, {cause.revocation_dt:%Y-%m-%d}")
             except InsufficientRevinfoError as cause:
                 self._context.report("REVOCATION_UNKNOWN", container, _one_line(cause))
             except PathValidationError as cause:
@@ -138,41 +148,88 @@ class _Judge:
                 message = f"revocation data cannot be judged: {type(cause).__name__}"
                 self._context.report("REVOCATION_UNKNOWN", container, message)
 
-    def _contradiction(
+    def _with_all(self, rules: Rules) -> ValidationContext:
+        if rules not in self._kept:
+            self._kept[rules] = self._validation(*rules)
+        return self._kept[rules]
+
+    def _settled(
         self,
         path: ValidationPath,
         leaf: RevocationCheckingRule,
         issuers: RevocationCheckingRule,
         names: frozenset[bytes],
-    ) -> None:
-        """Raise what one source says against a path that another calls good: the validator takes the first good word.
+    ) -> bool:
+        """Hear every source by itself where several speak of one issuer's certificates; True when that decides.
 
-        A revocation is final, whichever source is newer. A hold may have ended since: then the status is not known.
-        Raises RevokedError, _OnHold.
+        The validator takes the first good word. Here a revocation is final, whichever source says it and however old
+        it is. A hold can end: it counts unless a source with a later thisUpdate calls the path good (RFC 6960
+        section 4.2.2.1: the time at which the status is known to be correct). Raises RevokedError.
         """
-        serials = {each.serial_number for each in path.iter_certs(include_root=False)}
-        told = [each for each, about in zip(self._ocsp, self._ocsp_serials, strict=True) if serials & about]
-        for one in ([each] for each in told) if len(told) > 1 else ():
-            self._ask(path, self._validation(leaf, issuers, names, one))
-        if told and self._crls:
-            self._ask(path, self._validation(leaf, issuers, names, []))
+        certificates = list(path.iter_certs(include_root=False))
+        asked = certificates[-1:] if leaf is _DECLARED else certificates[:-1]
+        decided = False
+        for issuer in dict.fromkeys(each.issuer.dump() for each in asked):
+            sources = self._sources(issuer, asked, names)
+            if len(sources) < 2:
+                continue
+            good: list[datetime] = []
+            held: list[tuple[datetime, RevokedError]] = []
+            newest_crl: datetime | None = None
+            lists_first = sorted(sources[:MAX_SOURCES], key=lambda source: len(source[2]))
+            for number, (at, crls, ocsp) in enumerate(lists_first):
+                try:
+                    _now(async_validate_path(self._validation(leaf, issuers, names, crls, ocsp), path))
+                    if not number and not ocsp:
+                        newest_crl = at
+                    # Of a response that goes with a good CRL nobody tells which of them was believed.
+                    good.append(min(at, newest_crl) if ocsp and newest_crl else at)
+                except RevokedError as cause:
+                    if not _is_hold(cause):
+                        raise
+                    held.append((at, cause))
+                except (PathValidationError, *_NOT_UNDERSTOOD):
+                    continue  # this source says nothing that can be used
+            if held:
+                at, last = max(held, key=lambda each: each[0])
+                if not good or at >= max(good):
+                    raise last
+            if not good or len(sources) > MAX_SOURCES:
+                return False
+            decided = True
+        return decided
 
-    @staticmethod
-    def _ask(path: ValidationPath, context: ValidationContext) -> None:
-        try:
-            _now(async_validate_path(context, path))
-        except RevokedError as cause:
-            if cause.reason.native != "certificate_hold":
-                raise
-            raise _OnHold from cause
-        except (PathValidationError, *_NOT_UNDERSTOOD):
-            pass  # this source says nothing; another one was enough
+    def _sources(
+        self, issuer: bytes, asked: Sequence[asn1_x509.Certificate], names: frozenset[bytes]
+    ) -> list[Source]:
+        """What speaks of the certificates of ``issuer`` (a name in DER), newest first, and what goes with it.
+
+        With each goes the newest CRL of every other issuer of the path, and with an OCSP response that of its own: the
+        responder may be revoked. A delta CRL is no source of its own: it goes with every complete one of its issuer.
+        """
+        own: list[asn1_crl.CertificateList] = []
+        deltas: list[asn1_crl.CertificateList] = []
+        newest: dict[bytes, asn1_crl.CertificateList] = {}
+        for one in sorted(self._crls, key=_this_update):
+            name = one.issuer.dump()
+            if name in names and one.delta_crl_indicator_value is not None:
+                deltas.append(one)
+            elif name == issuer:
+                own.append(one)
+            elif name in names:
+                newest[name] = one
+        along = [*newest.values(), *deltas]
+        found: list[Source] = [(_this_update(one), [one, *along], []) for one in own]
+        serials = {each.serial_number for each in asked if each.issuer.dump() == issuer}
+        for response, told in zip(self._ocsp, self._told, strict=True):
+            found += [(told[serial], [*own[-1:], *along], [response]) for serial in serials & told.keys()]
+        return sorted(found, key=lambda source: source[0], reverse=True)
 
     def _validation(
         self, leaf: RevocationCheckingRule, issuers: RevocationCheckingRule, names: Collection[bytes] | None = None,
-        ocsp: Sequence[asn1_ocsp.OCSPResponse] | None = None,
+        crls: Sequence[asn1_crl.CertificateList] | None = None, ocsp: Sequence[asn1_ocsp.OCSPResponse] | None = None,
     ) -> ValidationContext:  # fmt: skip
-        """A context with these rules for the certificate and its issuers, and all OCSP responses or ``ocsp``.
+        """A context with these rules for the certificate and its issuers, and ``crls`` and ``ocsp`` or all there are.
 
         With ``names`` only what those issuers (by name) made or own is in it: pyhanko-certvalidator would try
         every certificate as issuer of every CRL.
@@ -183,7 +240,8 @@ class _Judge:
 
         anchors = [each for each in self._anchors if wanted(each.subject)]
         helpers = [each for each in self._helpers if wanted(each.subject) or wanted(each.issuer)]
-        crls = [each for each in self._crls if wanted(each.issuer)]
+        if crls is None:
+            crls = [each for each in self._crls if wanted(each.issuer)]
         return ValidationContext(
             trust_roots=anchors,
             moment=self._context.at,
@@ -195,8 +253,8 @@ class _Judge:
         )
 
 
-class _OnHold(Exception):
-    """A source that is believed has a certificate of the path on hold."""
+def _is_hold(cause: RevokedError) -> bool:
+    return bool(cause.reason.native == "certificate_hold")
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
@@ -210,13 +268,18 @@ def is_self_signed(certificate: x509.Certificate) -> bool:
     return True
 
 
-def _serials(response: asn1_ocsp.OCSPResponse) -> frozenset[int]:
-    """The serial numbers that a response speaks of; none if it cannot be read."""
+def _this_update(crl: asn1_crl.CertificateList) -> datetime:
+    made: datetime = crl["tbs_cert_list"]["this_update"].native
+    return made
+
+
+def _told(response: asn1_ocsp.OCSPResponse) -> dict[int, datetime]:
+    """The serial numbers that a response speaks of, with its thisUpdate for each; none if it cannot be read."""
     try:
         rows = response["response_bytes"]["response"].parsed["tbs_response_data"]["responses"]
-        return frozenset(row["cert_id"]["serial_number"].native for row in rows)
+        return {row["cert_id"]["serial_number"].native: row["this_update"].native for row in rows}
     except _NOT_UNDERSTOOD:
-        return frozenset()
+        return {}
 
 
 def _convert(certificate: x509.Certificate) -> asn1_x509.Certificate:
