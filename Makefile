@@ -10,8 +10,10 @@ PY := .venv/bin/python
 FUZZ_SECONDS ?= 20
 # Further arguments for pytest, for example: make test PYTEST_ARGS="tests/iso7816 -k tlv"
 PYTEST_ARGS ?=
+# Further arguments for the runner of faults, for example: make faults FAULTS="--job unlock --every 5"
+FAULTS ?=
 
-.PHONY: help setup demo test lint typecheck bench fuzz mutants proto docs clean
+.PHONY: help setup demo test lint typecheck bench fuzz mutants faults proto docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +47,9 @@ fuzz:  ## each target of tests/fuzz for FUZZ_SECONDS (20) seconds
 
 mutants: setup  ## mutation tests of tests/mutants/*.toml, in a copy of the tree; fails under 85 % killed
 	@scripts/mutants
+
+faults: setup  ## every fault at every moment of card sessions, on every kind of card; about half an hour
+	@$(PY) -m tests.faults.run $(FAULTS)
 
 proto: setup  ## regenerate the committed modules beside the .proto files
 	@$(PY) scripts/proto.py

@@ -38,3 +38,12 @@ def shared_data() -> Path:
             pytest.fail(f"CARDWRIGHT_SHARED_DATA names {folder}, which is not a folder")
         pytest.skip(f"published vectors and card images are not here: no folder {folder}")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests of a share recorded of it."""
+    passed = terminalreporter.getreports("passed")
+    if said := [str(text) for one in passed for name, text in one.user_properties if name == "share"]:
+        terminalreporter.section("shares")
+        for text in sorted(said):
+            terminalreporter.write_line(text)

@@ -259,7 +259,15 @@ def hashes_of(public_key: bytes) -> str:
 class _Escrow:
     office: Office
 
-    async def key(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, fingerprint: str) -> PrivateKey:
+    async def key(
+        self,
+        task: Task,
+        session: UUID,
+        slot: Slot,
+        algorithm: Algorithm,
+        fingerprint: str,
+        sent: Set[str] | None = None,
+    ) -> PrivateKey:
         return await self.office.key_(task, session, slot, algorithm, fingerprint)
 
     async def recoverable(self, unit: Unit, task: Task, replaced: Set[str]) -> Sequence[Recoverable]:

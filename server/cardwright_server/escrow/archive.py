@@ -37,12 +37,22 @@ class EscrowArchive:
         self._vault = vault
         self._requests = requests
 
-    async def key(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, fingerprint: str) -> PrivateKey:
+    async def key(
+        self,
+        task: Task,
+        session: UUID,
+        slot: Slot,
+        algorithm: Algorithm,
+        fingerprint: str,
+        sent: Set[str] | None = None,
+    ) -> PrivateKey:
         """See ``Escrow``. A session that asks again for the same slot gets the same key.
 
         A new key and every key that leaves are recorded and committed, on the second medium too, before this returns.
         Raises NotEscrowable, NoSuchEscrowedKey, EscrowedKeyRefused, VaultError, StoreError.
         """
+        if not fingerprint and sent is not None:
+            fingerprint = await self._unsent(task, slot, algorithm, sent)
         if fingerprint:
             found = await self._database.transact(
                 lambda unit: self._given(unit, task, session, slot, algorithm, fingerprint)
@@ -113,6 +123,17 @@ class EscrowArchive:
         return await self._database.read(lambda unit: _found(unit, org, fingerprint), timed=False)
 
     # ------------------------------------------------------------------------------------------------- new keys
+
+    async def _unsent(self, task: Task, slot: Slot, algorithm: Algorithm, sent: Set[str]) -> str:
+        """Fingerprint of a key that an earlier session made for the slot and never sent; "" for none.
+
+        A second one would leave the first an old key of the card, which it is not: the card never had it.
+        """
+        device, life = task.device, task.life
+        found = await self._database.read(
+            lambda unit: store.newest_of_slot(unit, task.org, device, life, slot, algorithm, sent), timed=False
+        )
+        return "" if found is None or found.person != task.person else found.fingerprint
 
     async def _made(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm) -> Archived:
         known = await self._database.read(lambda unit: store.key_of_session(unit, task.org, session, slot), timed=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -52,6 +52,18 @@ async def key_by_fingerprint(unit: Unit, org: UUID, fingerprint: str) -> Archive
 async def key_of_session(unit: Unit, org: UUID, session: UUID, slot: Slot) -> Archived | None:
     """The key that a session had made for a slot."""
     return await _one(unit, org, and_(escrowed_key.c.session == session, escrowed_key.c.slot == int(slot)))
+
+
+async def newest_of_slot(
+    unit: Unit, org: UUID, device: UUID, life: int, slot: Slot, algorithm: Algorithm, but: Set[str]
+) -> Archived | None:
+    """The newest key that was made for a slot in one life of a device, but those with the fingerprints ``but``."""
+    mine = (escrowed_key.c.org == org, escrowed_key.c.device == device, escrowed_key.c.life == life)
+    made = (escrowed_key.c.slot == int(slot), escrowed_key.c.algorithm == algorithm.label)
+    other = escrowed_key.c.fingerprint.not_in(sorted(but))
+    newest = select(escrowed_key).where(*mine, *made, other).order_by(escrowed_key.c.id.desc()).limit(1)
+    row = await unit.row(newest)
+    return None if row is None else _key(row)
 
 
 async def certified_of(unit: Unit, org: UUID, person: UUID) -> list[Archived]:

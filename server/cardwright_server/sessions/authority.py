@@ -122,10 +122,12 @@ class SessionAuthority:
         return ask.Refused("it does not know this question.")
 
     async def _key(self, question: ask.KeyToImport) -> ask.Reply:
-        """The archived key; one that an unfinished session began is imported again."""
+        """The archived key; one that an unfinished session made, or began to import, is imported again."""
         wanted = question.fingerprint or self._begun(question)
+        rows = [row for row in self._ledger.entries if row.kind is Kind.KEY and row.slot is question.slot]
+        sent = {row.fingerprint for row in rows}
         key = await self._escrow.key(
-            self._task, self._ledger.session.id, question.slot, question.algorithm, wanted
+            self._task, self._ledger.session.id, question.slot, question.algorithm, wanted, sent
         )
         return ask.KeyGiven(key)
 

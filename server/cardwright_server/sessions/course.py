@@ -75,9 +75,18 @@ def believed(policy: DevicePolicy, card: Inventory, objects: Mapping[int, bytes]
 
 
 def what_goes(plan: Plan, records: Records) -> frozenset[str]:
-    """Fingerprints of keys in whose place the plan puts others: those on the card, and those imported last."""
+    """Fingerprints of keys in whose place the plan puts others: those on the card, and those imported last.
+
+    A key whose import was begun and not finished is imported again, so it does not go.
+    """
     keys = [step for step in plan.steps if isinstance(step, GenerateKey | ImportKey)]
-    return frozenset({step.replaces for step in keys} | {records.keys.get(step.slot, "") for step in keys}) - {""}
+    again = {
+        records.keys.get(step.slot, "")
+        for step in keys
+        if isinstance(step, ImportKey) and step.slot in records.generating
+    }
+    gone = {step.replaces for step in keys} | {records.keys.get(step.slot, "") for step in keys}
+    return frozenset(gone - again - {""})
 
 
 def as_delivered(card: Inventory, initial: Set[SecretName], records: Records) -> Inventory:

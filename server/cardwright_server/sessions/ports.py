@@ -161,8 +161,20 @@ class Escrow(Protocol):
         slots in whose place the plan puts new ones.
         """
 
-    async def key(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm, fingerprint: str) -> PrivateKey:
-        """The archived key with this fingerprint; for "" a new one, archived and committed before this returns."""
+    async def key(
+        self,
+        task: Task,
+        session: UUID,
+        slot: Slot,
+        algorithm: Algorithm,
+        fingerprint: str,
+        sent: Set[str] | None = None,
+    ) -> PrivateKey:
+        """The archived key with this fingerprint; for "" a new one, archived and committed before this returns.
+
+        ``sent``: fingerprints of keys that may have reached the slot. The newest other one that was made for it takes
+        the place of a new one: its session ended before it left.
+        """
 
 
 class Line(Protocol):

@@ -193,7 +193,7 @@ class SessionService:
             if not opened.unfinished and task.request is None:
                 return await self._finish(principal, task, ledger, Outcome.NOTHING_DUE, card)
             # Records change only by what the card shows to us, now.
-            seen = seen or await self._look(line, ledger, greeting, task.policy.card)
+            seen = seen or await self._look(line, ledger, opened, greeting, task.policy.card)
             if _planned(task, seen, ledger, opened.now):
                 raise NotAtGoal("The card is not as the workstation said.")
             return await self._finish(principal, task, ledger, outcome, seen)
@@ -214,8 +214,9 @@ class SessionService:
         """
         card, seen = greeting.card, None
         policy = opened.task.policy.card
-        if not tells_enough(policy, card):
-            card = seen = await self._look(line, ledger, greeting, policy)
+        # After a session that was cut there may be keys in retired slots that no certificate and no object tells of.
+        if opened.unfinished or not tells_enough(policy, card):
+            card = seen = await self._look(line, ledger, opened, greeting, policy)
         if greeting.purpose is Purpose.ISSUE and not opened.task.policy.escrowed:
             # Such a card is not for decrypting, and may not take keys from outside at all.
             return opened, card, seen
@@ -230,9 +231,11 @@ class SessionService:
         return replace(opened, task=task), card, seen
 
     @staticmethod
-    async def _look(line: Line, ledger: Ledger, greeting: Greeting, policy: DevicePolicy) -> Inventory:
+    async def _look(
+        line: Line, ledger: Ledger, opened: _Opened, greeting: Greeting, policy: DevicePolicy
+    ) -> Inventory:
         """The card as it shows itself to the server; reads only."""
-        wanted = look(policy, retired=has_retired(greeting.card))
+        wanted = look(policy, retired=_retired(opened, greeting))
         return await run_async(observe(wanted), _Relay(line, ledger, greeting))
 
     async def _without_pending(self, opened: _Opened, ledger: Ledger, card: Inventory) -> Task:
@@ -311,7 +314,7 @@ class SessionService:
             objects=ledger.objects,
             made=ledger.made,
             initial=task.initial.keys(),
-            retired=has_retired(greeting.card),
+            retired=_retired(opened, greeting),
             management_algorithm=_algorithm(task, greeting.card),
             prover=prover,
         )
@@ -436,6 +439,11 @@ class _Relay:
     async def end_stage(self) -> None:
         """The stage is over."""
         await self._line.end_stage()
+
+
+def _retired(opened: _Opened, greeting: Greeting) -> bool:
+    """Whether retired slots have to be looked at."""
+    return opened.unfinished or has_retired(greeting.card)
 
 
 def _call(task: Task) -> Call:

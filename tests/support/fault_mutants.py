@@ -1,0 +1,165 @@
+"""Servers that leave out one record that has to be committed before something happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cardwright_cardops.plan.authority import Issued
+from cardwright_cardops.plan.records import Kind
+from cardwright_server.audit.model import SERVER
+from cardwright_server.escrow import archive, record
+from cardwright_server.escrow.archive import EscrowArchive
+from cardwright_server.issuance import service as issuance
+from cardwright_server.issuance import status
+from cardwright_server.issuance.service import Prepared
+from cardwright_server.sessions import store
+from cardwright_server.sessions.issuing import IssuedCertificates
+from cardwright_server.sessions.ledger import Ledger
+from cardwright_server.store.unit import Unit
+
+Change = Callable[[pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``profile``, ``job`` and ``cases`` are where it has to be noticed: kinds of cases, and parts of their labels."""
+
+    name: str
+    change: Change
+    job: str
+    profile: str
+    cases: tuple[tuple[str, str], ...]
+
+
+def without(kind: Kind) -> Change:
+    """A journal that is not told of one kind of entries."""
+
+    def change(patch: pytest.MonkeyPatch) -> None:
+        note = Ledger.note
+
+        async def other(self: Ledger, entries: Any) -> None:
+            await note(self, tuple([one for one in entries if one.kind is not kind]))
+
+        patch.setattr(Ledger, "note", other)
+
+    return change
+
+
+def nothing(owner: Any, name: str) -> Change:
+    """A function that does nothing."""
+
+    def change(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(owner, name, lambda *_, **__: None)
+
+    return change
+
+
+def nothing_awaited(owner: Any, name: str, result: object = None) -> Change:
+    """The same for one that is awaited."""
+
+    async def idle(*_: object, **__: object) -> object:
+        return result
+
+    def change(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(owner, name, idle)
+
+    return change
+
+
+def unremembered(module: Any, event: str) -> Change:
+    """Events of one kind are not written to the second medium."""
+
+    def change(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(module, event, lambda *_, **__: None)
+        beforehand = Unit.beforehand
+        patch.setattr(Unit, "beforehand", lambda self, one: None if one is None else beforehand(self, one))
+
+    return change
+
+
+def signed_first(patch: pytest.MonkeyPatch) -> None:
+    """Certificates are recorded only together with their signatures."""
+
+    async def certify(self: IssuedCertificates, orders: Any) -> Any:
+        requests = [await self._request(order) for order in orders]
+
+        async def at_once(unit: Unit) -> list[Any]:
+            found = []
+            for request in requests:
+                one = await self._service.prepare(unit, SERVER, request)
+                if isinstance(one, Prepared):
+                    found.append(await self._service.record(unit, SERVER, one, await self._service.sign(one)))
+                else:
+                    found.append(one)
+            return found
+
+        return tuple([Issued(one.certificate.certificate) for one in await self._database.transact(at_once)])
+
+    patch.setattr(IssuedCertificates, "certify", certify)
+
+
+def unfinished_unknown(patch: pytest.MonkeyPatch) -> None:
+    """That a plan was shown is not kept, so nobody knows that it may have been carried out in part."""
+    move = store.move
+
+    async def other(unit: Unit, session: Any, event: Any, actor: Any, values: Any) -> Any:
+        kept = {name: value for name, value in values.items() if name != "steps"}
+        return await move(unit, session, event, actor, kept)
+
+    patch.setattr(store, "move", other)
+
+
+def unarchived(patch: pytest.MonkeyPatch) -> None:
+    """A key leaves the vault before it is archived."""
+    made = EscrowArchive._archived
+
+    async def other(self: EscrowArchive, unit: Unit, *values: Any) -> Any:
+        point = await unit.connection.begin_nested()
+        found = await made(self, unit, *values)
+        await point.rollback()
+        return found
+
+    patch.setattr(EscrowArchive, "_archived", other)
+
+
+def all_of(*changes: Change) -> Change:
+    """Several changes."""
+
+    def change(patch: pytest.MonkeyPatch) -> None:
+        for one in changes:
+            one(patch)
+
+    return change
+
+
+MUTANTS = (
+    Mutant("PUK that is about to be set", without(Kind.PUK), "issue", "yubikey-5.7", ()),
+    Mutant("PUK that unlocking is about to set", without(Kind.PUK), "unlock", "yubikey-5.7", ()),
+    Mutant("management key that is about to be set", without(Kind.MANAGEMENT_KEY), "issue", "yubikey-5.7", ()),
+    Mutant("key that is about to be imported", without(Kind.KEY), "issue", "yubikey-5.7", ()),
+    Mutant("key that is about to go", without(Kind.GENERATING), "update", "tdes-only", ()),
+    Mutant("certificate that was issued", without(Kind.CERTIFICATE), "issue", "yubikey-5.7", ()),
+    Mutant("card and its UUID", without(Kind.CARD), "issue", "yubikey-5.7", ()),
+    Mutant("PIN that is about to be set", without(Kind.PIN), "issue", "tdes-only", ()),
+    Mutant("content of objects", nothing(Ledger, "put"), "issue", "yubikey-5.7", ()),
+    Mutant("where a key came from", nothing(Ledger, "key"), "issue", "yubikey-5.7", ()),
+    Mutant("journal before the batch", nothing_awaited(Ledger, "commit"), "issue", "yubikey-5.7", ()),
+    Mutant("plan that was shown", unfinished_unknown, "update", "yubikey-5.7", ()),
+    Mutant("serial number and content before the signature", signed_first, "issue", "yubikey-5.7", ()),
+    Mutant("certificate on the second medium", unremembered(issuance, "issue_event"), "issue", "yubikey-5.7", ()),
+    Mutant("signature on the second medium", unremembered(issuance, "signed_event"), "issue", "yubikey-5.7", ()),
+    Mutant("revocation on the second medium", unremembered(status, "revoke_event"), "update", "yubikey-5.7", ()),
+    Mutant("escrowed key in the archive", unarchived, "issue", "yubikey-5.7", ()),
+    Mutant("escrowed key on the second medium", unremembered(archive, "archive_event"), "issue", "yubikey-5.7", ()),
+    Mutant(
+        "key that leaves the archive",
+        all_of(nothing_awaited(archive, "leave", False), nothing_awaited(record, "leave", False)),
+        "issue",
+        "yubikey-5.7",
+        (),
+    ),
+)
