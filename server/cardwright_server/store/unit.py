@@ -206,8 +206,11 @@ class Database:
         self._sqlite = self.url.get_backend_name() == "sqlite"
         # SQLite's clock is that of this host: it lives in this process.
         self._clock = clock or (_host_clock if self._sqlite else None)
-        # One writer of this process at a time asks SQLite for its lock: in order of arrival, without polling.
-        self._turn = asyncio.Lock() if self._sqlite else None
+        # One writer of this process at a time, in order of arrival. SQLite has one lock for all, and waits for it by
+        # polling. PostgreSQL judges collisions by pages of an index, and new rows of a table share the last one: of
+        # ten card sessions at a time most would begin again until they give up, and all of it on this one processor.
+        # What is left to collide with are other processes.
+        self._turn = asyncio.Lock()
         self._writers = {
             one: self.engine if self._sqlite else self.engine.execution_options(isolation_level=one.value)
             for one in Isolation
@@ -225,7 +228,8 @@ class Database:
         Raises what ``work`` raises (nothing is recorded then), DatabaseBusy, DatabaseUnavailable, DatabaseFull,
         CommitInDoubt, SecondMediumUnavailable, and SQLAlchemy's errors for mistakes in statements.
         """
-        async with self._turn or nullcontext():
+        waits = self._sqlite or isolation is Isolation.SERIALIZABLE
+        async with self._turn if waits else nullcontext():
             return await self._repeated(self._writers[isolation], work, writes=True, timed=True)
 
     async def read(self, work: Callable[[Unit], Awaitable[T]], *, timed: bool = True) -> T:
