@@ -92,9 +92,12 @@ class OpenVault:
 
 
 @asynccontextmanager
-async def open_vault(installation: Installation, passphrase: Secret | None) -> AsyncIterator[OpenVault]:
+async def open_vault(
+    installation: Installation, passphrase: Secret | None, *, administer: bool = True
+) -> AsyncIterator[OpenVault]:
     """The vault, started if it is ours, and unlocked by ``passphrase``, which is tried once.
 
+    Unless it is to ``administer`` the vault, this process keeps the passphrase no longer than that, and wipes it.
     Raises VaultUnlockRefused, VaultDamaged, VaultUnavailable.
     """
     config = installation.config.vault
@@ -108,6 +111,10 @@ async def open_vault(installation: Installation, passphrase: Secret | None) -> A
             admin = AdminClient(installation.vault_sockets, passphrase, uid=config.uid)
             if process is not None or (await client.status()).state is LockState.LOCKED:
                 await admin.unlock()
+            if not administer:
+                await admin.close()
+                admin = None
+                passphrase.wipe()
         yield OpenVault(client, admin, process)
     finally:
         if admin is not None:

@@ -148,7 +148,7 @@ async def serve(
         org = await organization(database)
         if org is None:
             raise NotFounded("the installation was begun, but not finished")
-        vault = await stack.enter_async_context(open_vault(installation, passphrase))
+        vault = await stack.enter_async_context(open_vault(installation, passphrase, administer=False))
         tls = TlsFiles(installation.tls, *names_of(installation.config))
         metrics = Metrics(RULES.keys())
         domains = wire(installation, database, vault.client, org, servers=(tls,), registry=metrics.registry)

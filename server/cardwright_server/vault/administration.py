@@ -1,4 +1,4 @@
-"""What only the holder of the passphrase (or of the HSM's PIN) may do. Every request proves it anew."""
+"""What only the holder of the passphrase (or of the HSM's PIN) may do. Every request carries it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .errors import VaultError, VaultExists, VaultLocked, VaultRefused, VaultUna
 from .files import write_whole
 from .model import KeyRole, MasterPurpose, PublicKeyInfo
 from .profiles import Holder
+from .proofs import Peer
 from .quotas import DEFAULT_LIMITS, UNLOCK_FAILED, Charge
 from .software import SoftwareBackend
 
@@ -28,19 +29,18 @@ _CAS = (KeyRole.ROOT, KeyRole.ISSUING)
 _CA_HOLDERS = (Holder.ROOT, Holder.CA)
 
 
-def administer(core: VaultCore, request: m.AdminMessage) -> object:
-    """Carry out one request. Raises VaultError; a wrong credential is audited and counted."""
+def administer(core: VaultCore, request: m.AdminMessage, peer: Peer | None = None) -> object:
+    """Carry out one request of ``peer``. Raises VaultError; a wrong credential is audited and counted."""
     failures = Charge(UNLOCK_FAILED)
     core.log.counters.require([failures], DEFAULT_LIMITS, core.log.milliseconds)
     name = f"admin.{type(request).__name__}"
     try:
         if isinstance(request, m.Unlock):
-            _unlock(core, request)
+            _unlock(core, request, peer)
             return None
         if core.document is None:
             raise VaultLocked("The vault is locked.")
-        if not core.backend.knows(request.credential):
-            raise VaultUnlockRefused("The passphrase or PIN is wrong.")
+        _require_proof(core, request, peer)
         return ACTIONS[type(request)](core, core.document, request)
     except VaultUnlockRefused:
         _note(core, Draft(name, "refused: credential", charges={failures.key: 1}))
@@ -57,10 +57,17 @@ def _note(core: VaultCore, draft: Draft) -> None:
         raise VaultUnavailable("The vault cannot write its audit.") from cause
 
 
-def _unlock(core: VaultCore, request: m.Unlock) -> None:
+def _require_proof(core: VaultCore, request: m.AdminMessage, peer: Peer | None) -> None:
+    if core.proofs.hold(peer, request.credential):
+        return
+    if not core.backend.knows(request.credential):
+        raise VaultUnlockRefused("The passphrase or PIN is wrong.")
+    core.proofs.note(peer, request.credential)
+
+
+def _unlock(core: VaultCore, request: m.Unlock, peer: Peer | None) -> None:
     if core.document is not None:
-        if not core.backend.knows(request.credential):
-            raise VaultUnlockRefused("The passphrase or PIN is wrong.")
+        _require_proof(core, request, peer)
         return
     core.load_file()
     document = core.backend.unlock(core.file, request.credential, spend_last_try=request.spend_last_try)
@@ -70,6 +77,7 @@ def _unlock(core: VaultCore, request: m.Unlock) -> None:
         core.lock()
         raise
     core.document = document
+    core.proofs.note(peer, request.credential)
 
 
 def _lock(core: VaultCore, document: Document, request: m.Lock) -> None:
@@ -153,6 +161,7 @@ def _set_limit(core: VaultCore, document: Document, request: m.SetLimit) -> None
 
 def _change_credential(core: VaultCore, document: Document, request: m.ChangeCredential) -> None:
     core.backend.change_credential(request.new)
+    core.proofs.forget()
     _save(core, document, request, {})
 
 

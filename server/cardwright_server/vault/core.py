@@ -23,6 +23,7 @@ from .model import LockState, MasterPurpose, PublicKeyInfo, VaultStatus
 from .operations import archive, cards, signatures
 from .operations.act import Act, Challenges
 from .profiles import CertificateRule
+from .proofs import Proofs
 from .quotas import REFUSED, Charge
 
 Operation: TypeAlias = Callable[[Act, Any], object]
@@ -58,6 +59,7 @@ class VaultCore:
         self.backend = backend
         self.document: Document | None = None
         self.challenges = Challenges()
+        self.proofs = Proofs()
         self._closed = False
         self._held = Held(directory)
         try:
@@ -115,6 +117,7 @@ class VaultCore:
     def lock(self) -> None:
         """Forget every key."""
         self.document = None
+        self.proofs.forget()
         self.backend.lock()
 
     # The server's requests.

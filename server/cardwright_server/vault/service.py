@@ -24,6 +24,7 @@ from . import messages as m
 from .administration import administer
 from .core import VaultCore
 from .errors import VaultError, VaultRefused, VaultUnavailable
+from .proofs import Peer
 from .wire import ADMIN_SOCKET, SOCKET, fault_of, frame, peer_uid, read_frame
 
 _BATCH: Final = 64
@@ -42,9 +43,10 @@ _admin_requests: Callable[[msgspec.Raw], m.Message] = msgspec.msgpack.Decoder(m.
 
 @dataclass(slots=True)
 class _Job:
-    """A request, and where its answer goes."""
+    """A request, who asks, and where its answer goes."""
 
     message: m.Message
+    peer: Peer
     done: asyncio.Future[object]
 
 
@@ -119,17 +121,21 @@ class VaultService:
                     for job, answer in zip(jobs, answers, strict=True):
                         _settle(job, answer)
                 if self._heavy:
-                    job = self._heavy.popleft()
-                    _settle(job, await loop.run_in_executor(self._pool, self._alone, job.message))
+                    await self._next_heavy()
+
+    async def _next_heavy(self) -> None:
+        # A method of its own, so that nothing here keeps the last one's peer, and with it what that proved.
+        job = self._heavy.popleft()
+        _settle(job, await asyncio.get_running_loop().run_in_executor(self._pool, self._alone, job))
 
     def _perform(self, messages: list[m.Message]) -> list[object]:
         return self._core.perform(messages)
 
-    def _alone(self, message: m.Message) -> object:
-        if not isinstance(message, m.AdminMessage):
-            return self._perform([message])[0]
+    def _alone(self, job: _Job) -> object:
+        if not isinstance(job.message, m.AdminMessage):
+            return self._perform([job.message])[0]
         try:
-            return administer(self._core, message)
+            return administer(self._core, job.message, job.peer)
         except VaultError as error:
             return error
 
@@ -162,7 +168,7 @@ class VaultService:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, decode: Callable[[msgspec.Raw], m.Message]
     ) -> None:
         room = asyncio.Semaphore(_PER_CONNECTION)
-        writing = asyncio.Lock()
+        writing, peer = asyncio.Lock(), Peer()
         async with asyncio.TaskGroup() as group:
             while True:
                 await room.acquire()
@@ -171,18 +177,19 @@ class VaultService:
                 except (EOFError, OSError, *m.UNREADABLE):
                     # A peer that goes away or breaks the protocol loses its connection, and nobody else's.
                     return
-                group.create_task(self._answer(envelope, writer, writing, decode, room))
+                group.create_task(self._answer(envelope, peer, writer, writing, decode, room))
 
     async def _answer(
         self,
         envelope: m.Envelope,
+        peer: Peer,
         writer: asyncio.StreamWriter,
         writing: asyncio.Lock,
         decode: Callable[[msgspec.Raw], m.Message],
         room: asyncio.Semaphore,
     ) -> None:
         try:
-            answer = await self._carry_out(envelope.body, decode)
+            answer = await self._carry_out(envelope.body, peer, decode)
             if isinstance(answer, VaultError):
                 reply = m.Reply(envelope.id, fault=fault_of(answer))
             else:
@@ -198,13 +205,13 @@ class VaultService:
         finally:
             room.release()
 
-    async def _carry_out(self, body: msgspec.Raw, decode: Callable[[msgspec.Raw], m.Message]) -> object:
+    async def _carry_out(self, body: msgspec.Raw, peer: Peer, decode: Callable[[msgspec.Raw], m.Message]) -> object:
         try:
             message = decode(body)
         except m.UNREADABLE:
             # The text of msgspec's error could quote what was sent.
             return VaultRefused("request", "The vault does not know this request, or a field of it is out of bounds.")
-        job = _Job(message, asyncio.get_running_loop().create_future())
+        job = _Job(message, peer, asyncio.get_running_loop().create_future())
         size = len(body)
         if len(self._light) + len(self._heavy) >= _WAITING or self._waiting_octets + size > _WAITING_OCTETS:
             return VaultUnavailable("The vault has too much to do.")
