@@ -20,6 +20,7 @@ from . import answers, counters, store
 from .authorize import Authorize, CallTarget
 from .errors import MethodNotOffered
 from .hashing import Hasher
+from .journal import answers_event, password_event
 from .machine import MethodEvent
 from .matrix import Call
 from .methods import folded_password, new_password
@@ -159,6 +160,7 @@ class EnrolmentService:
         Raises AuthorizationError, QuestionsChanged, BadAnswer.
         """
         asked = await self.admit_answers(unit, principal, person, prepared.texts)
+        unit.beforehand(answers_event(principal.org, person))
         await store.put_answers(unit, principal.org, person, prepared.hashes)
         await counters.apply(unit, principal.org, person, Method.SECURITY_ANSWERS, MethodEvent.SET, Actor.USER)
         self._record(unit, principal, "authentication.answers-set", person, {"questions": asked})
@@ -183,6 +185,7 @@ class EnrolmentService:
         target = CallTarget(principal.org, person)
         await self._authorize(unit, principal, Call("AuthenticationService.ResetAnswers"), target)
         await self._people.person(unit, principal.org, person)
+        unit.beforehand(answers_event(principal.org, person))
         await store.put_answers(unit, principal.org, person, {})
         await counters.apply(unit, principal.org, person, Method.SECURITY_ANSWERS, MethodEvent.RESET, Actor.HELP_DESK)
         self._record(unit, principal, "authentication.answers-reset", person, {})
@@ -239,7 +242,9 @@ class EnrolmentService:
 
     async def forget_password(self, unit: Unit, principal: Principal, person: UUID, method: Method) -> None:
         """Make a given password void: the request was closed, the card was issued. The caller has authorized that."""
-        if await store.forget_password(unit, principal.org, person, method):
+        gone = await store.forget_password(unit, principal.org, person, method)
+        if gone is not None:
+            unit.beforehand(password_event(principal.org, gone))
             self._record(unit, principal, "authentication.password-voided", person, {"method": method})
 
     async def _give(
@@ -262,7 +267,8 @@ class EnrolmentService:
             "request": request,
             "single_use": request is not None,
         }
-        await store.put_password(unit, values)
+        if (gone := await store.put_password(unit, values)) is not None:
+            unit.beforehand(password_event(principal.org, gone))
         actor = Actor.ISSUANCE if method is Method.INITIAL_PASSWORD else Actor.HELP_DESK
         await counters.apply(unit, principal.org, person, method, MethodEvent.GIVE, actor)
         self._record(unit, principal, "authentication.password-given", person, {"method": method})

@@ -19,6 +19,7 @@ from ..store.unit import Unit
 from . import store
 from .authorize import Authorize, CallTarget
 from .errors import AccessDenied
+from .journal import first_event
 from .matrix import Call
 from .principal import Principal, server
 
@@ -114,6 +115,7 @@ class FirstOperators:
         others = {person for person in held.values() if person is not None}
         if known is not None and known.id in others:
             raise SamePerson("this person was enrolled for the other role")
+        unit.beforehand(first_event(org, row.id, digest, ROLES[role]))
         own = server(org)
         person = (
             known.id

@@ -21,6 +21,7 @@ from . import counters, store
 from .authorize import Authorize, CallTarget
 from .counters import POLICIES, LockPolicy
 from .errors import MethodLocked, MethodNotOffered, ProofRefused
+from .journal import password_event
 from .matrix import Call
 from .methods import Evidence, Verdict, Verifier
 from .model import Authentication, Method
@@ -169,7 +170,9 @@ class AuthenticationService:
         spent = True
         if person is not None:
             for verdict in verdicts.values():
-                spent = spent and (verdict.spend is None or await store.use_password(unit, verdict.spend))
+                if verdict.spend is not None:
+                    unit.beforehand(password_event(org, verdict.spend))
+                    spent = spent and await store.use_password(unit, verdict.spend)
         good = person is not None and spent
         for method, verdict in verdicts.items():
             await self._settle(unit, principal, subject, method, right=good or (verdict.right and spent))

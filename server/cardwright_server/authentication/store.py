@@ -59,20 +59,27 @@ async def update_counter(unit: Unit, identifier: UUID, version: int, values: Map
     await unit.update(attempt_counter, identifier, version, values)
 
 
-async def put_password(unit: Unit, values: Mapping[str, Any]) -> None:
-    """Give a person a password, in place of one by the same method."""
-    await forget_password(unit, values["org"], values["person"], values["method"])
+async def put_password(unit: Unit, values: Mapping[str, Any]) -> UUID | None:
+    """Give a person a password, in place of one by the same method, whose id it gives."""
+    gone = await forget_password(unit, values["org"], values["person"], values["method"])
     await unit.insert(given_password, values)
+    return gone
 
 
-async def forget_password(unit: Unit, org: UUID, person: UUID, method: Method) -> bool:
-    """Remove a given password; whether there was one."""
-    gone = await unit.execute(
-        delete(given_password).where(
-            given_password.c.org == org, given_password.c.person == person, given_password.c.method == method
-        )
+async def forget_password(unit: Unit, org: UUID, person: UUID, method: Method) -> UUID | None:
+    """Remove a given password; its id, if there was one."""
+    gone: UUID | None = await unit.value(
+        delete(given_password)
+        .where(given_password.c.org == org, given_password.c.person == person, given_password.c.method == method)
+        .returning(given_password.c.id)
     )
-    return gone.rowcount > 0
+    return gone
+
+
+async def delete_password(unit: Unit, org: UUID, identifier: UUID) -> bool:
+    """Remove a given password by its id; whether it was there."""
+    wanted = (given_password.c.id == identifier, given_password.c.org == org)
+    return (await unit.execute(delete(given_password).where(*wanted))).rowcount > 0
 
 
 async def password(unit: Unit, org: UUID, person: UUID, method: Method) -> Row[Any] | None:
@@ -151,6 +158,12 @@ async def put_answers(unit: Unit, org: UUID, person: UUID, hashes: Mapping[UUID,
     await unit.insert_many(security_answer, rows)
 
 
+async def delete_answers(unit: Unit, org: UUID, person: UUID, before: datetime) -> bool:
+    """Remove the answers that a person gave before a moment; whether there were any."""
+    wanted = (security_answer.c.org == org, security_answer.c.person == person, security_answer.c.created_at < before)
+    return (await unit.execute(delete(security_answer).where(*wanted))).rowcount > 0
+
+
 async def insert_proof(unit: Unit, made: Authentication) -> None:
     """Keep a proof."""
     values = {
@@ -203,6 +216,15 @@ async def end_proofs(unit: Unit, org: UUID, subject: UUID, identifier: UUID | No
     if identifier is not None:
         statement = statement.where(proof.c.id == identifier)
     ended = await unit.execute(statement.values(ended_at=unit.time, version=proof.c.version + 1, changed_at=unit.time))
+    return ended.rowcount
+
+
+async def end_every_proof(unit: Unit) -> int:
+    """End all proofs of everybody; how many stood."""
+    standing = (proof.c.ended_at.is_(None), proof.c.expires_at > unit.time)
+    ended = await unit.execute(
+        update(proof).where(*standing).values(ended_at=unit.time, version=proof.c.version + 1, changed_at=unit.time)
+    )
     return ended.rowcount
 
 

@@ -31,6 +31,7 @@ from .errors import (
     SecondPersonRequired,
     TooManyDevices,
 )
+from .journal import REMEMBERED, device_event
 from .machine import DEVICE
 from .model import (
     CRL_REASONS,
@@ -190,6 +191,8 @@ class DeviceLifecycle:
         if event in (DeviceEvent.ISSUE, DeviceEvent.PRODUCE):
             move.told = told = await self._within_policy(unit, device, told)
         values = {"state": row.target, **_values(move, row.target)}
+        if row.target in REMEMBERED:
+            unit.beforehand(device_event(device, event, values, told.hold))
         number = await store.update(unit, device.id, device.version, values)
         reason = Reason(values.get("reason", device.reason))
         await self._record(move, row, number, reason)

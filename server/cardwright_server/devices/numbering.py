@@ -12,6 +12,7 @@ from ..store.counters import take
 from ..store.unit import Unit
 from . import store
 from .errors import NumbersExhausted
+from .journal import number_event
 
 NINES = Fascn("9999", "9999", "999999")
 """The FASC-N of issuers outside the federal government: all cards have it, and the card UUID tells them apart."""
@@ -61,7 +62,9 @@ class Numbering:
                 raise NumbersExhausted("all credential numbers of this agency and system code are given out")
             made = self._fascn(number - 1, person_identifier)
             # The counter gives each once; a row that is there already came from an import or a restored card.
-            if await store.take_number(unit, org, device, NumberKind.FASCN, made.identifier + made.credential_series):
+            value = made.identifier + made.credential_series
+            if await store.take_number(unit, org, device, NumberKind.FASCN, value):
+                unit.beforehand(number_event(org, device, NumberKind.FASCN, value))
                 return made
 
     async def card_uuid(self, unit: Unit, org: UUID, device: UUID) -> UUID:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, delete, func, select
+from sqlalchemy import update as sql_update
 
 from ..policies.model import DeviceKind
 from ..store.devices_tables import device, device_hold, device_lot, device_number, device_secret, device_transition
@@ -153,6 +154,21 @@ async def insert(unit: Unit, org: UUID, values: Mapping[str, Any]) -> UUID | Non
 async def update(unit: Unit, identifier: UUID, version: int, values: Mapping[str, Any]) -> int:
     """Change a device. Raises StaleVersion."""
     return await unit.update(device, identifier, version, values)
+
+
+async def put_back(unit: Unit, org: UUID, identifier: UUID, kind: str, values: Mapping[str, Any]) -> bool:
+    """Make a device what it was at ``changed_at``, one of ``values``; False if it is, or was changed later."""
+    row = await unit.row(select(device).where(device.c.id == identifier))
+    if row is None:
+        made = {"id": identifier, "org": org, "kind": kind, "created_at": values["changed_at"], **values}
+        return await unit.insert_if_absent(device, made, ["kind", "serial"]) is not None
+    # One transaction may have moved it twice, both at the same time.
+    same = row.changed_at == values["changed_at"] and (row.state, row.reason) == (values["state"], values["reason"])
+    if same or row.changed_at > values["changed_at"]:
+        return False
+    changed = sql_update(device).where(device.c.id == identifier, device.c.version == row.version)
+    await unit.execute(changed.values(**values, version=row.version + 1))
+    return True
 
 
 async def note_step(unit: Unit, org: UUID, subject: UUID, number: int, values: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The escrow on the second medium (S11): archived keys, sealed, and how a restore puts them back."""
+"""The escrow on the second medium (S11): sealed keys, offers that are over, and how a restore puts them back."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import base64
 from typing import Any
 from uuid import UUID
 
+from ..machine import Actor
 from ..store.second_medium import JournalEvent, JournalKind, Remembered, Settled
 from ..store.unit import Unit
 from . import store
-from .model import Archived
+from .model import OFFER, Archived, OfferEvent, OfferState, PfxOffer
 from .record import add_key, supersede
+
+_OFFER = "escrow-offer"
 
 
 def archive_event(key: Archived) -> JournalEvent:
@@ -33,16 +36,39 @@ def archive_event(key: Archived) -> JournalEvent:
     return JournalEvent(JournalKind.ESCROW, key.org, key.id, data)
 
 
+def offer_event(offer: PfxOffer, event: OfferEvent) -> JournalEvent:
+    """Of an offer of a file that is about to be claimed, or to end in another way but by time."""
+    return JournalEvent(JournalKind.TOKEN_USE, offer.org, offer.id, {"token": _OFFER, "event": event})
+
+
 async def replay(unit: Unit, remembered: Remembered) -> bool:
     """Put back what a restored database does not know. Gives whether there was anything to do.
 
-    A key comes back as delivered: what is on a card must be in the archive, and more harms nobody. Events of other
-    domains, and those that took no effect, are passed over. All of them may be replayed again. Raises StaleVersion.
+    A key comes back as delivered: what is on a card must be in the archive, and more harms nobody. An offer that was
+    over is so again. Events of other domains, and those that took no effect, are passed over. All of them may be
+    replayed again. Raises StaleVersion.
     """
-    event = remembered.event
-    if event.kind is not JournalKind.ESCROW or remembered.settled is Settled.ABANDONED:
+    if remembered.settled is Settled.ABANDONED:
         return False
-    data = event.data
+    if remembered.event.kind is JournalKind.ESCROW:
+        return await _archive(unit, remembered)
+    if remembered.event.kind is JournalKind.TOKEN_USE and remembered.event.data["token"] == _OFFER:
+        return await _end_offer(unit, remembered.event)
+    return False
+
+
+async def _end_offer(unit: Unit, event: JournalEvent) -> bool:
+    offer = await store.offer_by_id(unit, event.org, event.subject)
+    if offer is None or offer.state is not OfferState.OFFERED:
+        return False
+    row = OFFER.next(offer.state, OfferEvent(str(event.data["event"])), Actor.USER)
+    number = await store.update_offer(unit, offer, {"state": row.target, "commitment": None})
+    await store.note_offer(unit, offer.org, offer.id, number, store.step(row, Actor.USER, None))
+    return True
+
+
+async def _archive(unit: Unit, remembered: Remembered) -> bool:
+    event, data = remembered.event, remembered.event.data
     certificate = _octets(data["certificate"]) if data["certificate"] else None
     sealed: dict[str, Any] = {
         "master": data["master"],

@@ -35,6 +35,7 @@ from .errors import (
     OfferRefused,
     RecoveryNotPossible,
 )
+from .journal import offer_event
 from .model import (
     CARRIED_OUT,
     DAY,
@@ -307,6 +308,8 @@ class EscrowService:
         actor = Actor.USER if principal is not None else Actor.TIMER
         row = OFFER.next(offer.state, event, actor)
         values: dict[str, Any] = {"state": row.target}
+        if row.target in (OfferState.CLAIMED, OfferState.SUPERSEDED, OfferState.VOID):
+            unit.beforehand(offer_event(offer, event))
         if event in (OfferEvent.MISTAKE, OfferEvent.EXHAUST):
             values["attempts"] = offer.attempts + 1
         if row.target is not OfferState.OFFERED:

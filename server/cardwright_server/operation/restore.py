@@ -1,7 +1,8 @@
 """Put a backup back, and then everything that happened since it was made (S11).
 
 The backup brings the state of then. The second medium tells what took effect since: certificates, revocations and
-holds, archived keys, generations of card secrets, used tokens. Then a new epoch begins, in the journal, the vault and
+holds, archived keys, generations of card secrets, used tokens, ends of devices, workstations and rights. Nobody's proof
+of who they are outlives it. Then a new epoch begins, in the journal, the vault and
 the audit chain, so that nobody takes the restored branch for the lost one; OCSP answers "try later" until a list
 beyond the last published one is out. Each step may be repeated; until the last one is done no server starts.
 """
@@ -24,9 +25,13 @@ from cardwright_cardops.secret import Secret
 
 from .. import opening
 from ..audit.model import SERVER, AuditEntry, Fact, Target
+from ..authentication import journal as authentication
 from ..config import FILE, Installation
+from ..devices import journal as devices
 from ..escrow import journal as escrow
 from ..issuance import journal as issuance
+from ..people import journal as people
+from ..sessions import journal as sessions
 from ..store import migrate
 from ..store.ids import SYSTEM, new_id
 from ..store.second_medium import Remembered, SecondMedium, Settled, raise_epoch, remembered
@@ -36,6 +41,7 @@ from ..vault.calls import VaultAdmin
 from ..vault.document import KEY_FILE
 from ..vault.files import sync_directory, write_whole
 from ..vault.protocol import Vault
+from ..workstations import journal as workstations
 from . import copies, manifest
 from .errors import RestoreRefused, RestoreUnfinished
 from .manifest import Manifest
@@ -44,7 +50,15 @@ MARK = "restoring.json"
 """In the data folder as long as a restore is not finished."""
 AT_ONCE = 200
 """Events that one transaction replays."""
-REPLAYS: tuple[Callable[[Unit, Remembered], Awaitable[bool]], ...] = (issuance.replay, escrow.replay)
+REPLAYS: tuple[Callable[[Unit, Remembered], Awaitable[bool]], ...] = (
+    issuance.replay,
+    escrow.replay,
+    sessions.replay,
+    devices.replay,
+    workstations.replay,
+    people.replay,
+    authentication.replay,
+)
 """Of every domain that writes to the second medium. Each passes over the events of others."""
 
 OpenVault: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[Vault, VaultAdmin]]]
@@ -174,6 +188,7 @@ async def _replay(some: Sequence[Remembered], unit: Unit) -> int:
 
 async def _settle(numbers: dict[str, int], done: Restored, unit: Unit) -> None:
     await issuance.raise_floors(unit, numbers)
+    await authentication.end_proofs(unit)
     facts: dict[str, Fact] = {
         "backup": done.made_at.isoformat(),
         "events": done.events,

@@ -17,6 +17,7 @@ from ..store.ids import new_id
 from ..store.unit import Unit
 from . import store
 from .errors import KeyTaken, LastHolder, NoSuchGroup, NoSuchOperator, NoSuchPerson
+from .journal import KEY_REMOVED, active_event, grant_event, key_event
 from .model import AccountKind, Grant, Operator, OperatorKey, PersonStatus, Reach, Role
 
 KEPT = (Role.SECURITY_OFFICER, Role.ADMINISTRATOR)
@@ -106,8 +107,9 @@ class OperatorService:
         """Forget a key; connections by it lose all rights at once. Raises AuthorizationError, NoSuchOperator."""
         operator = await self._asked(unit, principal, account, Call("OperatorService.RemoveKey"), itself=False)
         if await store.delete_key(unit, account, spki):
+            unit.beforehand(key_event(principal.org, account, spki))
             await store.bump_roles(unit, account)
-            self._record(unit, principal, "operator.key-removed", account, operator.person, {"spki": spki.hex()})
+            self._record(unit, principal, KEY_REMOVED, account, operator.person, {"spki": spki.hex()})
         return await self._operator(unit, principal.org, account)
 
     async def grant(self, unit: Unit, principal: Principal, account: UUID, grant: Grant) -> Operator:
@@ -138,6 +140,7 @@ class OperatorService:
         """
         operator = await self._asked(unit, principal, account, Call("OperatorService.Withdraw"))
         if await store.delete_grant(unit, account, grant):
+            unit.beforehand(grant_event(principal.org, account, grant))
             await store.bump_roles(unit, account)
             await self._someone_left(unit, principal.org, operator)
             self._record(unit, principal, "operator.withdrawn", account, operator.person, _facts(grant), _place(grant))
@@ -147,6 +150,7 @@ class OperatorService:
         """Close an account, or open it again. Raises AuthorizationError, NoSuchOperator, LastHolder."""
         operator = await self._asked(unit, principal, account, Call("OperatorService.SetActive"))
         if operator.active != active:
+            unit.beforehand(active_event(principal.org, account, active))
             await store.bump_roles(unit, account, active=active)
             await self._someone_left(unit, principal.org, operator)
             self._record(unit, principal, "operator.activity", account, operator.person, {"active": active})

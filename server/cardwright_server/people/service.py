@@ -16,6 +16,7 @@ from ..store.unit import Unit
 from . import store
 from .directory import DirectoryEntry
 from .errors import BadAttribute, DirectoryOwned, LoginTaken, NoSuchGroup, NoSuchPerson, NotErasable
+from .journal import STATUS_CHANGED, status_event
 from .mapping import CertificateFields, CertificateMapping, certificate_fields
 from .model import EMBEDDED, Group, Person, PersonStatus
 from .naming import branch_path, folded_login
@@ -85,11 +86,12 @@ class PeopleService:
         person = await self.person(unit, principal.org, identifier)
         if person.status is status:
             return person
+        unit.beforehand(status_event(principal.org, identifier, status))
         await store.update_person(unit, identifier, person.version, {"status": status})
         for account in await store.operators_of(unit, identifier):
             await store.bump_roles(unit, account)
         facts: dict[str, Fact] = {"before": person.status, "after": status}
-        self._record(unit, principal, "person.status-changed", identifier, facts, {"reason": reason} if reason else {})
+        self._record(unit, principal, STATUS_CHANGED, identifier, facts, {"reason": reason} if reason else {})
         return await self.person(unit, principal.org, identifier)
 
     async def import_entry(self, unit: Unit, principal: Principal, entry: DirectoryEntry) -> Person:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnElement, Row, delete, false, func, or_, select, true
+from sqlalchemy import Column, ColumnElement, Row, Table, delete, false, func, or_, select, true
 
 from ..store.people_tables import membership, operator, operator_grant, operator_key, person, person_group
 from ..store.unit import Unit
@@ -290,10 +291,12 @@ async def insert_key(unit: Unit, org: UUID, account: UUID, spki: bytes, hardware
     return await unit.insert_if_absent(operator_key, values, ["spki"]) is not None
 
 
-async def delete_key(unit: Unit, account: UUID, spki: bytes) -> bool:
-    """Forget a key; whether it was there."""
+async def delete_key(unit: Unit, account: UUID, spki: bytes, *, before: datetime | None = None) -> bool:
+    """Forget a key, or only one that was registered before a moment; whether it was there."""
     gone = await unit.execute(
-        delete(operator_key).where(operator_key.c.operator == account, operator_key.c.spki == spki)
+        delete(operator_key).where(
+            operator_key.c.operator == account, operator_key.c.spki == spki, _older(operator_key, before)
+        )
     )
     return gone.rowcount > 0
 
@@ -312,8 +315,8 @@ async def insert_grant(unit: Unit, org: UUID, account: UUID, grant: Grant) -> No
     await unit.insert(operator_grant, values)
 
 
-async def delete_grant(unit: Unit, account: UUID, grant: Grant) -> bool:
-    """Take a role away; whether it was there."""
+async def delete_grant(unit: Unit, account: UUID, grant: Grant, *, before: datetime | None = None) -> bool:
+    """Take a role away, or only if it was given before a moment; whether it was there."""
     same_group = (
         operator_grant.c.scope_group.is_(None)
         if grant.scope.group is None
@@ -326,9 +329,14 @@ async def delete_grant(unit: Unit, account: UUID, grant: Grant) -> bool:
             operator_grant.c.reach == grant.scope.reach,
             operator_grant.c.branch_path == branch_path(grant.scope.branch),
             same_group,
+            _older(operator_grant, before),
         )
     )
     return gone.rowcount > 0
+
+
+def _older(table: Table, before: datetime | None) -> ColumnElement[bool]:
+    return true() if before is None else table.c.created_at < before
 
 
 async def bump_roles(unit: Unit, account: UUID, **values: Any) -> None:
@@ -337,12 +345,37 @@ async def bump_roles(unit: Unit, account: UUID, **values: Any) -> None:
         operator.update()
         .where(operator.c.id == account)
         .values(
-            role_version=operator.c.role_version + 1,
-            version=operator.c.version + 1,
-            changed_at=unit.time,
-            **values,
+            {
+                "role_version": operator.c.role_version + 1,
+                "version": operator.c.version + 1,
+                "changed_at": unit.time,
+                **values,
+            }
         )
     )
+
+
+async def activate_again(unit: Unit, account: UUID, active: bool, at: datetime) -> bool:
+    """Close an account or open it, as it was at a moment; False if it is so, or was changed since."""
+    older = (operator.c.id == account, operator.c.changed_at < at, operator.c.active.is_not(active))
+    if await unit.value(select(operator.c.id).where(*older)) is None:
+        return False
+    await bump_roles(unit, account, active=active, changed_at=at)
+    return True
+
+
+async def status_again(unit: Unit, identifier: UUID, status: PersonStatus, at: datetime) -> bool:
+    """Give a person the status of a moment, with their accounts; False if it is so, or they were changed since."""
+    changed = await unit.execute(
+        person.update()
+        .where(person.c.id == identifier, person.c.changed_at < at, person.c.status != status)
+        .values(status=status, changed_at=at, version=person.c.version + 1)
+    )
+    if changed.rowcount != 1:
+        return False
+    for account in await operators_of(unit, identifier):
+        await bump_roles(unit, account, changed_at=operator.c.changed_at)
+    return True
 
 
 async def count_holding(unit: Unit, org: UUID, role: Role) -> int:

@@ -18,6 +18,7 @@ from ..store.unit import Database, Unit
 from . import store
 from .errors import BadRequest, NoSuchWorkstation, RenewalTooEarly, TokenExpired, TokenRefused, TokenUsed
 from .issuer import CertificateIssuer, IssuedStation, StationRequest, proven_key, spki_hash
+from .journal import REVOKED, certificate_event, claim_event, revoke_event
 from .model import (
     CERTIFICATE_LIFETIME,
     STATION,
@@ -126,7 +127,8 @@ class WorkstationService:
         async def record(unit: Unit) -> StationCertificate:
             now = await self._station(unit, principal.org, station.id)
             STATION.next(now.state, StationEvent.RENEW, Actor.USER)
-            await store.insert_certificate(unit, station.org, station.id, spki_hash(public_key), issued)
+            if await store.insert_certificate(unit, station.org, station.id, spki_hash(public_key), issued):
+                unit.beforehand(certificate_event(now, spki_hash(public_key), issued))
             self._record(unit, principal, "workstation.renewed", station.id, {})
             return StationCertificate(issued.certificate, issued.not_before, issued.not_after)
 
@@ -144,9 +146,10 @@ class WorkstationService:
             return station
         code = reason_code(reason)
         target = STATION.next(station.state, StationEvent.REVOKE, Actor.ADMINISTRATOR).target
+        unit.beforehand(revoke_event(station, code))
         values = {"state": target, "revoked_at": unit.now, "reason": code}
         await store.update_workstation(unit, identifier, station.version, values)
-        self._record(unit, principal, "workstation.revoked", identifier, {"reason": code})
+        self._record(unit, principal, REVOKED, identifier, {"reason": code})
         unit.afterwards(self._revoked)
         return await self._station(unit, principal.org, identifier)
 
@@ -193,7 +196,9 @@ class WorkstationService:
             values = {"state": claimed, "spki": spki, "workstation": station}
             await store.update_token(unit, token.id, row.version, values)
             self._record(unit, principal, "workstation.enrolment-begun", station, {"token": str(token.id)})
-            return await self._station(unit, row.org, station)
+            made = await self._station(unit, row.org, station)
+            unit.beforehand(claim_event(token.id, made, spki))
+            return made
         TOKEN.next(state, TokenEvent.REPEAT, Actor.USER)
         if row.spki != spki:
             raise TokenUsed("the enrolment token was used")
@@ -233,6 +238,7 @@ class WorkstationService:
         made = StationCertificate(issued.certificate, issued.not_before, issued.not_after)
         if not await store.insert_certificate(unit, station.org, station.id, spki_hash(public_key), issued):
             return made  # The same key asked twice at once, and the other one was faster.
+        unit.beforehand(certificate_event(station, spki_hash(public_key), issued, token))
         target = STATION.next(station.state, StationEvent.CERTIFY, Actor.SERVER).target
         await store.update_workstation(unit, station.id, station.version, {"state": target})
         row = await store.token_by_id(unit, token)

@@ -55,10 +55,17 @@ async def update_token(unit: Unit, identifier: UUID, version: int, values: Mappi
 
 
 async def insert_workstation(
-    unit: Unit, org: UUID, host: str, station_class: StationClass, state: StationState
+    unit: Unit,
+    org: UUID,
+    host: str,
+    station_class: StationClass,
+    state: StationState,
+    identifier: UUID | None = None,
 ) -> UUID:
-    """Add a workstation."""
-    values = {"org": org, "host": host, "station_class": station_class, "state": state, "reason": ""}
+    """Add a workstation, under a new id or the one that it had."""
+    values: dict[str, Any] = {"org": org, "host": host, "station_class": station_class, "state": state, "reason": ""}
+    if identifier is not None:
+        values["id"] = identifier
     return await unit.insert(workstation, values)
 
 

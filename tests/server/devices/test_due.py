@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from cardwright_server.requests.schedule import Scheduler
 from cardwright_server.store.devices_tables import device as device_table
 from cardwright_server.store.devices_tables import device_due
 from cardwright_server.store.notify_tables import outbox
+from cardwright_server.store.second_medium import SecondMedium
 from cardwright_server.store.unit import Database, Unit
 from tests.support.databases import Clock, PostgreSql, statements_logged, statements_of
 from tests.support.lifecycles import World, as_operator, make_world
@@ -107,10 +109,11 @@ async def test_asking_costs_one_statement(world: World) -> None:
 
 
 async def test_postgresql_itself_counts_one_statement_and_uses_an_index(
-    postgresql: PostgreSql, postgresql_template: str
+    postgresql: PostgreSql, postgresql_template: str, tmp_path: Path
 ) -> None:
     name = postgresql.create(postgresql_template)
-    setup = Database(postgresql.url(name))
+    medium = SecondMedium(tmp_path / "second-medium")
+    setup = Database(postgresql.url(name), second_medium=medium)
     world = await make_world(setup)
     device, guid = await with_guid(world)
     await put(world, device.id, What.RENEWAL, 0)
@@ -129,6 +132,7 @@ async def test_postgresql_itself_counts_one_statement_and_uses_an_index(
     plan = postgresql.sql(question, name)
     assert "ix_device_guid" in plan and "uq_device_due_device_what" in plan and "Seq Scan" not in plan
     await setup.close()
+    await medium.close()
     postgresql.drop(name)
 
 

@@ -280,7 +280,7 @@ async def test_a_server_that_dies_at_a_claim_gives_the_key_at_most_once(
     counter: Counter, database_url: str, clock: Clock, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, owner = await counter.keep.new(), await counter.proven()
-    dying = Mortal(database_url, clock=clock)
+    dying = Mortal(database_url, clock=clock, second_medium=counter.keep.database._medium)
     dying.fatal, dying.after = 1, after
     with pytest.raises(Killed):
         await counter.service(dying).offer_pfx(owner, key.id)

@@ -10,6 +10,7 @@ import pytest
 
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.sessions.ledger import LEASE
+from cardwright_server.store.second_medium import SecondMedium
 from cardwright_server.store.unit import Database
 from cardwright_simulators.reader.faults import FaultyCard
 from tests.support.databases import Clock
@@ -51,14 +52,15 @@ async def test_server_killed_at_every_commit(
 ) -> None:
     office, card = make_office(tmp_path), fresh_card()
     clock.now = office.now
-    mortal = Mortal(database_url, clock=clock)
+    media = [SecondMedium(tmp_path / "second-medium") for _ in range(2)]
+    mortal = Mortal(database_url, clock=clock, second_medium=media[0])
     mortal.fatal, mortal.after = commit, after
     async with serving(mortal, office) as socket:
         killed = await Station(card).run(socket)
     assert killed.outcome == 0
     await mortal.close()
     card.power_off()
-    database = Database(database_url, clock=clock)
+    database = Database(database_url, clock=clock, second_medium=media[1])
     async with serving(database, office) as socket:
         if (commit, after) not in ((1, False), (COMMITS, True)):
             early = await Station(card).run(socket)
@@ -72,6 +74,8 @@ async def test_server_killed_at_every_commit(
         )
         assert await faults_of(card, office, database) == []
     await database.close()
+    for medium in media:
+        await medium.close()
 
 
 @sqlite_only

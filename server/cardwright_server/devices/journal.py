@@ -1,0 +1,88 @@
+"""What became of devices on the second medium (S11), and how a restore puts it back; and the numbers they were given.
+
+Written when a device comes into use, is held, out of use or at its end, and whenever one of these is over: a card that
+was reported as stolen gets no PUK and no certificate from a restored database either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ..store.second_medium import JournalEvent, JournalKind, Remembered, Settled
+from ..store.unit import Unit
+from . import store
+from .model import Device, DeviceEvent, DeviceState, HoldReason
+
+REMEMBERED = frozenset(
+    {
+        DeviceState.STOCK,
+        DeviceState.PRODUCED,
+        DeviceState.ISSUED,
+        DeviceState.SUSPENDED,
+        DeviceState.INVALID,
+        DeviceState.TERMINATED,
+        DeviceState.DISPOSED,
+    }
+)
+"""States whose beginning is written. Those in between pass over, or are begun again."""
+_PLAIN = ("serial", "policy_number", "temporary", "life", "card_locked", "fascn", "disposition")
+_NAMES = ("lot", "person", "policy", "replaces", "guid")
+_MOMENTS = ("issued_at", "expires_at", "activate_by")
+
+
+def device_event(device: Device, event: DeviceEvent, values: Mapping[str, Any], hold: HoldReason) -> JournalEvent:
+    """Of a device that is about to take ``values`` by an event; ``hold``: which one, where that begins or ends one."""
+    row = {name: values.get(name, getattr(device, name)) for name in (*_PLAIN, *_NAMES, *_MOMENTS)}
+    data: dict[str, str | int | bool | None] = {
+        "kind": device.kind.value,
+        "state": str(values["state"]),
+        "reason": str(values.get("reason", device.reason)),
+        "event": event.value,
+        "hold": hold.value if event in (DeviceEvent.SUSPEND, DeviceEvent.RESUME) else None,
+    }
+    data |= {name: row[name] for name in _PLAIN}
+    data |= {name: None if row[name] is None else str(row[name]) for name in _NAMES}
+    data |= {name: None if row[name] is None else row[name].isoformat() for name in _MOMENTS}
+    return JournalEvent(JournalKind.DEVICE, device.org, device.id, data)
+
+
+def number_event(org: UUID, device: UUID, kind: str, value: str) -> JournalEvent:
+    """Of a number that is about to be given out, and never again."""
+    return JournalEvent(JournalKind.DEVICE, org, device, {"number": kind, "value": value})
+
+
+async def replay(unit: Unit, remembered: Remembered) -> bool:
+    """Put back what a restored database does not know. Gives whether there was anything to do.
+
+    A device that it does not know comes back as well. What was changed after the event stays; requests and what is due
+    are not put back. Events of other domains, and those that took no effect, are passed over. All of them may be
+    replayed again. Raises StaleVersion.
+    """
+    event, data = remembered.event, remembered.event.data
+    if event.kind is not JournalKind.DEVICE or remembered.settled is Settled.ABANDONED:
+        return False
+    if "number" in data:
+        return await store.take_number(unit, event.org, event.subject, str(data["number"]), str(data["value"]))
+    values: dict[str, Any] = {name: data[name] for name in ("state", "reason", *_PLAIN)}
+    values |= {name: UUID(str(data[name])) if data[name] else None for name in _NAMES}
+    values |= {name: datetime.fromisoformat(str(data[name])) if data[name] else None for name in _MOMENTS}
+    values |= {"session": None, "changed_at": remembered.at}
+    if await store.lot(unit, event.org, values["lot"] or UUID(int=0)) is None:
+        values["lot"] = None
+    if not await store.put_back(unit, event.org, event.subject, str(data["kind"]), values):
+        return False
+    await _repeat_hold(unit, event)
+    return True
+
+
+async def _repeat_hold(unit: Unit, event: JournalEvent) -> None:
+    match DeviceEvent(str(event.data["event"])):
+        case DeviceEvent.SUSPEND:
+            await store.add_hold(unit, event.org, event.subject, HoldReason(str(event.data["hold"])), None)
+        case DeviceEvent.RESUME:
+            await store.remove_hold(unit, event.subject, HoldReason(str(event.data["hold"])))
+        case DeviceEvent.RECYCLE:
+            await store.remove_holds(unit, event.subject)
