@@ -37,12 +37,12 @@ class Proofs:
         self._kept: dict[tuple[str, Purpose], Proof] = {}
 
     def of(self, card: Card, purpose: Purpose) -> Proof | None:
-        """What was proved and still holds."""
+        """What was proved and still holds: a copy, which outlives the card's leaving."""
         found = self._kept.get((card.id, purpose))
         if found is not None and found.until <= datetime.now(UTC):
             self._drop((card.id, purpose))
             return None
-        return found
+        return None if found is None else Proof(Secret(found.token.reveal()), found.until)
 
     def forget(self, card: Card) -> None:
         """The card is out: what was proved for it is worth nothing any more."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,11 +17,12 @@ from cardwright_cardops.guard import Act, Permit, covers
 from cardwright_cardops.plan.observe import EVERYTHING, Look
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.steps import STEP_KINDS, Plan
-from cardwright_cardops.transport.connection import TransportError
+from cardwright_cardops.transport.connection import CardRemoved, CardReset, ReaderGone, TransportError
+from cardwright_cardops.transport.pcsc_errors import ConnectionOver, NoCard, NoReader, PcscNotRunning
 from cardwright_cardops.wire_reading import MAX_MESSAGE
 
 from .cards import Card, Cards
-from .errors import ConfirmationMissing, StageEnded, WrongPhase
+from .errors import CardInOperation, ConfirmationMissing, StageEnded, WrongPhase
 from .link.ports import (
     CardSession,
     Message,
@@ -27,6 +30,7 @@ from .link.ports import (
     Outcome,
     Preview,
     Progress,
+    Proof,
     Purpose,
     ServerLink,
     ServerUnreachable,
@@ -43,6 +47,15 @@ CONSENT: Final = timedelta(minutes=10)
 ITEMS: Final = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request")
 _LOOK: Final = Look(objects=EVERYTHING.objects, stage="look")
 _BROKEN: Final = (TransportError, ServerUnreachable, StageEnded)
+_CARD_AWAY: Final = frozenset(
+    kind.code for kind in (CardRemoved, CardReset, ReaderGone, NoCard, NoReader, PcscNotRunning, ConnectionOver)
+)
+"""What the server says of a card that was lost to it: the same that was told to it from here."""
+AGAIN: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
+"""Seconds after which what is left is tried again while the card stays in; the last ones repeat. Each is spread by half
+of itself: workstations that lost one server do not come back all at once."""
+_LATER: Final = frozenset({"CARD_IN_SESSION", "SERVER_STOPPING", "SERVER_BUSY", "LIMIT_EXCEEDED", "SESSION_LOST"})
+"""What a server says that may be otherwise in a moment: it stops, or has not yet noticed that a line was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +82,7 @@ class Consent:
     keys: tuple[str, ...]
     prompter: Prompter = field(repr=False)
     until: datetime
+    proof: Proof | None = field(default=None, repr=False)
 
     def is_for(self, card: Card) -> bool:
         """Whether ``card`` says that it is the one."""
@@ -108,6 +122,7 @@ class Sessions:
         self._waiting: dict[str, _Waiting] = {}
         self._consents: list[Consent] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
         self.rules = PinRules()
         self.changed: list[Callable[[Card], None]] = []
         cards.inserted.append(self._inserted)
@@ -115,6 +130,7 @@ class Sessions:
 
     async def stop(self) -> None:
         """Give every preview up."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         for waiting in tuple(self._waiting.values()):
@@ -174,6 +190,7 @@ class Sessions:
         keys: tuple[str, ...],
         prompter: Prompter,
         operation: Operation,
+        proof: Proof | None = None,
     ) -> _Waiting | Outcome:
         connection = await card.worker.run(lambda: self._cards.connect(card))
         relayed: RelayedCard | None = None
@@ -184,7 +201,7 @@ class Sessions:
             relayed = RelayedCard(card, connection, operation, prompter, act, reading(inventory), self.rules)
             opening = Opening(
                 purpose, inventory, card.reader, self._software(), tuple(STEP_KINDS), ITEMS, MAX_MESSAGE,
-                request, self._proofs.of(card, purpose), keys,
+                request, proof or self._proofs.of(card, purpose), keys,
             )  # fmt: skip
             session = await self._link.open(opening)
             messages = session.messages()
@@ -277,8 +294,8 @@ class Sessions:
         agreed = False
         try:
             await relayed.approve(approved)
-            await session.consent(bytes.fromhex(approved.plan.digest))
             agreed = True
+            await session.consent(bytes.fromhex(approved.plan.digest))
             outcome = await relayed.follow(waiting.messages, session.answer, _teller(operation))
             if isinstance(outcome, Preview):
                 raise StageEnded("The server showed another plan after consent.")
@@ -287,7 +304,8 @@ class Sessions:
         except BaseException as error:
             if not agreed:
                 await asyncio.shield(_refuse(session))
-            elif isinstance(error, _BROKEN):
+            if _broke_off(error):
+                # The person has pressed Start, whether the server heard of it or not.
                 self._remember(card, waiting)
             raise
         finally:
@@ -312,36 +330,51 @@ class Sessions:
         until = waiting.until
         consent = Consent(
             waiting.approved.permit, waiting.relayed.touched, identity.serial, identity.guid,
-            opening.purpose, opening.request, opening.keys, waiting.relayed.prompter, until,
+            opening.purpose, opening.request, opening.keys, waiting.relayed.prompter, until, opening.proof,
         )  # fmt: skip
         self._consents = [*(one for one in self._consents if not one.is_for(card)), consent]
+        self._go_on_later(card, consent, AGAIN)
 
     def _inserted(self, card: Card) -> None:
         consent = self.consent_for(card)
         if consent is not None:
-            task = asyncio.create_task(self._go_on(card, consent), name=f"go-on:{card.reader}")
+            self._go_on_later(card, consent, (0.0, *AGAIN))
+
+    def _go_on_later(self, card: Card, consent: Consent, pauses: tuple[float, ...]) -> None:
+        if not self._stopped:
+            task = asyncio.create_task(self._go_on(card, consent, pauses), name=f"go-on:{card.reader}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _go_on(self, card: Card, consent: Consent) -> None:
-        """A session for the rest; what the consent does not cover waits as a preview for another one."""
-
-        async def work(operation: Operation) -> None:
-            found = await self._open(card, consent.purpose, consent.request, consent.keys, consent.prompter, operation)
-            if isinstance(found, Outcome):
-                self._consents = [one for one in self._consents if one is not consent]
+    async def _go_on(self, card: Card, consent: Consent, pauses: tuple[float, ...]) -> None:
+        """Do the rest as soon as that can be, while the card is in and nobody agreed to something else."""
+        for seconds in itertools.chain(pauses, itertools.repeat(pauses[-1])):
+            if await _left_within(card, seconds * random.uniform(0.5, 1.0)):
                 return
-            found.approved = replace(found.approved, confirmed=consent.permit.confirmed)
-            found.until = consent.until
-            if covers(consent.permit, found.approved.permit, consent.touched):
-                await self._carry_out(card, found, operation)
-            else:
-                self._wait(card, found)
+            if self.consent_for(card) is not consent or card.id in self._waiting:
+                return
+            try:
+                await self._operations.run(KIND_OF[consent.purpose], card, lambda one: self._rest(card, consent, one))
+                return
+            except CardwrightError as error:
+                _log.info("what was left could not be done now: %s", error.code)
+                if not (_broke_off(error) or isinstance(error, CardInOperation) or error.code in _LATER):
+                    return
 
-        try:
-            await self._operations.run(KIND_OF[consent.purpose], card, work)
-        except CardwrightError as error:
-            _log.info("what was left could not be done now: %s", error.code)
+    async def _rest(self, card: Card, consent: Consent, operation: Operation) -> None:
+        """A session for the rest; what the consent does not cover waits as a preview for another one."""
+        found = await self._open(
+            card, consent.purpose, consent.request, consent.keys, consent.prompter, operation, consent.proof
+        )
+        if isinstance(found, Outcome):
+            self._consents = [one for one in self._consents if one is not consent]
+            return
+        found.approved = replace(found.approved, confirmed=consent.permit.confirmed)
+        found.until = consent.until
+        if covers(consent.permit, found.approved.permit, consent.touched):
+            await self._carry_out(card, found, operation)
+        else:
+            self._wait(card, found)
 
     def _removed(self, card: Card) -> None:
         """The card is out, or its preview has lapsed."""
@@ -359,6 +392,21 @@ def _teller(operation: Operation) -> Callable[[Progress], None]:
         operation.show(step=step, percentage=min(100, max(0, progress.percentage)))
 
     return show
+
+
+def _broke_off(error: BaseException) -> bool:
+    """Whether a session ended because card, line or server were away, and not because something was refused."""
+    return isinstance(error, _BROKEN) or (isinstance(error, CardwrightError) and error.code in _CARD_AWAY)
+
+
+async def _left_within(card: Card, seconds: float) -> bool:
+    """Whether the card leaves within that time; waits for it."""
+    try:
+        async with asyncio.timeout(seconds):
+            await card.gone.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _refuse(session: CardSession) -> None:
