@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import click
@@ -19,11 +19,13 @@ import click
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.workstation import SOCKET, default_folder, require_own
 
-from ..sdk.daemon import DaemonClient
 from ..sdk.values import Asking, Card, CardKind
 from .cards import CardSummary, Choice, choose
 from .output import say
 from .tree import describe
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 T = TypeVar("T")
 
@@ -35,6 +37,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def at_daemon(work: Callable[[DaemonClient], Awaitable[T]]) -> T:
     """What ``work`` does with the daemon of this user. Raises DaemonNotRunning, FolderUnsafe, and what it raises."""
+
+    from ..sdk.daemon import DaemonClient
 
     async def connected() -> T:
         # gRPC's own lines would stand between ours.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .cards import Cards
 
 COMMANDS = {
+    "agent": ("agent", "Notifications on the desktop: what is due, Start and Later"),
     "card": ("card", "See, set up and check cards"),
     "cert": ("cert", "Certificates on a card: import, export, delete"),
     "completion": ("completion", "Completion for bash, zsh or fish"),

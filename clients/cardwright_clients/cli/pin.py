@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +13,13 @@ from cardwright_cardops.piv.references import PinReference
 from cardwright_cardops.plan.inventory import SecretState
 from cardwright_cardops.plan.observe import Look, observe
 
-from ..sdk.daemon import DaemonClient
 from .cards import Choice, card_options, the_cards
 from .daemon_line import asking, at_daemon, pick, use_daemon
 from .output import json_option, say, show_fields, show_json
 from .secrets import AskedPins, SecretSource, secret_options
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 last_try_option = click.option(
     "--allow-last-try", is_flag=True, help="Send the value even if it is the last try; a wrong one then blocks it."

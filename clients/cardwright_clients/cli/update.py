@@ -22,6 +22,14 @@ from .output import json_option, say, show_json
 from .secrets import on_terminal
 
 
+class PlanChanged(CardwrightError):
+    """Between the preview and consent the server or the card changed, so that other steps are needed."""
+
+    code = "PLAN_CHANGED"
+    default_effect = "Nothing was sent to the card."
+    default_advice = "Start again: the new plan is shown first."
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """How the person wants it: ``yes`` is consent in advance, ``confirmed`` the acts confirmed in advance."""
@@ -167,12 +175,18 @@ async def _update(daemon: DaemonClient, cards: tuple[Card, ...], terms: Terms) -
     failed: dict[str, CardwrightError] = {}
     for offer in agreed:
         assert offer.preview is not None
+        assert offer.due is not None
         try:
-            operation = await daemon.start(
-                offer.card.id, offer.preview, confirmed=asked[offer.card.id], asking=asking()
-            )
+            operation = await daemon.start_shown(
+                offer.card.id, offer.preview, offer.due.purpose, request=offer.due.request,
+                confirmed=asked[offer.card.id], asking=asking(),
+            )  # fmt: skip
         except CardwrightError as error:
             failed[offer.card.id] = error
+            continue
+        if isinstance(operation, UpdatePreview):
+            await daemon.dismiss(offer.card.id)
+            failed[offer.card.id] = PlanChanged("What has to be done is not what was shown any more.")
         else:
             begun.append((offer.card, operation))
     done = {one.card: one for one in await to_the_end(daemon, begun, quiet=terms.as_json)}
@@ -196,7 +210,7 @@ async def _offered(daemon: DaemonClient, card: Card, terms: Terms) -> Offer:
             return Offer(card, due)
         preview = await with_proof(
             daemon, card, due.purpose, terms.who,
-            lambda: daemon.preview(card.id, due.purpose, request=due.request),
+            lambda: daemon.preview_when_free(card.id, due.purpose, request=due.request),
         )  # fmt: skip
     except CardwrightError as error:
         return Offer(card, error=error)

@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.references import PinReference
+from cardwright_cardops.rpc_status import RemoteError
 from cardwright_cardops.wire_reading import refuse_unknown
 from cardwright_cardops.workstation import SOCKET, default_folder, require_own
 from cardwright_proto.agent.v1 import agent_pb2 as pb
@@ -307,6 +308,44 @@ class DaemonClient:
             card=card, digest=preview.digest, confirmed=confirmed, asking=_asking(asking)
         )
         return read.operation((await self._call(self._stubs.updates.StartUpdate, request)).operation)
+
+    async def start_shown(
+        self,
+        card: str,
+        shown: v.UpdatePreview,
+        purpose: v.Purpose = v.Purpose.UPDATE,
+        *,
+        request: UUID | None = None,
+        confirmed: Sequence[str] = (),
+        asking: v.Asking | None = None,
+    ) -> v.Operation | v.UpdatePreview:
+        """Do what a person agreed to, even if that preview was given up meanwhile.
+
+        Where the plan is another one by now nothing is begun, and its preview is given back.
+        """
+        try:
+            return await self.start(card, shown, confirmed=confirmed, asking=asking)
+        except RemoteError as error:
+            if error.code != "NO_SUCH_PREVIEW":
+                raise
+        now = await self.preview_when_free(card, purpose, request=request)
+        if now.digest != shown.digest:
+            return now
+        return await self.start(card, now, confirmed=confirmed, asking=asking)
+
+    async def preview_when_free(
+        self, card: str, purpose: v.Purpose = v.Purpose.UPDATE, *, request: UUID | None = None
+    ) -> v.UpdatePreview:
+        """A preview, as soon as an operation that has the card is over."""
+        while True:
+            try:
+                return await self.preview(card, purpose, request=request)
+            except RemoteError as error:
+                if error.code != "CARD_IN_OPERATION":
+                    raise
+            for one in await self.cards():
+                if one.id == card and one.operation:
+                    await self.wait(one.operation)
 
     async def dismiss(self, card: str) -> None:
         """Give the preview up."""

@@ -1,0 +1,1 @@
+"""The desktop agent: notifications of what is due, with *Start* and *Later*."""

@@ -1,0 +1,73 @@
+"""Texts of the notices."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..sdk.values import Card, Due, Operation, Purpose, UpdatePreview
+from ..sdk.words import METHODS, due_words, ended, estimate
+from .notices import Notice
+
+START: Final = "Start"
+LATER: Final = "Later"
+FEW: Final = 4
+"""Steps that are named; of the others it is said how many there are."""
+BY_METHOD: Final = {text[:1].upper() + text[1:]: kind for kind, text in METHODS.items()}
+"""Words on the buttons for ways to prove who one is."""
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def alert(card: Card, due: Due, preview: UpdatePreview | None) -> Notice:
+    """What is due, what will change and how long it takes; without ``preview`` the server wants a proof first."""
+    what = "can be issued" if due.purpose is Purpose.ISSUE else "has to be updated"
+    parts = [_upper(due_words(due)) + "."]
+    if preview is None:
+        parts.append("The server wants to know who you are first; then you see what will be done.")
+    else:
+        named = [step.words for step in preview.steps[:FEW]]
+        more = len(preview.steps) - len(named)
+        steps = "; ".join([*named, f"{more} more"] if more else named)
+        parts.append(f"It takes about {estimate(preview.seconds)}: {steps}.")
+        if preview.confirmations:
+            parts.append("Some of it has to be confirmed by name: run 'cardwright update'.")
+    if due.mandatory_from is not None and not due.is_mandatory():
+        parts.append(f"From {due.mandatory_from:%Y-%m-%d} on it is done without being asked for.")
+    can_start = preview is None or not preview.confirmations
+    buttons = ((START,) if can_start else ()) + (() if due.is_mandatory() else (LATER,))
+    return Notice(_upper(f"{card.name} {what}"), " ".join(parts), buttons, urgent=due.is_mandatory())
+
+
+def changed(card: Card, due: Due, preview: UpdatePreview) -> Notice:
+    """The same, where the plan is not the one that was shown."""
+    made = alert(card, due, preview)
+    return Notice(made.title, f"It is another plan now. {made.text}", made.buttons, made.urgent)
+
+
+def begun(card: Card) -> Notice:
+    """What is done without being asked for begins."""
+    return Notice(_upper(f"{card.name} is being updated"), "It has to be done now. You will be asked for your PIN.")
+
+
+def who(card: Card) -> str:
+    """Title of the question who one is."""
+    return f"Who are you? The server asks, for {card.name}"
+
+
+def progress(name: str, operation: Operation) -> Notice:
+    """How far an operation is."""
+    return Notice(_upper(f"{name}: {operation.percentage} %"), f"{operation.words}. Leave the card in.")
+
+
+def result(name: str, operation: Operation) -> Notice:
+    """How an operation ended."""
+    if operation.error is None:
+        return Notice(_upper(name), ended(operation))
+    return failure(name, ended(operation), operation.error.message, operation.error.advice)
+
+
+def failure(name: str, what: str, why: str, advice: str) -> Notice:
+    """Something went wrong; it can be tried again."""
+    return Notice(_upper(name), " ".join(part for part in (what, why, advice) if part), (START, LATER))
