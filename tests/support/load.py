@@ -85,12 +85,12 @@ def many_cards(server: PostgreSql, name: str, count: int, key: ec.EllipticCurveP
     return [UUID(row) for row in server.sql("SELECT guid FROM device WHERE serial LIKE 'L%'", name).splitlines()]
 
 
-def to_issue(here: Site, count: int, first_serial: int) -> list[dict[str, Any]]:
+def to_issue(desk: Desk, count: int, first_serial: int) -> list[dict[str, Any]]:
     """Persons with a bound blank card, a request and an initial password each: lines for ``sim workstations --issue``.
 
     A card's number is counted from ``first_serial``.
     """
-    desk, found = Desk(here), []
+    here, found = desk.here, []
     with here.process.calls(here.administrator) as line, here.process.calls(desk.issuer) as counter:
         groups = people_pb2_grpc.GroupServiceStub(line)
         people = people_pb2_grpc.PersonServiceStub(line)

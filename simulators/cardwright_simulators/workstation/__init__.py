@@ -7,7 +7,7 @@ is measured with daemons; this is to find out what a server bears.
 from .errors import LoadRefused
 from .fleet import Fleet, Plan
 from .identity import Identity, checked_address
-from .report import Report
+from .report import Part, Report, Times
 from .tasks import Named, Task, read_names, read_tasks
 
 __all__ = [
@@ -15,9 +15,11 @@ __all__ = [
     "Identity",
     "LoadRefused",
     "Named",
+    "Part",
     "Plan",
     "Report",
     "Task",
+    "Times",
     "checked_address",
     "read_names",
     "read_tasks",
