@@ -86,6 +86,7 @@ class CertificateUnfit(CardwrightError):
         super().__init__(f"The certificate for slot {slot.label} {why}.")
         self.slot = slot
 
+_PROVES_PIN: Final = Act(None, (VerifyPin(),), "verifying the PIN that the card has")
 _WRITES: Final = (ImportKey, WriteObject, WriteCertificate, SetManagementKey)
 
 
@@ -146,16 +147,21 @@ def _prove_pin(session: Session) -> Execution[None]:
         for step in session.steps(WriteCertificate)
     )
     if wanted:
-        yield from session.hold(Act(None, (VerifyPin(),), "verifying the PIN that the card has"))
+        yield from session.hold(_PROVES_PIN)
 
 
 def _by_phases(session: Session) -> Execution[None]:
     """PUK and PIN go with the signatures, so that no PUK is sent before the card proved its management key."""
     if _wants_management(session):
         check = yield from respond(session)
-        yield from _generate(session)
+        ahead: dict[Slot, to.SignFirst] = {}
         if not session.steps(SetPuk, SetPin, SetRetries):
-            yield from _sign_ahead(session)
+            ahead = yield from _ask_ahead(session)
+        proved = any(_pin_policy(session, slot) is not PinPolicy.NEVER for slot in ahead)
+        if proved:  # before GENERATE, which would destroy a key that a wrong PIN then leaves without a certificate
+            yield from session.hold(_PROVES_PIN)
+        yield from _generate(session)
+        yield from _hold_signing(session, ahead, verified=proved)
         yield from session.send()
         yield from check()
     yield from set_person_secrets(session)
@@ -229,20 +235,22 @@ def _signed(session: Session, order: to.Certify) -> to.Signed:
     return to.Signed(order, made.asked.item, made.answer, made.statement, signer)
 
 
-def _sign_ahead(session: Session) -> Execution[None]:
-    """Hold what the keys that are being made sign, where the authority says it beforehand."""
+def _ask_ahead(session: Session) -> Execution[dict[Slot, to.SignFirst]]:
+    """What the keys that are going to be made shall sign, where the authority says it beforehand."""
     made = {step.slot for step in session.steps(GenerateKey)}
     steps = [step for step in session.steps(WriteCertificate) if step.slot in made]
     replies = yield from asking(*(to.SignsAhead(step.slot, step.algorithm, step.profile) for step in steps))
     pairs = zip(steps, replies, strict=True)
-    yield from _hold_signing(
-        session, {step.slot: reply for step, reply in pairs if isinstance(reply, to.SignFirst)}
-    )
+    return {step.slot: reply for step, reply in pairs if isinstance(reply, to.SignFirst)}
 
 
-def _hold_signing(session: Session, asked: Mapping[Slot, to.SignFirst]) -> Execution[None]:
-    """Hold signatures by the keys of slots, each behind the PIN that it needs, and statements about them."""
-    verified = False
+def _hold_signing(
+    session: Session, asked: Mapping[Slot, to.SignFirst], *, verified: bool = False
+) -> Execution[None]:
+    """Hold signatures by the keys of slots, each behind the PIN that it needs, and statements about them.
+
+    ``verified``: the PIN is verified before in the same stage.
+    """
     for slot in sorted(asked, key=lambda slot: _signing_order(_pin_policy(session, slot))):
         first, policy = asked[slot], _pin_policy(session, slot)
         always = policy in (PinPolicy.ALWAYS, PinPolicy.MATCH_ALWAYS)
