@@ -104,8 +104,8 @@ class Pair:
                 PIN,
                 datetime.now(UTC),
                 UUID(request),
-                await _secrets(client, org, device, books),
-                await _archive(client, org, books),
+                secrets=await _secrets(client, org, device, books),
+                archive=await _archive(client, org, books),
                 remembered=known,
                 audit=await _audit_keys(client, books),
             )
@@ -225,7 +225,7 @@ async def test_two_servers_are_asked_for_one_card_and_one_does_it(pair: Pair) ->
     async with pair.first.tunnel(pair.station) as socket:
         trip = await Station(card, before=meanwhile, metadata=metadata).run(socket, request=request)
     assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_DONE)
-    assert refused == [("FAILED_PRECONDITION", "CARD_IN_SESSION")] * 4
+    assert refused == [("ABORTED", "CARD_IN_SESSION")] * 4
     assert await pair.wrong(card, device, request) == []
 
 

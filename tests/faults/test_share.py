@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.run import combinations, tried
-from tests.support.fault_world import IMPOSSIBLE, JOBS, PROFILES
+from tests.faults.run import tried
 
 SHARES = (
     ("tdes-only", "issue", 31),
@@ -25,8 +24,3 @@ async def test_one_more_session_reaches_the_goal(
     record_property("share", str(done))
     assert done.failed == {}
     assert sum(done.tried.values()) == -(-done.of // step)
-
-
-def test_every_kind_of_card_that_can_is_tried() -> None:
-    assert len(list(combinations())) == len(PROFILES) * len(JOBS) - len(IMPOSSIBLE)
-    assert {job for _, job, _ in SHARES} == set(JOBS)

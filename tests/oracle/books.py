@@ -80,7 +80,8 @@ class Books:
 def remembered(folder: Path) -> frozenset[tuple[str, str]]:
     """Kind and subject (hexadecimal) of every event on a second medium; "signed" where it has a whole certificate.
 
-    "revoke" is for good; a hold is "hold". The hash of each line has to cover the one before it.
+    "revoke" is for good; a hold is "hold". A "generation" is named by its record. The hash of each line has to cover
+    the one before it.
     """
     found = set()
     for path in folder.glob("*.journal"):
@@ -94,7 +95,8 @@ def remembered(folder: Path) -> frozenset[tuple[str, str]]:
             if "kind" in event:
                 kind = event["kind"]
                 kinds = [_TOLD[kind, name] for name in event["data"] if (kind, name) in _TOLD] or [kind]
-                found |= {(one, UUID(event["subject"]).hex) for one in kinds}
+                subject = event["data"]["id"] if kind == "generation" else event["subject"]
+                found |= {(one, UUID(subject).hex) for one in kinds}
     return frozenset(found)
 
 

@@ -38,12 +38,14 @@ class Told:
     ``secrets``: values by name, as the vault makes them. ``archive``: public keys (SubjectPublicKeyInfo DER) by
     fingerprint, of the private keys that the vault unseals from the archive. ``signed``: every TBSCertificate that the
     vault signed. ``remembered``: what is on the second medium. ``request``: of the job, None where it had none.
+    ``escrowed``: slots whose keys the policy has archived.
     """
 
     device: UUID
     pin: bytes
     now: datetime
     request: UUID | None = None
+    escrowed: frozenset[int] = frozenset({0x9D})
     secrets: Mapping[SecretName, bytes] = field(default_factory=dict)
     archive: Mapping[str, bytes] = field(default_factory=dict)
     signed: tuple[bytes, ...] = ()
@@ -192,7 +194,7 @@ def _archive(scene: Scene) -> list[str]:
     wrong = []
     for slot, key in scene.keys.items():
         if key.generated:
-            if slot in RETIRED or slot == 0x9D:
+            if slot in RETIRED or slot in scene.told.escrowed:
                 wrong.append(f"the key in {slot:02X} was made by the card")
             continue
         rows = scene.books.of("escrowed_key", fingerprint=key.fingerprint, person=scene.device["person"])
@@ -209,7 +211,7 @@ def _archive(scene: Scene) -> list[str]:
     if absent := [row for row in current if row["certificate"] and row["fingerprint"] not in here]:
         wrong.append(f"{len(absent)} keys of this card, with certificates, are not on it: the next session brings them")
     held = scene.keys.get(0x9D)
-    if held is not None and counted != [held.fingerprint]:
+    if held is not None and not held.generated and counted != [held.fingerprint]:
         wrong.append("the archive takes another key than that in 9D for the present one")
     return wrong
 
@@ -224,6 +226,9 @@ def _medium(scene: Scene) -> list[str]:
             wrong.append(f"{len(missing)} rows of {table} are not on the second medium")
     if any(row["certificate"] and ("signed", row["id"]) not in scene.told.remembered for row in scene.index):
         wrong.append("a signature is not on the second medium")
+    names = [row for row in scene.books.of("card_record") if row["kind"] in ("card", "puk", "management_key")]
+    if lost := [row for row in names if ("generation", row["id"]) not in scene.told.remembered]:
+        wrong.append(f"{len(lost)} records of the card and its secrets are not on the second medium")
     revoked = [row for row in scene.index if row["state"] == "revoked"]
     if any(("revoke", row["id"]) not in scene.told.remembered for row in revoked):
         wrong.append("a revocation is not on the second medium")

@@ -71,7 +71,8 @@ class WatchedCard:
 
     def transmit(self, command: bytes) -> bytes:
         """As the card."""
-        self.commands.append(command[:4].hex())
+        # The name of the object goes along, nothing else of the data.
+        self.commands.append(command[: 10 if command[1] in (0xCB, 0xDB) else 4].hex())
         name = f"command {len(self.commands)}, {self.commands[-1]}"
         self._watch(f"before {name}")
         answer = self._card.transmit(command)
@@ -93,7 +94,9 @@ async def undisturbed(here: FaultWorld, job: Job, *, judged: bool = True) -> Cou
 
     def keep(label: str) -> None:
         if begun:
-            one = here.moment(card, label)
+            # A command changes no row, so the books are read again for everything else only.
+            last = moments[next(reversed(moments))] if "command" in label else None
+            one = here.moment(card, label, last)
             moments.setdefault(one.digest, one)
 
     async def sent(message: sessions_pb2.RunRequest) -> None:
@@ -109,7 +112,6 @@ async def undisturbed(here: FaultWorld, job: Job, *, judged: bool = True) -> Cou
             here.database.watch = None
     assert trip.outcome == sessions_pb2.OUTCOME_DONE or not judged, trip
     keep("in the end")
-    here.remember()
     found = await here.wrong(job, card) if judged else []
     assert found == [], found
     commands = {place: head for place, head in enumerate(watched.commands, 1) if place > begun[0]}

@@ -51,6 +51,10 @@ from tests.support.virtual import POOL
 PROFILES = ("yubikey-5.7", "yubikey-5.4", "pivapplet", "tdes-only", "t0-short")
 """Kinds of cards that a server can issue: the others take no keys from outside, or never a new management key."""
 NEW_PIN = b"271828"
+ESCROWED = frozenset({0x9D})
+NO_RECOVERY = frozenset({("tdes-only", "update")})
+"""A card without retired slots has no place for an archived key that an update puts out of use: it makes its own."""
+WITHOUT_ESCROW = (('key = "escrow"\n', ""), ('"security-object", "key-history"]', '"security-object"]'))
 ON_CURVES = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
 SERIAL = 12345678
 PLENTY = Limit(10_000_000, 10_000_000)
@@ -59,12 +63,16 @@ _BEHALF = Authorization("oracle", "oracle")
 
 @dataclass(frozen=True)
 class Moment:
-    """Card and books at one time. ``signed``: what the vault had signed of certificates by then."""
+    """Card and books at one time.
+
+    ``signed``: what the vault had signed of certificates by then; ``remembered``: what was on the second medium.
+    """
 
     card: bytes
     store: bytes
     at: datetime
     signed: tuple[bytes, ...] = ()
+    remembered: frozenset[tuple[str, str]] = frozenset()
     label: str = ""
 
     @property
@@ -111,9 +119,10 @@ class FaultWorld:
     clock: Clock
     signer: Signer
     device: UUID
+    _medium: SecondMedium
     signed: list[bytes] = field(default_factory=list)
-    _media: list[SecondMedium] = field(default_factory=list)
     _known: frozenset[tuple[str, str]] = frozenset()
+    _cases: int = 0
 
     @property
     def path(self) -> Path:
@@ -122,14 +131,21 @@ class FaultWorld:
 
     # ------------------------------------------------------------------------------------------------- moments
 
-    def moment(self, card: VirtualCard, label: str = "") -> Moment:
-        """Card and committed books, now."""
+    @property
+    def remembered(self) -> frozenset[tuple[str, str]]:
+        """What is on the second medium."""
+        return self._known | remembered(self._medium.folder)
+
+    def moment(self, card: VirtualCard, label: str = "", same: Moment | None = None) -> Moment:
+        """Card and committed books, now; ``same``: a moment since which these did not change."""
+        if same is not None:
+            return replace(same, card=card.snapshot(), label=label)
         connection = sqlite3.connect(self.path)
         try:
             store = connection.serialize()
         finally:
             connection.close()
-        return Moment(card.snapshot(), store, self.clock.now, tuple(self.signed), label)
+        return Moment(card.snapshot(), store, self.clock.now, tuple(self.signed), self.remembered, label)
 
     async def back_to(self, moment: Moment, *, later: timedelta = timedelta()) -> VirtualCard:
         """The card and the books of a moment, ``later`` by the clock."""
@@ -140,26 +156,13 @@ class FaultWorld:
         fresh = self.folder / "fresh.db"
         fresh.write_bytes(moment.store)
         os.replace(fresh, self.path)
-        await self._another_medium()
+        await self._medium.close()
+        self._known, self._cases = moment.remembered, self._cases + 1
+        self._medium = SecondMedium(self.folder / f"second-medium-{self._cases}")
+        self.database._medium = self._medium
         self.clock.now = moment.at + later
         self.signed[:] = moment.signed
         return VirtualCard.restore(moment.card, key_pool=POOL)
-
-    async def _another_medium(self) -> None:
-        """What was written of a case is forgotten with it; what was before any stays."""
-        medium = self._media[-1]
-        await medium.close()
-        if len(self._media) == 1:
-            self._known = remembered(medium.folder)
-            self._media.append(SecondMedium(self.folder / "second-medium-of-a-case"))
-        else:
-            shutil.rmtree(medium.folder, ignore_errors=True)
-            self._media[-1] = SecondMedium(medium.folder)
-        self.database._medium = self._media[-1]
-
-    def remember(self) -> None:
-        """What is on the second medium now belongs to every moment from here on."""
-        self._known |= remembered(self._media[-1].folder)
 
     # ------------------------------------------------------------------------------------------------ sessions
 
@@ -198,10 +201,11 @@ class FaultWorld:
             job.pin,
             self.clock.now,
             job.request,
+            frozenset() if (self.profile, job.name) in NO_RECOVERY else ESCROWED,
             secrets,
             archive,
             tuple(self.signed),
-            self._known | remembered(self._media[-1].folder),
+            self.remembered,
             self.signer.public,
         )
         return books, told
@@ -232,24 +236,24 @@ class FaultWorld:
         """Give everything back."""
         self.world.issuing.core.close()
         await self.database.close()
-        for medium in self._media:
-            await medium.close()
+        await self._medium.close()
 
 
-async def make_fault_world(profile: str, folder: Path, template: Path) -> FaultWorld:
-    """An organization with a device of a person. ``template``: a SQLite file with every table, empty."""
+async def make_fault_world(profile: str, job: str, folder: Path, template: Path) -> FaultWorld:
+    """An organization with a device of a person, for one job. ``template``: a SQLite file with every table, empty."""
     folder.mkdir(parents=True)
     shutil.copyfile(template, folder / "store.db")
     medium = SecondMedium(folder / "second-medium")
     clock = Clock(datetime.now(UTC).replace(microsecond=0))
     database = WatchedStore(f"sqlite:///{folder / 'store.db'}", second_medium=medium, clock=clock)
-    world = await make_session_world(database, folder, "civ", ON_CURVES)
+    replacing = (*ON_CURVES, *(WITHOUT_ESCROW if (profile, job) in NO_RECOVERY else ()))
+    world = await make_session_world(database, folder, "civ", replacing)
     core = world.issuing.core
     assert core.document is not None
     core.document.limits.update(dict.fromkeys(core.document.limits, PLENTY))
     core.log._now = lambda: clock.now.timestamp()
     device = await world.bound(VirtualCard(profile, serial=SERIAL, key_pool=POOL))
-    made = FaultWorld(profile, folder, world, database, clock, Signer(strict=False), device, _media=[medium])
+    made = FaultWorld(profile, folder, world, database, clock, Signer(strict=False), device, medium)
     vault: Any = world.issuing.vault
     sign = vault.sign_certificate
 
@@ -309,5 +313,3 @@ async def unlock(here: FaultWorld) -> tuple[Job, VirtualCard]:
 
 
 JOBS = {"issue": issuance, "update": renewal, "unlock": unlock}
-IMPOSSIBLE = frozenset({("tdes-only", "update")})
-"""A card without retired slots has no place for the key that an update puts out of use."""
