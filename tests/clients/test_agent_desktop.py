@@ -59,7 +59,7 @@ async def test_a_card_is_issued_from_a_notification(folder: Path) -> None:
         assert list(offer.buttons.values()) == ["Start", "Later"]
         assert "It takes about " in offer.text
         server.due_is = replace(ISSUE, items=())
-        desk.press(offer, "Start")
+        await desk.press(offer, "Start")
         result = await desk.until(lambda shown: shown.text == "The card is issued.")
         assert result.buttons == {}
         assert [one for one in desk.service.all if "Leave the card in." in one.text]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ Strings = Annotated[list[str], DBusSignature("as")]
 _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>session</type><listen>unix:path={socket}</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy></busconfig>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/></policy>
+</busconfig>
 """
 
 
@@ -104,12 +106,21 @@ class Desktop:
                         return one
                 await self.news.wait()
 
-    def press(self, shown: Shown, word: str) -> None:
-        """Press a button; the notification is closed by that, as desktops do it."""
+    async def press(self, shown: Shown, word: str) -> None:
+        """Press a button until something else is shown; the notification is closed by that, as desktops do it.
+
+        A program knows its notification only once it has read our answer, so the first press may come too soon.
+        """
         (key,) = (key for key, text in shown.buttons.items() if text == word)
         del self.service.open[shown.id]
-        self.service.ActionInvoked(shown.id, key)
-        self.service.NotificationClosed(shown.id, 3)
+        before = len(self.service.all)
+        async with asyncio.timeout(PATIENCE):
+            while len(self.service.all) == before:
+                self.service.ActionInvoked(shown.id, key)
+                self.news.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await self.news.wait()
 
 
 @asynccontextmanager
