@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from google.protobuf.any_pb2 import Any
@@ -37,8 +39,8 @@ class RemoteError(CardwrightError):
         self.reader: str | None = None
 
 
-def details_of(error: CardwrightError, status: int) -> bytes:
-    """The google.rpc.Status of ``error`` with the number of a gRPC code; effect and advice are its metadata."""
+def details_of(error: CardwrightError, status: int, more: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """The google.rpc.Status of ``error`` with the number of a gRPC code; its metadata are effect, advice and ``more``."""
     sw, tries, reader = (getattr(error, name, None) for name in ("sw", "tries_left", "reader"))
     told = {
         "effect": clean(error.effect),
@@ -46,6 +48,7 @@ def details_of(error: CardwrightError, status: int) -> bytes:
         "sw": f"{sw:04X}" if isinstance(sw, int) else "",
         "tries_left": str(tries) if isinstance(tries, int) else "",
         "reader": clean(reader) if isinstance(reader, str) else "",
+        **more,
     }
     info = ErrorInfo(reason=error.code, domain=DOMAIN)
     info.metadata.update({name: text for name, text in told.items() if text})

@@ -405,7 +405,7 @@ def main(
     installation: Installation, passphrase: Secret | None, ready: Callable[[Addresses], None] = lambda addresses: None
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises as ``serve``."""
-    logs.configure({"job": r"[a-z-]{1,40}"})
+    logs.configure()
 
     async def run() -> None:
         stop = asyncio.Event()

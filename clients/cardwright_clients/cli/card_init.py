@@ -21,6 +21,7 @@ from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy, PolicyMalformed, SecretsPolicy, parse_keys
 from cardwright_cardops.plan.records import Journal, fold, require_not_reset, require_same_card
 from cardwright_cardops.plan.steps import Step
+from cardwright_cardops.plan.words import step_words
 from cardwright_cardops.secret import Secret
 
 from .cards import Choice, OpenCard, card_options, the_cards
@@ -28,7 +29,6 @@ from .files import read_bounded
 from .output import Progress, json_option, say, show_json
 from .secrets import AskedPins, SecretSource, on_terminal, secret_options
 from .secrets_file import default_path, open_journal, settle
-from .words import describe_step
 
 MAX_POLICY = 64 << 10
 """Octets of a policy file: many times the largest policy there can be."""
@@ -96,7 +96,7 @@ def command(
         stays = journal.not_ours()
         kept = settle(journal.path, report.inventory.identity) if journal.path is not None else None
     if as_json:
-        done = [describe_step(step) for step in report.done]
+        done = [step_words(step) for step in report.done]
         known = str(kept) if kept is not None and kept.exists() else None
         show_json({"done": done, "secrets": known, "stays": stays, **report.inventory.document()})
     elif report.done:
@@ -166,7 +166,7 @@ class _Steps:
     def __call__(self, step: Step, done: bool) -> None:
         if not done:
             self._number += 1
-            self._show(self._number, describe_step(step))
+            self._show(self._number, step_words(step))
 
 
 def _consent(card: OpenCard, policy: DevicePolicy, secrets_out: Path | None) -> str:
@@ -180,7 +180,7 @@ def _consent(card: OpenCard, policy: DevicePolicy, secrets_out: Path | None) -> 
         return steps.digest
     say(f"On {card.summary.name} this will be done, in about {max(1, round(steps.seconds))} s:", err=True)
     for step in steps.steps:
-        say(f"  {describe_step(step)}", err=True)
+        say(f"  {step_words(step)}", err=True)
     click.confirm("Begin?", abort=True, err=True)
     return steps.digest
 

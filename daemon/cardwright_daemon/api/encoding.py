@@ -14,6 +14,7 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.guard import Act
 from cardwright_cardops.plan.inventory import Identity, SecretState
 from cardwright_cardops.plan.steps import step_id
+from cardwright_cardops.plan.words import kind_words, step_words
 from cardwright_cardops.transport.trace import Entry
 from cardwright_cardops.wire_reading import filled
 from cardwright_proto.agent.v1 import agent_pb2 as pb
@@ -25,7 +26,6 @@ from ..link.ports import Due, EscrowedKey, LinkState, Method, MethodKind, Outcom
 from ..operations import Kind, Operation, Phase
 from ..sessions import Shown
 from ..tokens import TokenDevice
-from ..words import kind_words, step_words
 
 K = TypeVar("K")
 

@@ -1,4 +1,4 @@
-"""The one mapping of errors to gRPC: a status code, and google.rpc.ErrorInfo whose reason is the stable code."""
+"""Which gRPC code an error of the server ends a call with, and what its details say besides."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from datetime import timedelta
 from typing import Any, Final, NoReturn
 
 import grpc
-from google.protobuf import any_pb2
-from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
-from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
+from cardwright_cardops import rpc_status
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.wire import WireMalformed, WireUnsupported
 
@@ -50,10 +48,7 @@ from ..workstations.errors import BadHost, BadReason, BadRequest, NoSuchWorkstat
 from .reading import RequestMalformed
 from .refusals import CallFailed, CallTooLong, ConnectionEnded, NotAdmitted, ServerStopping
 
-DOMAIN: Final = "cardwright"
-DETAILS: Final = "grpc-status-details-bin"
-"""Where gRPC carries a google.rpc.Status."""
-_CODES: tuple[tuple[type[CardwrightError], grpc.StatusCode], ...] = (
+_CODES: Final[tuple[tuple[type[CardwrightError], grpc.StatusCode], ...]] = (
     (RequestMalformed, grpc.StatusCode.INVALID_ARGUMENT),
     (NotAdmitted, grpc.StatusCode.UNAUTHENTICATED),
     (ConnectionEnded, grpc.StatusCode.UNAUTHENTICATED),
@@ -123,22 +118,18 @@ def details_of(error: CardwrightError) -> tuple[grpc.StatusCode, bytes]:
     Where it helps, ``retry_after`` is there (seconds), and ``methods`` (those by which the caller might prove enough).
     """
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
-    info = ErrorInfo(reason=error.code, domain=DOMAIN)
-    info.metadata.update({name: text for name, text in (("effect", error.effect), ("advice", error.advice)) if text})
+    more: dict[str, str] = {}
     if isinstance(error, ProofRequired) and error.methods:
-        info.metadata["methods"] = " ".join(sorted(error.methods))
+        more["methods"] = " ".join(sorted(error.methods))
     after = getattr(error, "retry_after", None)
     if after is not None:
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        info.metadata["retry_after"] = f"{seconds:.3f}"
-    packed = any_pb2.Any()
-    packed.Pack(info)
-    status = Status(code=code.value[0], message=error.message, details=[packed])
-    return code, status.SerializeToString()
+        more["retry_after"] = f"{seconds:.3f}"
+    return code, rpc_status.details_of(error, code.value[0], more)
 
 
 async def abort(context: Any, error: CardwrightError) -> NoReturn:
     """End the call of ``context`` (grpc.aio.ServicerContext) with the status of ``error``."""
     code, details = details_of(error)
-    await context.abort(code, error.message, ((DETAILS, details),))
+    await context.abort(code, error.message, ((rpc_status.DETAILS, details),))
     raise AssertionError("abort returned")

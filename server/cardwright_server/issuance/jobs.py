@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
-
-import structlog
-
-from cardwright_cardops.errors import CardwrightError
 
 from ..audit.model import SERVER
 from ..store.unit import Database
@@ -53,18 +48,3 @@ def jobs(
         Job("repair-certificates", REPAIR_EVERY, repair),
         Job("renew-own-certificates", RENEW_EVERY, renew),
     )
-
-
-async def run(job: Job, stop: asyncio.Event) -> None:
-    """Do a job until ``stop``. An error of ours is logged by its code, and the job tried again at its next time."""
-    log = structlog.get_logger()
-    while not stop.is_set():
-        try:
-            await job.work()
-        except CardwrightError as error:
-            log.warning("job failed", job=job.name, code=error.code)
-        try:
-            async with asyncio.timeout(job.every.total_seconds()):
-                await stop.wait()
-        except TimeoutError:
-            continue

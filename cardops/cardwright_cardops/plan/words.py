@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cardwright_cardops.piv import containers
-from cardwright_cardops.plan.steps import (
+from ..piv.containers import CONTAINERS
+from .steps import (
     GenerateKey,
     ImportKey,
     SetManagementKey,
@@ -29,19 +29,21 @@ _OF_KIND = {
 
 def step_words(step: Step) -> str:
     """One sentence without its full stop."""
+    gone = "; the key that is there is lost" if isinstance(step, GenerateKey | ImportKey) and step.replaces else ""
     match step:
         case SetRetries():
             return f"Set the tries: {step.pin} for the PIN, {step.puk} for the PUK"
+        case SetManagementKey():
+            touch = ", to be used with a touch" if step.touch else ""
+            return f"Set a new management key ({step.algorithm.name}{touch})"
         case GenerateKey():
-            over = ", over the one that is there" if step.replaces else ""
-            return f"Make a {step.algorithm.label} key in slot {step.slot.label}{over}"
+            return f"Make a {step.algorithm.label} key in slot {step.slot.label}{gone}"
         case ImportKey():
-            over = ", over the one that is there" if step.replaces else ""
-            return f"Write a {step.algorithm.label} key to slot {step.slot.label}{over}"
+            return f"Write a {step.algorithm.label} key to slot {step.slot.label}{gone}"
         case WriteCertificate():
             return f"Write the certificate of slot {step.slot.label}"
         case WriteObject():
-            return f"Write {containers.CONTAINERS[step.tag].name}"
+            return f"Write the {CONTAINERS[step.tag].name}"
     return _OF_KIND[step.kind]
 
 
