@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from cardwright_cardops.piv import containers
 from cardwright_cardops.piv.objects import Ccc, Chuid, Discovery, KeyHistory, Printed
@@ -19,6 +22,8 @@ from ..store.unit import Database
 from ..vault.protocol import Vault
 from .ports import Names, Task
 
+MOST_KEPT: Final = 2000
+"""Signed objects that a process remembers, of 2 to 4 KiB each."""
 _SIGNED: Final = (containers.CHUID.tag, containers.SECURITY_OBJECT.tag)
 _NAMED: Final = (containers.CHUID.tag, containers.PRINTED.tag)
 _USAGES: Final = tuple(
@@ -41,7 +46,8 @@ class PlainContents:
 class SignedContents:
     """``Contents`` by the content signer of now. ``issuer`` stands in Printed Information, 15 octets at most.
 
-    Biometric records come with enrolment, which is not here: they are refused.
+    Biometric records come with enrolment, which is not here: they are refused. What was signed a short while ago is
+    given again: a session that goes on after a broken one shows the same plan, so that consent still covers it.
     """
 
     def __init__(self, database: Database, vault: Vault, names: Names, issuer: str = "") -> None:
@@ -49,6 +55,7 @@ class SignedContents:
         self._vault = vault
         self._names = names
         self._issuer = issuer
+        self._signed: OrderedDict[bytes, bytes] = OrderedDict()
 
     async def content(
         self, task: Task, tag: int, card: Inventory, written: Mapping[int, bytes], kept: Mapping[int, bytes]
@@ -65,9 +72,31 @@ class SignedContents:
         certificate = await self._database.read(lambda unit: current_signer(unit, task.org))
         signer = ContentSigner(self._vault, certificate)
         if tag == containers.CHUID.tag:
-            made = await signer.chuid(Chuid(task.fascn, task.guid, task.expires, names.holder_uuid))
-            return Issued(made.encode())
-        return await _security_object(signer, card, {**kept, **written})
+            plain_chuid = Chuid(task.fascn, task.guid, task.expires, names.holder_uuid)
+
+            async def sign_chuid() -> bytes:
+                return (await signer.chuid(plain_chuid)).encode()
+
+            return Issued(await self._once(signer, b"chuid" + plain_chuid.encode(), sign_chuid))
+        covered = _covered(card, {**kept, **written})
+        if isinstance(covered, Refused):
+            return covered
+
+        async def sign_security_object() -> bytes:
+            return (await signer.security_object(covered)).encode()
+
+        what = b"".join(tag.to_bytes(3) + hashlib.sha256(covered[tag]).digest() for tag in sorted(covered))
+        return Issued(await self._once(signer, task.device.bytes + what, sign_security_object))
+
+    async def _once(self, signer: ContentSigner, what: bytes, sign: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What ``sign`` gives, or gave for the same content by the same signer."""
+        key = hashlib.sha256(signer.certificate.fingerprint(SHA256()) + what).digest()
+        found = self._signed.get(key)
+        if found is None:
+            found = self._signed[key] = await sign()
+            if len(self._signed) > MOST_KEPT:
+                self._signed.popitem(last=False)
+        return found
 
     def _printed(self, task: Task, names: HolderNames) -> Printed:
         """Each text in as many octets as SP 800-73-5 part 1 table 14 has for it."""
@@ -81,8 +110,8 @@ class SignedContents:
         )
 
 
-async def _security_object(signer: ContentSigner, card: Inventory, known: Mapping[int, bytes]) -> Issued | Refused:
-    """Over every object of the standard that is on the card or is written, but certificates, which sign themselves.
+def _covered(card: Inventory, known: Mapping[int, bytes]) -> dict[int, bytes] | Refused:
+    """Every object of the standard that is on the card or is written, but certificates, which sign themselves.
 
     Only over contents that the server knows: what a workstation says of them is not enough to sign.
     """
@@ -98,7 +127,7 @@ async def _security_object(signer: ContentSigner, card: Inventory, known: Mappin
             covered[row.tag] = containers.wrap(row.tag, contents[row.tag])
         elif row.tag in there:
             return Refused(f"{row.name} on the card is not what was written to it, so nothing vouches for it.")
-    return Issued((await signer.security_object(covered)).encode())
+    return covered
 
 
 def _discovery_of(card: Inventory) -> dict[int, bytes]:
