@@ -40,7 +40,7 @@ class RemoteError(CardwrightError):
 
 
 def details_of(error: CardwrightError, status: int, more: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """The google.rpc.Status of ``error`` with the number of a gRPC code; its metadata are effect, advice and ``more``."""
+    """The google.rpc.Status of ``error`` with the number of a gRPC code; effect, advice and ``more`` are metadata."""
     sw, tries, reader = (getattr(error, name, None) for name in ("sw", "tries_left", "reader"))
     told = {
         "effect": clean(error.effect),

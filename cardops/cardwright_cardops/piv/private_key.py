@@ -6,15 +6,15 @@ Only the operation itself happens on the card; everything that would export the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
-from cryptography.exceptions import UnsupportedAlgorithm as UnsupportedByCryptography
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, x25519
 from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ..kept_key import KeptKey
 from .algorithms import Algorithm, PublicKey, UnsupportedAlgorithm
 from .signing import (
     digest,
@@ -48,8 +48,8 @@ def card_private_key(public: PublicKey, use: UseOnCard) -> CardPrivateKey:
             return CardX25519Key(public, use)
 
 
-def _never_leaves() -> NoReturn:
-    raise UnsupportedByCryptography("the key never leaves the card")
+class _OnCard(KeptKey):
+    kept_by = "the card"
 
 
 def _hashed(data: bytes, algorithm: hashes.HashAlgorithm | Prehashed) -> tuple[bytes, hashes.HashAlgorithm]:
@@ -60,7 +60,7 @@ def _hashed(data: bytes, algorithm: hashes.HashAlgorithm | Prehashed) -> tuple[b
     return digest(data, algorithm), algorithm
 
 
-class CardRSAKey(rsa.RSAPrivateKey):
+class CardRSAKey(_OnCard, rsa.RSAPrivateKey):
     """RSA: PKCS #1 v1.5 and PSS signatures, PKCS #1 v1.5 and OAEP decryption."""
 
     def __init__(self, public: rsa.RSAPublicKey, use: UseOnCard) -> None:
@@ -95,20 +95,6 @@ class CardRSAKey(rsa.RSAPrivateKey):
         block = self._use(ciphertext, False).rjust(self.key_size // 8, b"\x00")
         return _unpad(block, padding)
 
-    def private_numbers(self) -> NoReturn:
-        """Refused."""
-        _never_leaves()
-
-    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> NoReturn:
-        """Refused."""
-        _never_leaves()
-
-    def __copy__(self) -> CardRSAKey:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> CardRSAKey:
-        return self
-
 
 def _salt_octets(how: padding.PSS, algorithm: hashes.HashAlgorithm, key: rsa.RSAPublicKey) -> int:
     length = how._salt_length
@@ -127,7 +113,7 @@ def _unpad(block: bytes, how: AsymmetricPadding) -> bytes:
     raise UnsupportedAlgorithm("Only PKCS #1 v1.5 and OAEP are decrypted.")
 
 
-class CardECKey(ec.EllipticCurvePrivateKey):
+class CardECKey(_OnCard, ec.EllipticCurvePrivateKey):
     """P-256 and P-384: ECDSA, and ECDH for key management slots."""
 
     def __init__(self, public: ec.EllipticCurvePublicKey, use: UseOnCard) -> None:
@@ -162,22 +148,8 @@ class CardECKey(ec.EllipticCurvePrivateKey):
             raise UnsupportedAlgorithm("The other key is on another curve.")
         return self._use(peer_public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint), True)
 
-    def private_numbers(self) -> NoReturn:
-        """Refused."""
-        _never_leaves()
 
-    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> NoReturn:
-        """Refused."""
-        _never_leaves()
-
-    def __copy__(self) -> CardECKey:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> CardECKey:
-        return self
-
-
-class CardEd25519Key(ed25519.Ed25519PrivateKey):
+class CardEd25519Key(_OnCard, ed25519.Ed25519PrivateKey):
     """Ed25519 signatures (RFC 8032, the pure form)."""
 
     def __init__(self, public: ed25519.Ed25519PublicKey, use: UseOnCard) -> None:
@@ -192,22 +164,8 @@ class CardEd25519Key(ed25519.Ed25519PrivateKey):
         """Sign the message itself."""
         return self._use(bytes(data), False)
 
-    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> NoReturn:
-        """Refused."""
-        _never_leaves()
 
-    def private_bytes_raw(self) -> NoReturn:
-        """Refused."""
-        _never_leaves()
-
-    def __copy__(self) -> CardEd25519Key:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> CardEd25519Key:
-        return self
-
-
-class CardX25519Key(x25519.X25519PrivateKey):
+class CardX25519Key(_OnCard, x25519.X25519PrivateKey):
     """X25519 key agreement (RFC 7748)."""
 
     def __init__(self, public: x25519.X25519PublicKey, use: UseOnCard) -> None:
@@ -221,17 +179,3 @@ class CardX25519Key(x25519.X25519PrivateKey):
     def exchange(self, peer_public_key: x25519.X25519PublicKey) -> bytes:
         """The shared secret, 32 octets."""
         return self._use(peer_public_key.public_bytes(Encoding.Raw, PublicFormat.Raw), True)
-
-    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> NoReturn:
-        """Refused."""
-        _never_leaves()
-
-    def private_bytes_raw(self) -> NoReturn:
-        """Refused."""
-        _never_leaves()
-
-    def __copy__(self) -> CardX25519Key:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> CardX25519Key:
-        return self

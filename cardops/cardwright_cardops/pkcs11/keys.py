@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric import utils as asym_utils
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from ..kept_key import KeptKey
 from ..secret import Secret
 from .errors import AnswerInvalid, DataRejected, KeyRefused, PinNeeded, UnsupportedByToken
 from .inventory import KeyEntry
@@ -52,8 +53,13 @@ def _digest(
     return context.finalize(), algorithm
 
 
-class _TokenKey:
-    """What both kinds share: the token, the entry, and the PIN for keys that want it every time."""
+class _TokenKey(KeptKey):
+    """What both kinds share: the token, the entry, and the PIN for keys that want it every time.
+
+    What would export the key raises UnsupportedByToken.
+    """
+
+    kept_by = "the token"
 
     def __init__(self, token: Token, entry: KeyEntry, pin: Callable[[], Secret] | None, spend_last_try: bool) -> None:
         self._token = token
@@ -82,7 +88,7 @@ class _TokenKey:
         if mechanism not in offered:
             raise UnsupportedByToken(f"The token has no {mechanism.name}.", operation=use)
 
-    def _private(self) -> NoReturn:
+    def _never_leaves(self) -> NoReturn:
         raise UnsupportedByToken("A key on a token never leaves it.", operation="private_bytes")
 
 
@@ -161,25 +167,6 @@ class TokenRsaKey(_TokenKey, rsa.RSAPrivateKey):
             )
         )
 
-    def private_numbers(self) -> rsa.RSAPrivateNumbers:
-        """Raises UnsupportedByToken."""
-        self._private()
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> bytes:
-        """Raises UnsupportedByToken."""
-        self._private()
-
-    def __copy__(self) -> TokenRsaKey:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> TokenRsaKey:
-        return self
-
 
 class TokenEcKey(_TokenKey, ec.EllipticCurvePrivateKey):
     """A key on P-256 or P-384: ECDSA and ECDH."""
@@ -248,25 +235,6 @@ class TokenEcKey(_TokenKey, ec.EllipticCurvePrivateKey):
         if len(shared) != size:
             raise AnswerInvalid("The shared secret has the wrong length.")
         return shared
-
-    def private_numbers(self) -> ec.EllipticCurvePrivateNumbers:
-        """Raises UnsupportedByToken."""
-        self._private()
-
-    def private_bytes(
-        self,
-        encoding: serialization.Encoding,
-        format: serialization.PrivateFormat,
-        encryption_algorithm: serialization.KeySerializationEncryption,
-    ) -> bytes:
-        """Raises UnsupportedByToken."""
-        self._private()
-
-    def __copy__(self) -> TokenEcKey:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, object]) -> TokenEcKey:
-        return self
 
 
 def _is_pkcs1(scheme: padding.AsymmetricPadding) -> bool:

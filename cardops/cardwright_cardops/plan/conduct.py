@@ -6,9 +6,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from ..errors import CardwrightError
 from ..program.items import AnyBatch, Batch, SealedBatch
-from ..program.runner import Executor, Relay
+from ..program.runner import Executor, Relay, drive, drive_async
 from .authority import Authority, Question, RemoteAuthority, Reply
 from .inventory import Identity
 from .records import Entry, Journal
@@ -84,18 +83,8 @@ def conduct(
                 return progress(effect.step, effect.done) if progress is not None else None
 
     try:
-        effect = next(execution)
-        while True:
-            try:
-                result = serve(effect)
-            except CardwrightError as error:
-                effect = execution.throw(error)
-            else:
-                effect = execution.send(result)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
+        return drive(execution, serve)
     finally:
-        execution.close()
         executor.end_stage()
 
 
@@ -122,18 +111,8 @@ async def conduct_async(
                 return progress(effect.step, effect.done) if progress is not None else None
 
     try:
-        effect = next(execution)
-        while True:
-            try:
-                result = await serve(effect)
-            except CardwrightError as error:
-                effect = execution.throw(error)
-            else:
-                effect = execution.send(result)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
+        return await drive_async(execution, serve)
     finally:
-        execution.close()
         await relay.end_stage()
 
 

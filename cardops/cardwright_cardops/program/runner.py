@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol, TypeVar
 
 from ..errors import CardwrightError
 from .items import Answers, AnyBatch, Program
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class Executor(Protocol):
@@ -30,37 +32,51 @@ class Relay(Protocol):
         """Tell the other end that the stage is over. Never raises."""
 
 
-def run(program: Program[T], executor: Executor) -> T:
-    """Run ``program`` to its end and return its value; its errors pass through. Ends the stage either way."""
+def drive(work: Generator[E, Any, T], serve: Callable[[E], object]) -> T:
+    """Serve what ``work`` yields until it ends; its value. A CardwrightError of ``serve`` is thrown into ``work``."""
     try:
-        batch = next(program)
+        wanted = next(work)
         while True:
             try:
-                answers = executor.execute(batch)
+                served = serve(wanted)
             except CardwrightError as error:
-                batch = program.throw(error)
+                wanted = work.throw(error)
             else:
-                batch = program.send(answers)
+                wanted = work.send(served)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     finally:
-        program.close()
+        work.close()
+
+
+async def drive_async(work: Generator[E, Any, T], serve: Callable[[E], Awaitable[object]]) -> T:
+    """As ``drive``, where serving has to wait."""
+    try:
+        wanted = next(work)
+        while True:
+            try:
+                served = await serve(wanted)
+            except CardwrightError as error:
+                wanted = work.throw(error)
+            else:
+                wanted = work.send(served)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    finally:
+        work.close()
+
+
+def run(program: Program[T], executor: Executor) -> T:
+    """Run ``program`` to its end and return its value; its errors pass through. Ends the stage either way."""
+    try:
+        return drive(program, executor.execute)
+    finally:
         executor.end_stage()
 
 
 async def run_async(program: Program[T], relay: Relay) -> T:
     """As ``run``, over a line."""
     try:
-        batch = next(program)
-        while True:
-            try:
-                answers = await relay.execute(batch)
-            except CardwrightError as error:
-                batch = program.throw(error)
-            else:
-                batch = program.send(answers)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
+        return await drive_async(program, relay.execute)
     finally:
-        program.close()
         await relay.end_stage()

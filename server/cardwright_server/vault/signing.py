@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from cardwright_cardops.kept_key import KeptKey
 
 from .model import ContentKind
 from .protocol import Vault
@@ -73,11 +75,11 @@ async def _build(
     return await asyncio.to_thread(build, VaultECKey(public, wait))
 
 
-def _never_leaves() -> NoReturn:
-    raise UnsupportedAlgorithm("the key never leaves the vault")
+class _InVault(KeptKey):
+    kept_by = "the vault"
 
 
-class VaultRSAKey(rsa.RSAPrivateKey):
+class VaultRSAKey(_InVault, rsa.RSAPrivateKey):
     """Signs PKCS #1 v1.5 with SHA-256 and nothing else, as the vault does."""
 
     def __init__(self, public: rsa.RSAPublicKey, sign: Sign) -> None:
@@ -97,22 +99,10 @@ class VaultRSAKey(rsa.RSAPrivateKey):
         return self._sign(bytes(data))
 
     def decrypt(self, ciphertext: Any, padding: Any) -> bytes:
-        _never_leaves()
-
-    def private_numbers(self) -> rsa.RSAPrivateNumbers:
-        _never_leaves()
-
-    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> bytes:
-        _never_leaves()
-
-    def __copy__(self) -> VaultRSAKey:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> VaultRSAKey:
-        return self
+        self._never_leaves()
 
 
-class VaultECKey(ec.EllipticCurvePrivateKey):
+class VaultECKey(_InVault, ec.EllipticCurvePrivateKey):
     """Signs ECDSA with the hash of its curve: SHA-384 for P-384, else SHA-256."""
 
     def __init__(self, public: ec.EllipticCurvePublicKey, sign: Sign) -> None:
@@ -137,16 +127,4 @@ class VaultECKey(ec.EllipticCurvePrivateKey):
         return self._sign(bytes(data))
 
     def exchange(self, algorithm: Any, peer_public_key: Any) -> bytes:
-        _never_leaves()
-
-    def private_numbers(self) -> ec.EllipticCurvePrivateNumbers:
-        _never_leaves()
-
-    def private_bytes(self, encoding: Any, format: Any, encryption_algorithm: Any) -> bytes:
-        _never_leaves()
-
-    def __copy__(self) -> VaultECKey:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> VaultECKey:
-        return self
+        self._never_leaves()
