@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..notify.model import DomainEvent
 from ..policies.model import DeviceKind
+from ..store.columns import UtcTime
 from ..store.devices_tables import device, device_due
 from ..store.ids import new_id
 from ..store.unit import Unit
@@ -81,6 +82,24 @@ WARNINGS = (30, 14, 7, 3, 1)
 """Days before the end on which holders are warned."""
 
 
+def _of_card(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Made once: it is asked at every insertion, and making it takes longer than carrying it out."""
+    joined = device.outerjoin(device_due, device_due.c.device == device.c.id)
+    facts = (device.c.id.label("of"), device.c.state, device.c.life, device.c.policy_number)
+    now = func.coalesce(bindparam("now", type_=UtcTime), func.now(type_=UtcTime), type_=UtcTime)
+    mine = (device.c.org == bindparam("org", type_=device.c.org.type), *conditions)
+    return select(now.label("now"), *facts, device_due).select_from(joined).where(*mine)
+
+
+_OF_CARD: Final = _of_card(device.c.guid == bindparam("guid", type_=device.c.guid.type))
+_OF_BLANK: Final = _of_card(
+    device.c.kind.in_(PIV_KINDS),
+    device.c.serial == bindparam("serial", type_=device.c.serial.type),
+    device.c.guid.is_(None),
+    device.c.person.is_not(None),
+)
+
+
 class DueList:
     """The list. Stateless; a ``PolicyFollower``."""
 
@@ -93,7 +112,7 @@ class DueList:
 
     async def of_card(self, unit: Unit, org: UUID, guid: UUID) -> DueOfCard | None:
         """The same by what the card says it is, with the device; None for a card that is not ours. One statement."""
-        found = await self._of(unit, device.c.guid == guid, device.c.org == org)
+        found = await self._of(unit, _OF_CARD, {"org": org, "guid": guid})
         return found[0] if found else None
 
     async def of_blank(self, unit: Unit, org: UUID, serial: str) -> DueOfCard | None:
@@ -101,16 +120,12 @@ class DueList:
 
         None also where several kinds of devices have this number.
         """
-        mine = (device.c.kind.in_(PIV_KINDS), device.c.serial == serial, device.c.guid.is_(None))
-        found = await self._of(unit, *mine, device.c.person.is_not(None), device.c.org == org)
+        found = await self._of(unit, _OF_BLANK, {"org": org, "serial": serial})
         return found[0] if len(found) == 1 else None
 
-    async def _of(self, unit: Unit, *conditions: ColumnElement[bool]) -> list[DueOfCard]:
-        joined = device.outerjoin(device_due, device_due.c.device == device.c.id)
-        facts = (device.c.id.label("of"), device.c.state, device.c.life, device.c.policy_number)
-        statement = select(unit.time.label("now"), *facts, device_due).select_from(joined).where(*conditions)
+    async def _of(self, unit: Unit, statement: Select[Any], parameters: dict[str, Any]) -> list[DueOfCard]:
         by_device: dict[UUID, list[Any]] = {}
-        for row in await unit.rows(statement):
+        for row in (await unit.execute(statement, parameters | {"now": unit.known_time})).all():
             by_device.setdefault(row.of, []).append(row)
         return [
             DueOfCard(

@@ -125,7 +125,9 @@ class DueChecks:
 
     async def _read(self, principal: Principal, work: Callable[[Unit], Awaitable[T]]) -> T:
         # What workstations may is known without asking for the time, which would be a statement of its own.
-        return await self._database.read(work, timed=principal.kind is not PrincipalKind.WORKSTATION)
+        if principal.kind is PrincipalKind.WORKSTATION:
+            return await self._database.glance(work)
+        return await self._database.read(work)
 
     async def _may(self, unit: Unit, principal: Principal, name: str) -> None:
         await self._authorize(unit, principal, Call(name), CallTarget(principal.org, workstation=principal.id))
