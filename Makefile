@@ -21,7 +21,7 @@ help:  ## this list
 setup:  ## install what is missing: system packages (apt-get, as root or through sudo) and .venv
 	@scripts/setup test
 
-demo: setup  ## a virtual card is set up, inspected and checked, from nothing
+demo: setup  ## the main job: server, daemon, two virtual cards issued, renewed, unlocked, recovered, checked
 	@$(PY) -m cardwright_clients.demo
 
 # All three run even if one fails, so that one run shows everything; pytest comes last.
@@ -54,9 +54,10 @@ faults: setup  ## every fault at every moment of card sessions, on every kind of
 proto: setup  ## regenerate the committed modules beside the .proto files
 	@$(PY) scripts/proto.py
 
-docs: setup  ## regenerate the tables in docs that are made from the code
+docs: setup  ## regenerate the tables and man pages in docs that are made from the code
 	@$(PY) scripts/errors_doc.py
 	@$(PY) scripts/states_doc.py
+	@$(PY) scripts/man_pages.py
 
 clean:  ## remove .venv and everything that tools left behind
 	@rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
