@@ -181,8 +181,12 @@ async def make_session_world(
     world = await lifecycles.make_world(database, policy, replacing)
     world = replace(world, services=lifecycles.wired(authorizer(), DeviceCredentials()))
     issuing = await issuance.make_world(database, folder, org=world.org, known=known)
-    stations = Trusted()
-    services = world.services
+    return over(world, issuing, folder)
+
+
+def over(world: lifecycles.World, issuing: issuance.World, folder: Path) -> SessionWorld:
+    """Card sessions over devices, requests and authorities that are there already, all in one database."""
+    database, services, stations = world.database, world.services, Trusted()
     desk = Desk(services.lifecycle, services.requests, Numbering(), stations, services.stock, services.due)
     names = DeviceNames(database, services.people, CertificateMapping())
     archive = EscrowArchive(database, issuing.vault, services.requests)

@@ -126,6 +126,9 @@ class IssuanceService:
         profile = self.profiles.pick(request.profile, strict=request.strict)
         public_key = check_key(request, profile)
         check_proof(request)
+        made = await store.certificate_by_request(unit, request.org, request.id)
+        if made is not None:
+            return await _made_before(unit, request, profile, made)
         origin = evaluate(request.evidence, request.expected, self.settings.known)
         policies = policies_for(request, profile, origin)
         await _refuse_shared_key(unit, request)
@@ -378,6 +381,21 @@ async def _ask(
         "session": request.session,
     }
     return await store.insert_order(unit, values)
+
+
+async def _made_before(
+    unit: Unit, request: CertificateRequest, profile: Profile, made: Certificate
+) -> Prepared | Answer:
+    """The answer where the certificate is known and the order is not: a restore puts back the one only (S11)."""
+    same = (made.holder, made.key, made.profile) == (
+        request.holder, key_fingerprint(request.expected.public_key), profile.name,
+    )  # fmt: skip
+    if not same:
+        raise RequestReused("a request of this id asked for something else")
+    if made.certificate:
+        return Issued(made)
+    order = await _ask(unit, request, profile, EMBEDDED, made.origin, made)
+    return Prepared(order, made, await store.authority_by_id(unit, made.authority))
 
 
 async def _keep_signed(unit: Unit, who: Who, certificate: Certificate, der: bytes) -> Certificate:

@@ -20,7 +20,7 @@ from ..store.lease import Lease, acquire, release
 from ..store.unit import Database, Unit
 from . import store
 from .errors import SessionLost
-from .journal import REMEMBERED, generation_event
+from .journal import key_event, record_event
 from .model import LIVE, CardSession, SessionEvent, SessionState
 
 LEASE = timedelta(seconds=30)
@@ -133,11 +133,11 @@ class Ledger:
         if session.state not in LIVE:
             raise SessionLost("The session was ended from outside.")
         for row in await store.add_records(unit, session, self._last, self._entries[self._kept :]):
-            if row["kind"] in REMEMBERED:
-                unit.beforehand(generation_event(row))
+            unit.beforehand(record_event(row))
         await store.put_objects(unit, session, self._written)
         for key in self._keys:
-            await store.add_key(unit, session, *key)
+            if (made := await store.add_key(unit, session, *key)) is not None:
+                unit.beforehand(key_event(made))
         steps = [*self._due, *((event, {}) for event in events)]
         if events:
             steps[-1] = (events[-1], values or {})

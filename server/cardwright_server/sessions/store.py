@@ -164,22 +164,28 @@ async def noted_puk(unit: Unit, org: UUID, session: UUID) -> bool:
     return await unit.value(select(card_record.c.id).where(*mine).limit(1)) is not None
 
 
-async def add_key(unit: Unit, session: CardSession, slot: Slot, fingerprint: str, public: bytes, origin: str) -> None:
-    """Record where a key came from, unless it is recorded already: the first proof counts."""
-    await unit.insert_if_absent(
-        card_key,
-        {
-            "org": session.org,
-            "session": session.id,
-            "device": session.device,
-            "life": session.life,
-            "slot": int(slot),
-            "fingerprint": fingerprint,
-            "public_key": public,
-            "origin": origin,
-        },
-        ["device", "life", "slot", "fingerprint"],
-    )
+async def add_key(
+    unit: Unit, session: CardSession, slot: Slot, fingerprint: str, public: bytes, origin: str
+) -> dict[str, Any] | None:
+    """Record where a key came from, unless it is recorded already: the first proof counts. Gives the row if it is new.
+    """
+    row = {
+        "id": new_id(),
+        "org": session.org,
+        "session": session.id,
+        "device": session.device,
+        "life": session.life,
+        "slot": int(slot),
+        "fingerprint": fingerprint,
+        "public_key": public,
+        "origin": origin,
+    }
+    return row if await put_key(unit, row) else None
+
+
+async def put_key(unit: Unit, row: Mapping[str, Any]) -> bool:
+    """Put back one row of ``add_key``; False if the key is recorded."""
+    return await unit.insert_if_absent(card_key, row, ["device", "life", "slot", "fingerprint"]) is not None
 
 
 async def keys(unit: Unit, org: UUID, device: UUID, life: int = 1) -> tuple[CardKey, ...]:

@@ -1,0 +1,350 @@
+"""An older database is restored, while cards, workstations and relying parties have gone on (S11)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cardwright_cardops.check import Level
+from cardwright_cardops.plan.observe import EVERYTHING, observe
+from cardwright_cardops.plan.records import Kind
+from cardwright_cardops.program.runner import run
+from cardwright_cardops.secret import Secret
+from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.authentication.model import Method
+from cardwright_server.authentication.principal import anyone
+from cardwright_server.config import Configuration, Installation
+from cardwright_server.devices.model import DeviceState, Reason
+from cardwright_server.escrow.errors import OfferClaimed
+from cardwright_server.escrow.service import EscrowService
+from cardwright_server.issuance import crl
+from cardwright_server.issuance.model import Certificate, CertificateState, Purpose
+from cardwright_server.issuance.ocsp import OcspResponder
+from cardwright_server.joins.certificates import StationCertificates
+from cardwright_server.operation.backup import back_up
+from cardwright_server.operation.restore import REPLAYS, Restored, restore
+from cardwright_server.people.model import Person, Role
+from cardwright_server.sessions import store as session_store
+from cardwright_server.store import migrate
+from cardwright_server.store.second_medium import JournalKind, Remembered, SecondMedium, remembered
+from cardwright_server.store.unit import Database, Unit
+from cardwright_server.vault.calls import VaultAdmin
+from cardwright_server.vault.protocol import Vault
+from cardwright_server.workstations.errors import TokenUsed
+from cardwright_server.workstations.model import StationClass
+from cardwright_server.workstations.service import WorkstationService
+from cardwright_simulators.card import VirtualCard
+from tests.support.databases import PostgreSql
+from tests.support.issuance import ON_SQLITE, aside, csr, pem, serving
+from tests.support.people import authorizer, make_operator, make_proven
+from tests.support.session_world import SessionWorld, blank, make_session_world, over
+from tests.support.sessions import PIN, Station, Trip, reader
+from tests.support.vault import PASSPHRASE
+
+Replay = Callable[[Unit, Remembered], Awaitable[bool]]
+QUICK = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
+NEW_PIN, LAST_PIN = b"271828", b"314159"
+HOST = "desk-7.example.test"
+UNLOCK = sessions_pb2.PURPOSE_UNLOCK_ASSISTED
+
+
+@dataclass
+class Place:
+    """An installation on disk whose database may be lost; the vault goes on."""
+
+    folder: Path
+    database: str
+    another: str
+    media: list[SecondMedium] = field(default_factory=list)
+    databases: list[Database] = field(default_factory=list)
+
+    @property
+    def installation(self) -> Installation:
+        run_folder = self.folder / "run"
+        return Installation(
+            Configuration(), self.folder, self.database, self.folder / "second-medium", self.folder / "vault",
+            run_folder / "vault", self.folder / "tls", run_folder,
+        )  # fmt: skip
+
+    def opened(self) -> Database:
+        """By a new process, as it were."""
+        self.media.append(SecondMedium(self.installation.second_medium))
+        self.databases.append(Database(self.database, second_medium=self.media[-1]))
+        return self.databases[-1]
+
+    async def closed(self) -> None:
+        """Every process has ended."""
+        for database in self.databases:
+            await database.close()
+        for medium in self.media:
+            await medium.close()
+
+    async def restored(self, world: SessionWorld, source: Path) -> Restored:
+        """The database is lost; the backup comes back in another place."""
+        await self.closed()
+        self.database = self.another
+
+        @asynccontextmanager
+        async def open_vault() -> AsyncIterator[tuple[Vault, VaultAdmin]]:
+            yield world.issuing.vault, world.issuing.admin
+
+        return await restore(self.installation, source, PASSPHRASE, open_vault)
+
+    def world(self, before: SessionWorld) -> SessionWorld:
+        """The same organization over the database that is there now."""
+        database = self.opened()
+        world, issuing = replace(before.world, database=database), replace(before.issuing, database=database)
+        return over(world, issuing, before.folder)
+
+
+@pytest.fixture
+async def place(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """With empty tables, on each engine."""
+    server: PostgreSql | None = None if engine_name == "sqlite" else request.getfixturevalue("postgresql")
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    names = [] if server is None else [server.create() for _ in range(2)]
+    urls = [server.url(name) for name in names] if server is not None else [
+        f"sqlite:///{folder / name}" for name in ("store.db", "restored.db")
+    ]  # fmt: skip
+    await migrate.upgrade(urls[0])
+    made = Place(folder, urls[0], urls[1])
+    yield made
+    await made.closed()
+    for name in names:
+        assert server is not None
+        server.drop(name)
+
+
+def files(world: SessionWorld) -> EscrowService:
+    """As ``app.py`` wires it."""
+    services = world.world.services
+    return EscrowService(
+        world.database, authorizer(), services.people, services.requests, services.due, world.issuing.vault
+    )
+
+
+def desks(world: SessionWorld) -> WorkstationService:
+    """As ``app.py`` wires it."""
+    issuer = StationCertificates(world.database, world.issuing.service, world.org)
+    return WorkstationService(world.database, authorizer(), issuer)
+
+
+async def reissued(world: SessionWorld, card: VirtualCard, device: UUID, pin: bytes = PIN) -> Trip:
+    """Every key and certificate anew."""
+    to = world.world
+    await world.database.transact(lambda unit: to.services.requests.create_reissue(unit, to.issuer, device))
+    card.power_off()
+    async with world.serving(world.office(device)) as socket:
+        return await Station(card, pin=pin).run(socket, sessions_pb2.PURPOSE_REISSUE)
+
+
+async def unlocked(world: SessionWorld, card: VirtualCard, device: UUID, pin: bytes) -> Trip:
+    """The PIN set anew with the PUK, and the PUK rotated."""
+    to = world.world
+    await world.database.transact(lambda unit: to.services.requests.create_unlock(unit, to.helper, device))
+    card.power_off()
+    async with world.serving(world.office(device), to.helper) as socket:
+        return await Station(card, pin=pin).run(socket, UNLOCK)
+
+
+async def updated(world: SessionWorld, card: VirtualCard, device: UUID) -> int:
+    """Outcome of a session for what is due."""
+    card.power_off()
+    trip = await world.update(card, device)
+    assert trip.error == ""
+    return trip.outcome
+
+
+async def generations(world: SessionWorld, device: UUID) -> list[str]:
+    """Of the PUK, oldest first."""
+    journal = await world.database.read(lambda unit: session_store.records(unit, world.org, device))
+    return [row.reference for row in journal.entries if row.kind is Kind.PUK and "." in row.reference]
+
+
+async def publish(world: SessionWorld, *, force: bool = False) -> int:
+    """Lists of every authority; the number of that for cards."""
+    await world.issuing.publisher.publish_due(world.database, force=force)
+    cards = world.issuing.authorities[Purpose.CARDS].id
+    found = await world.database.read(lambda unit: crl.current(unit, cards))
+    assert found is not None
+    return found.number
+
+
+async def ask(world: SessionWorld, folder: Path, *certificates: Certificate) -> list[str]:
+    """What openssl says of certificates."""
+    root = pem(folder, "root", world.issuing.authorities[Purpose.ROOT].certificate)
+    cards = pem(folder, "cards", world.issuing.authorities[Purpose.CARDS].certificate)
+    said = []
+    async with serving(world.database, OcspResponder(world.database, world.issuing.vault)) as base:
+        for one in certificates:
+            command = ("openssl", "ocsp", "-issuer", cards, "-serial", f"0x{one.serial}", "-url", f"{base}/ocsp")
+            done = await aside(
+                subprocess.run, (*command, "-CAfile", root), capture_output=True, text=True, check=False, timeout=60
+            )
+            text = done.stdout + done.stderr
+            said += [word for word in ("trylater", ": good", ": revoked", ": unknown") if word in text]
+    return said
+
+
+def keys_of(card: VirtualCard) -> dict[str, str]:
+    """Fingerprints by slot."""
+    return {row.slot.label: row.fingerprint for row in run(observe(EVERYTHING), reader(card)).keys}
+
+
+def private_of(card: VirtualCard) -> dict[str, object]:
+    """Private keys in the card's raw memory, by slot."""
+    return {slot: key["private"] for slot, key in json.loads(card.snapshot())["keys"].items()}
+
+
+async def good_of(world: SessionWorld, device: UUID) -> dict[str, str]:
+    """Fingerprints of keys whose certificates count, by part."""
+    found = await world.certificates_of(device)
+    return {one.holder.part: one.key for one in found if one.state is CertificateState.GOOD}
+
+
+@ON_SQLITE
+async def test_current_cards_go_on_with_a_restored_database(place: Place, tmp_path: Path) -> None:
+    world = await make_session_world(place.opened(), place.folder, "civ", QUICK)
+    persons: list[Person] = [await world.person(login) for login in ("ada", "bob", "carol")]
+    cards = [blank(serial=number) for number in (1, 2, 3)]
+    first, second = [await world.bound(card, person) for card, person in zip(cards[:2], persons[:2], strict=True)]
+    for card, device in ((cards[0], first), (cards[1], second)):
+        assert (await world.issue(card, device)).error == ""
+    old = next(one for one in await world.certificates_of(first) if one.holder.part == "9d")
+    admin = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
+    token, _ = await desks(world).create_token(admin, HOST, StationClass.USER)
+    owner = await make_proven(world.database, persons[0], Method.CARD)
+    archived = await world.archive.archived(world.org, old.key)
+    offered = await files(world).offer_pfx(owner, archived.id)
+    await publish(world)
+    source = tmp_path / "backup"
+    await back_up(place.installation, world.issuing.admin, Secret(b"another one, for the safe"), source)
+
+    # The world goes on.
+    assert (await reissued(world, cards[0], first)).error == ""
+    assert (await unlocked(world, cards[0], first, NEW_PIN)).error == ""
+    third = await world.bound(cards[2], persons[2])
+    assert (await world.issue(cards[2], third)).error == ""
+    helper, devices = world.world.helper, world.world.services.devices
+    await world.database.transact(lambda unit: devices.report_incident(unit, helper, second, Reason.STOLEN))
+    stolen = await world.certificates_of(second)
+    station = ec.generate_private_key(ec.SECP256R1())
+    caller = anyone(world.org, front="daemon", address="192.0.2.9")
+    enrolled = await desks(world).enrol(caller, token, HOST, csr(station))
+    assert await files(world).claim_pfx(owner, offered.offer, offered.password)
+    for _ in range(3):
+        last = await publish(world, force=True)
+    truth = {device: await good_of(world, device) for device in (first, third)}
+    made, before = await generations(world, first), private_of(cards[0])
+    assert len(made) == 2 and len(truth[first]) == len(truth[third]) == 4
+
+    done = await place.restored(world, source)
+    assert done.replayed > 0
+    world = place.world(world)
+
+    # What is known of the cards is what is true of them.
+    assert {device: await good_of(world, device) for device in (first, third)} == truth
+    assert await generations(world, first) == made
+    assert [await world.world.state(one) for one in (first, second, third)] == [
+        DeviceState.ISSUED, DeviceState.INVALID, DeviceState.ISSUED,
+    ]  # fmt: skip
+    assert (await world.world.device(third)).person == persons[2].id
+    for device in (first, third):
+        key = await world.archive.archived(world.org, truth[device]["9d"])
+        assert key.current and key.device == device
+    assert not (await world.archive.archived(world.org, old.key)).current
+
+    # Relying parties hear nothing until a newer list is out.
+    renewed, new = [
+        next(one for one in await world.certificates_of(device) if one.key == truth[device]["9a"])
+        for device in (first, third)
+    ]
+    assert await ask(world, tmp_path, renewed, new, stolen[0]) == ["trylater"] * 3
+    assert await publish(world) > last
+    assert await ask(world, tmp_path, renewed, new) == [": good"] * 2
+    assert ": good" not in await ask(world, tmp_path, *stolen)
+
+    # What was used is used.
+    with pytest.raises(TokenUsed):
+        await desks(world).enrol(caller, token, HOST, csr(ec.generate_private_key(ec.SECP256R1())))
+    assert await desks(world).enrol(caller, token, HOST, csr(station)) == enrolled
+    with pytest.raises(OfferClaimed):
+        await files(world).claim_pfx(owner, offered.offer, offered.password)
+
+    # The cards themselves: objects of unknown content are written once more, keys stay, the PUK opens, and the next
+    # re-issue reaches its goal.
+    for card, device in ((cards[0], first), (cards[2], third)):
+        assert [await updated(world, card, device) for _ in range(2)] == [
+            sessions_pb2.OUTCOME_DONE, sessions_pb2.OUTCOME_NOTHING_DUE,
+        ]  # fmt: skip
+    assert private_of(cards[0]) == before
+    assert (await unlocked(world, cards[0], first, LAST_PIN)).error == ""
+    assert len(set(await generations(world, first))) == 3
+    trip = await reissued(world, cards[0], first, LAST_PIN)
+    assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_DONE)
+    held = keys_of(cards[0])
+    assert {truth[first]["9d"], old.key} <= set(held.values()) and held["9D"] != truth[first]["9d"]
+    assert await good_of(world, first) == {slot.lower(): held[slot] for slot in ("9A", "9C", "9D", "9E")}
+    assert await refusal(world, cards[1], second) == "SESSION_WITHOUT_REQUEST"
+    assert (await world.judged(cards[2], Level.BASIC)).good
+    kinds = {one.event.kind for one in remembered(place.installation.second_medium)}
+    assert kinds == set(JournalKind) - {JournalKind.RIGHTS}
+    await place.closed()
+    world.issuing.core.close()
+
+
+async def refusal(world: SessionWorld, card: VirtualCard, device: UUID) -> str:
+    """The error of a session that would unlock a card."""
+    card.power_off()
+    async with world.serving(world.office(device), world.world.helper) as socket:
+        return (await Station(card, pin=NEW_PIN).run(socket, UNLOCK)).error
+
+
+async def again_of(replay: Replay, one: Remembered, unit: Unit) -> bool:
+    """One replay of one event."""
+    return await replay(unit, one)
+
+
+async def test_every_replay_may_be_repeated(place: Place, tmp_path: Path) -> None:
+    """On both engines: a second replay of the same journal finds nothing to do."""
+    world = await make_session_world(place.opened(), place.folder, "civ", QUICK)
+    ada, card = await world.person(), blank()
+    admin = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
+    token, _ = await desks(world).create_token(admin, HOST, StationClass.USER)
+    source = tmp_path / "backup"
+    await back_up(place.installation, world.issuing.admin, Secret(b"another one, for the safe"), source)
+    device = await world.bound(card, ada)
+    assert (await world.issue(card, device)).error == ""
+    caller = anyone(world.org, front="daemon", address="192.0.2.9")
+    enrolled = await desks(world).enrol(caller, token, HOST, csr(ec.generate_private_key(ec.SECP256R1())))
+    found = await world.database.read(
+        lambda unit: desks(world).recognize(unit, enrolled.certificate, front="daemon", address="")
+    )
+    assert found is not None
+    await place.restored(world, source)
+    world = place.world(world)
+    again = await world.database.read(
+        lambda unit: desks(world).recognize(unit, enrolled.certificate, front="daemon", address="")
+    )
+    assert again == found
+    assert len(await good_of(world, device)) == 4
+    events = list(remembered(place.installation.second_medium))
+    for one in events:
+        for replay in REPLAYS:
+            assert not await world.database.transact(partial(again_of, replay, one))
+    assert await world.world.state(device) is DeviceState.ISSUED
+    assert [await updated(world, card, device) for _ in range(2)] == [
+        sessions_pb2.OUTCOME_DONE, sessions_pb2.OUTCOME_NOTHING_DUE,
+    ]  # fmt: skip
+    await place.closed()
+    world.issuing.core.close()
