@@ -20,6 +20,7 @@ COMMANDS = {
     "completion": ("completion", "Completion for bash, zsh or fish"),
     "daemon": ("daemon", "The workstation daemon, in the foreground; enrolment"),
     "escrow": ("escrow", "Keys that the server keeps: list, put back, download"),
+    "demo": ("demo", "Show the main job: two cards from nothing to finished"),
     "key": ("key", "Keys on a card: generate, import, attest"),
     "pin": ("pin", "PIN and PUK: status, change, unblock"),
     "readers": ("readers", "List the readers and what is in them"),
