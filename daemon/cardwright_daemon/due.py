@@ -49,7 +49,7 @@ class DueChecks:
         self._prove = prove
         self._spread = spread
         self._kept: dict[UUID, Due] = {}
-        self._postponed: dict[UUID, datetime] = {}
+        self._postponed: dict[UUID | str, datetime] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         cards.inserted.append(self._inserted)
         cards.removed.append(self._gone)
@@ -82,15 +82,15 @@ class DueChecks:
 
     def postpone(self, card: Card, until: datetime) -> None:
         """Do not offer it before then; a mandatory one is offered from its date on."""
-        if card.identity.guid is not None:
-            self._postponed[card.identity.guid] = until
+        if (name := _name_of(card)) is not None:
+            self._postponed[name] = until
 
     def postponed_until(self, card: Card) -> datetime | None:
         """When it is offered again, None where nobody said later."""
-        guid = card.identity.guid
-        until = self._postponed.get(guid) if guid is not None else None
-        if guid is not None and until is not None and until <= datetime.now(UTC):
-            del self._postponed[guid]
+        name = _name_of(card)
+        until = self._postponed.get(name) if name is not None else None
+        if name is not None and until is not None and until <= datetime.now(UTC):
+            del self._postponed[name]
             return None
         return until
 
@@ -143,3 +143,8 @@ class DueChecks:
             _log.info("the server did not answer a check in time")
         except CardwrightError as error:
             _log.info("a check with the server failed: %s", error.code)
+
+
+def _name_of(card: Card) -> UUID | str | None:
+    """What a card is known by when it comes back: its card UUID, before its issuance its serial number."""
+    return card.identity.guid or card.identity.serial or None

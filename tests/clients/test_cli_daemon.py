@@ -139,6 +139,13 @@ async def test_update_wants_acts_confirmed_by_their_names(monkeypatch: pytest.Mo
 async def test_update_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     async with seated(monkeypatch, token(), link=server, person=Person(PIN, PIN)) as seat:
+        fresh = await seat.done("update", "--later", "2")
+        assert fresh.out == "card 12345678: nothing is due.\n"
+        server.due_is = ISSUE
+        await seat.daemon.due((await seat.card()).id, refresh=True)
+        told = (await seat.done("update", "--later", "2")).out
+        assert told.startswith("card 12345678: not offered before 20")
+        server.due_is = ports.Due()
         await issued(seat)
         nothing = await seat.done("update", "--later", "2")
         server.due_is = an_update()
