@@ -12,8 +12,10 @@ FUZZ_SECONDS ?= 20
 PYTEST_ARGS ?=
 # Further arguments for the runner of faults, for example: make faults FAULTS="--job unlock --every 5"
 FAULTS ?=
+# How long make soak takes.
+SECONDS ?= 3600
 
-.PHONY: help setup demo test lint typecheck bench fuzz mutants faults proto docs clean
+.PHONY: help setup demo test lint typecheck bench fuzz mutants faults soak proto docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +52,9 @@ mutants: setup  ## mutation tests of tests/mutants/*.toml, in a copy of the tree
 
 faults: setup  ## every fault at every moment of card sessions, on every kind of card; about half an hour
 	@$(PY) -m tests.faults.run $(FAULTS)
+
+soak: setup  ## cards come and go while lines are cut and cards are pulled, for SECONDS (3600)
+	@$(PY) -m tests.soak.run --seconds $(SECONDS)
 
 proto: setup  ## regenerate the committed modules beside the .proto files
 	@$(PY) scripts/proto.py

@@ -51,7 +51,7 @@ _CARD_AWAY: Final = frozenset(
     kind.code for kind in (CardRemoved, CardReset, ReaderGone, NoCard, NoReader, PcscNotRunning, ConnectionOver)
 )
 """What the server says of a card that was lost to it: the same that was told to it from here."""
-AGAIN: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
+AGAIN: Final[tuple[float, ...]] = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds after which what is left is tried again while the card stays in; the last ones repeat. Each is spread by half
 of itself: workstations that lost one server do not come back all at once."""
 _LATER: Final = frozenset({"CARD_IN_SESSION", "SERVER_STOPPING", "SERVER_BUSY", "LIMIT_EXCEEDED", "SESSION_LOST"})
