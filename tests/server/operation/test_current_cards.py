@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from uuid import UUID
@@ -20,10 +21,17 @@ from cardwright_cardops.plan.records import Kind
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
 from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.authentication.authorize import Authorize
+from cardwright_server.authentication.enrolment import EnrolmentService
+from cardwright_server.authentication.errors import ProofRefused
+from cardwright_server.authentication.first import FirstCredentialRefused, FirstOperators
+from cardwright_server.authentication.hashing import Cost, Hasher
+from cardwright_server.authentication.methods import GivenPassword, PasswordEvidence
 from cardwright_server.authentication.model import Method
-from cardwright_server.authentication.principal import anyone
+from cardwright_server.authentication.principal import LOCAL_FRONT, Principal, anyone, server
+from cardwright_server.authentication.service import Attempt, AuthenticationService
 from cardwright_server.config import Configuration, Installation
-from cardwright_server.devices.model import DeviceState, Reason
+from cardwright_server.devices.model import DeviceState, HoldReason, Reason
 from cardwright_server.escrow.errors import OfferClaimed
 from cardwright_server.escrow.service import EscrowService
 from cardwright_server.issuance import crl
@@ -32,20 +40,23 @@ from cardwright_server.issuance.ocsp import OcspResponder
 from cardwright_server.joins.certificates import StationCertificates
 from cardwright_server.operation.backup import back_up
 from cardwright_server.operation.restore import REPLAYS, Restored, restore
-from cardwright_server.people.model import Person, Role
+from cardwright_server.people.journal import key_event
+from cardwright_server.people.model import Grant, Operator, Person, Role
+from cardwright_server.people.operators import OperatorService
 from cardwright_server.sessions import store as session_store
 from cardwright_server.store import migrate
+from cardwright_server.store.ids import new_id
 from cardwright_server.store.second_medium import JournalKind, Remembered, SecondMedium, remembered
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import VaultAdmin
 from cardwright_server.vault.protocol import Vault
 from cardwright_server.workstations.errors import TokenUsed
-from cardwright_server.workstations.model import StationClass
+from cardwright_server.workstations.model import StationClass, StationState
 from cardwright_server.workstations.service import WorkstationService
 from cardwright_simulators.card import VirtualCard
 from tests.support.databases import PostgreSql
 from tests.support.issuance import ON_SQLITE, aside, csr, pem, serving
-from tests.support.people import authorizer, make_operator, make_proven
+from tests.support.people import EveryUnlockIsOpen, allow, authorizer, key_of, make_operator, make_proven
 from tests.support.session_world import SessionWorld, blank, make_session_world, over
 from tests.support.sessions import PIN, Station, Trip, reader
 from tests.support.vault import PASSPHRASE
@@ -133,10 +144,10 @@ def files(world: SessionWorld) -> EscrowService:
     )
 
 
-def desks(world: SessionWorld) -> WorkstationService:
+def desks(world: SessionWorld, authorize: Authorize | None = None) -> WorkstationService:
     """As ``app.py`` wires it."""
     issuer = StationCertificates(world.database, world.issuing.service, world.org)
-    return WorkstationService(world.database, authorizer(), issuer)
+    return WorkstationService(world.database, authorize or authorizer(), issuer)
 
 
 async def reissued(world: SessionWorld, card: VirtualCard, device: UUID, pin: bytes = PIN) -> Trip:
@@ -348,3 +359,99 @@ async def test_every_replay_may_be_repeated(place: Place, tmp_path: Path) -> Non
     ]  # fmt: skip
     await place.closed()
     world.issuing.core.close()
+
+
+async def test_what_was_taken_away_stays_away(place: Place, tmp_path: Path) -> None:
+    """On both engines: rights, passwords, credentials, workstations and devices in use; not what took no effect."""
+    world = await make_session_world(place.opened(), place.folder, "civ", QUICK)
+    org, database, itself = world.org, world.database, server(world.org)
+    operators, helper = OperatorService(allow), world.world.helper
+    without_key, without_role, closed, kept = [
+        await make_operator(database, org, Role.AUDITOR, Role.HELP_DESK) for _ in range(4)
+    ]
+    hasher = Hasher(Cost(memory=64, passes=1))
+    people = world.world.services.people
+    enrolment = EnrolmentService(allow, people, hasher, EveryUnlockIsOpen())
+    ada, asked = await world.person(), new_id()
+    handed = await enrolment.prepare_password()
+    await database.transact(lambda unit: enrolment.set_emergency_password(unit, helper, ada.id, asked, handed))
+    other = new_id()
+    first = FirstOperators(authorizer(), people, operators)
+    credential, _ = await database.transact(lambda unit: first.create(unit, other))
+    device = await world.world.issued(ada)
+    station = await enrolled_one(world)
+    source = tmp_path / "backup"
+    await back_up(place.installation, world.issuing.admin, Secret(b"another one, for the safe"), source)
+
+    def proving(over: SessionWorld) -> AuthenticationService:
+        verifier = GivenPassword(Method.EMERGENCY_PASSWORD, hasher)
+        return AuthenticationService(over.database, authorizer(), people, {Method.EMERGENCY_PASSWORD: verifier})
+
+    evidence = {Method.EMERGENCY_PASSWORD: PasswordEvidence(Secret(handed.text.encode()))}
+    attempt, caller = Attempt("ada", evidence), anyone(org, front="daemon", address="192.0.2.9")
+
+    async def enrol(unit: Unit) -> Operator:
+        local = anyone(other, front=LOCAL_FRONT)
+        key = key_of("first")
+        return await first.enrol(
+            unit, local, credential, Role.ADMINISTRATOR, login="anna", display_name="Anna", spki=key
+        )
+
+    async def go_on(unit: Unit) -> None:
+        assert without_key.key is not None
+        await operators.remove_key(unit, itself, without_key.id, without_key.key)
+        await operators.withdraw(unit, itself, without_role.id, Grant(Role.HELP_DESK))
+        await operators.set_active(unit, itself, closed.id, False)
+        await world.world.services.devices.suspend(unit, helper, device.id, HoldReason.INVESTIGATION)
+        await desks(world, allow).revoke(unit, itself, station, "stolen")
+
+    await database.transact(go_on)
+    proof = await proving(world).prove(caller, attempt)
+    await database.transact(enrol)
+    assert kept.key is not None
+    never = await place.media[-1].append([key_event(org, kept.id, kept.key)], datetime.now(UTC))
+    place.media[-1].settle(never, took_effect=False)
+
+    await place.restored(world, source)
+    world = place.world(world)
+
+    async def roles(who: Principal) -> set[Role] | None:
+        assert who.key is not None
+        found = await world.database.read(
+            lambda unit: operators.recognize(unit, who.key or b"", expires_at=unit.now, front="test", address="")
+        )
+        return None if found is None else {grant.role for grant in found.grants}
+
+    assert await roles(without_key) is None and await roles(closed) is None
+    assert await roles(without_role) == {Role.AUDITOR}
+    assert await roles(kept) == {Role.AUDITOR, Role.HELP_DESK}
+    with pytest.raises(ProofRefused):
+        await proving(world).prove(caller, attempt)
+    with pytest.raises(ProofRefused):
+        await world.database.read(lambda unit: proving(world).principal_of(unit, caller, proof.id))
+    with pytest.raises(FirstCredentialRefused):
+        await world.database.transact(enrol)
+    assert (await world.database.transact(lambda unit: first.create(unit, other)))[0] != credential
+    there = await world.database.read(lambda unit: desks(world).workstation(unit, org, station))
+    assert there.state is StationState.REVOKED
+    assert await world.world.state(device.id) is DeviceState.SUSPENDED
+    held = await world.database.read(lambda unit: world.world.free.devices.holds(unit, helper, device.id))
+    assert held == {HoldReason.INVESTIGATION}
+    for one in remembered(place.installation.second_medium):
+        for replay in REPLAYS:
+            assert not await world.database.transact(partial(again_of, replay, one))
+    await place.closed()
+    world.issuing.core.close()
+
+
+async def enrolled_one(world: SessionWorld) -> UUID:
+    """A workstation in use."""
+    admin = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
+    token, _ = await desks(world).create_token(admin, HOST, StationClass.USER)
+    caller = anyone(world.org, front="daemon", address="192.0.2.9")
+    made = await desks(world).enrol(caller, token, HOST, csr(ec.generate_private_key(ec.SECP256R1())))
+    found = await world.database.read(
+        lambda unit: desks(world).recognize(unit, made.certificate, front="daemon", address="")
+    )
+    assert found is not None
+    return found.id
