@@ -146,7 +146,6 @@ MUTANTS = (
     Mutant("secrets on the second medium", unremembered(ledger, "generation_event"), "issue"),
     Mutant("PUK that unlocking is about to set", without(Kind.PUK), "unlock"),
     Mutant("key that is about to be imported", without(Kind.KEY), "update", always=True),
-    Mutant("key that is about to go", without(Kind.GENERATING), "update", ("dead", "0047"), "tdes-only"),
     Mutant("plan that was shown", unfinished_unknown, "update", ("dead", "db3fff")),
     Mutant("revocation on the second medium", unremembered(status, "revoke_event"), "update"),
 )

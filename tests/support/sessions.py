@@ -219,6 +219,9 @@ class Office:
             self.states[place] = "held"
         return Issued(self.certificates[place])
 
+    async def revoked(self, unit: Unit, task: Task) -> frozenset[str]:
+        return frozenset({mark for (_, mark), state in self.states.items() if state == "revoked"})
+
     async def settle(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str], bare: Set[str]
     ) -> None:

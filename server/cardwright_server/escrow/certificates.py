@@ -44,6 +44,10 @@ class ArchivedCertificates:
             replies.append(reply)
         return tuple(replies)
 
+    async def revoked(self, unit: Unit, task: Task) -> frozenset[str]:
+        """See ``Certificates``."""
+        return await self._issuing.revoked(unit, task)
+
     async def settle(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str], bare: Set[str]
     ) -> None:

@@ -211,12 +211,12 @@ class RequestBook:
             move.request = await self.move(move.unit, server(move.of.org), move.of, RequestEvent.PREPARE, Actor.SERVER)
 
     async def _release_card(self, move: _Move) -> None:
-        if move.of.card is None:
+        if move.of.worked_on is None:
             return
         itself = server(move.of.org)
-        card = await self._lifecycle.device(move.unit, move.of.org, move.of.card)
+        card = await self._lifecycle.device(move.unit, move.of.org, move.of.worked_on)
         match card.state:
-            case DeviceState.ASSIGNED:
+            case DeviceState.ASSIGNED if move.of.card is not None:
                 await self._lifecycle.move(move.unit, itself, card.id, DeviceEvent.UNBIND, Actor.SERVER)
             case DeviceState.IN_PRODUCTION:
                 # A session began and was interrupted: what is on the card has to be wiped by someone who has it.

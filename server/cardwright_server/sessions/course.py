@@ -123,9 +123,11 @@ def steps_for(
     objects: Mapping[int, bytes],
     now: datetime,
     made: Set[str] = frozenset(),
+    revoked: Set[str] = frozenset(),
 ) -> Plan:
     """The plan of a session. ``objects`` are contents as they were written. ``made``: fingerprints of keys that this
-    request made already; a re-issue makes all others anew. Raises what ``plan`` raises.
+    request made already; a re-issue makes all others anew. ``revoked``: of keys whose certificates are worth nothing
+    any more, unless ``records`` have a new one. Raises what ``plan`` raises.
 
     Unlocking sets a new PUK first, so the one that opens the card is known to nobody afterwards but the vault. Keys
     of earlier sessions are made again: a request is signed only for a key of the same session.
@@ -133,10 +135,11 @@ def steps_for(
     if purpose.unlocks:
         return Plan(policy.name, card.identity, (SetPuk(), SetPin()))
     card = believed(policy, card, objects)
-    if purpose is Purpose.REISSUE:
-        for row in card.certificates:
-            if row.key not in made and policy.slot(row.slot) is not None:
-                card = card.with_certificate(replace(row, not_after=now))
+    for row in card.certificates:
+        ended = row.key in revoked and (row.slot, row.key) not in records.certificates
+        anew = ended or (purpose is Purpose.REISSUE and row.key not in made)
+        if anew and policy.slot(row.slot) is not None:
+            card = card.with_certificate(replace(row, not_after=now))
     return plan(policy, card, records, now=now, certifies_existing=False)
 
 
@@ -150,20 +153,21 @@ def course(
     initial: Set[SecretName] = frozenset(),
     retired: bool = False,
     made: Set[str] = frozenset(),
+    revoked: Set[str] = frozenset(),
     management_algorithm: ManagementAlgorithm | None,
     prover: PublicKey | None = None,
 ) -> Execution[Report]:
     """Observe, plan again, and carry out the plan with digest ``expected``.
 
-    ``objects``, ``made``, ``initial`` and ``retired`` are as for the functions above. ``prover``: the key by which the
-    card has to prove itself first. Raises CardNotProven, PlanChanged when the card is not as it was shown, and what
-    observe, plan and execute raise.
+    ``objects``, ``made``, ``revoked``, ``initial`` and ``retired`` are as for the functions above. ``prover``: the key
+    by which the card has to prove itself first. Raises CardNotProven, PlanChanged when the card is not as it was shown,
+    and what observe, plan and execute raise.
     """
     asked = None if purpose.unlocks else management_algorithm
     card, sealed = yield from observe_with_witness(look(policy, retired=retired), asked)
     records = fold((yield Recall(card.identity)))
     card = as_delivered(card, initial, records)
-    steps = steps_for(purpose, policy, card, records, objects, now, made)
+    steps = steps_for(purpose, policy, card, records, objects, now, made, revoked)
     if steps.digest != expected:
         raise PlanChanged("The plan for this card is not the one that was shown.")
     if prover is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from datetime import UTC, datetime, time
 from uuid import UUID, uuid5
 
@@ -26,6 +27,8 @@ from ..policies.model import Origin
 from ..store.unit import Database, Unit
 from .ports import CertificateOrder, Names, Task
 
+_REVOKED = CertificateState.REVOKED
+
 
 class IssuedCertificates:
     """The embedded or another authority, behind ``IssuanceService``."""
@@ -48,7 +51,7 @@ class IssuedCertificates:
             found: list[Prepared | Answer] = []
             for request in requests:
                 try:
-                    found.append(await self._service.prepare(unit, SERVER, request))
+                    found.append(await self._prepared(unit, request))
                 except (CertificateRefused, OriginRefused) as refusal:
                     found.append(Refused(refusal.reason, refusal.message))
             return found
@@ -63,6 +66,11 @@ class IssuedCertificates:
         recorded = iter(await self._database.transact(record) if signed else ())
         return tuple([_reply(next(recorded) if isinstance(one, Prepared) else one) for one in prepared])
 
+    async def revoked(self, unit: Unit, task: Task) -> frozenset[str]:
+        """See ``Certificates``."""
+        mine = await status.of_device(unit, task.org, task.device)
+        return frozenset({one.key for one in mine} - {one.key for one in mine if one.state is not _REVOKED})
+
     async def settle(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str], bare: Set[str]
     ) -> None:
@@ -75,6 +83,14 @@ class IssuedCertificates:
         for made_in in kept - {None}:
             assert made_in is not None
             await status.release(unit, principal.who, task.org, made_in)
+
+    async def _prepared(self, unit: Unit, request: CertificateRequest) -> Prepared | Answer:
+        """The request, or what it became. What was revoked since, with an issuance that failed, is asked for anew."""
+        while True:
+            found = await self._service.prepare(unit, SERVER, request)
+            if not isinstance(found, Issued) or found.certificate.state is not _REVOKED:
+                return found
+            request = replace(request, id=uuid5(request.id, found.certificate.serial))
 
     async def _request(self, order: CertificateOrder) -> CertificateRequest:
         task, row = order.task, order.task.policy.card.slot(order.slot)

@@ -33,6 +33,7 @@ class Task:
 
     ``guid`` is the card UUID that it has or is to get; ``guid_is_new``: unless a session recorded one already.
     ``fascn`` has 25 octets. ``life``: how often the device began anew as stock; each has a journal of its own.
+    ``revoked``: fingerprints of keys whose certificates ended with an issuance that failed: the card gets others.
     ``initial``: what the vault sealed of the secrets that the card came with; all else is the vendor's published value.
     ``trusted``: the workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
     last day of the card. ``asked_as``: the request as authorization sees it.
@@ -53,6 +54,7 @@ class Task:
     guid_is_new: bool = False
     fascn: bytes = NINES.encode()
     life: int = 1
+    revoked: frozenset[str] = frozenset()
     initial: Mapping[SecretName, tuple[Wrapped, DataContext]] = field(default_factory=dict, repr=False)
 
     @property
@@ -114,6 +116,9 @@ class Certificates(Protocol):
 
     async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[Issued | Pending | Refused, ...]:
         """One answer for each; what is issued is on hold. The same order again gives the same certificate."""
+
+    async def revoked(self, unit: Unit, task: Task) -> frozenset[str]:
+        """Fingerprints of keys of the device that have revoked certificates only: those are written to no card."""
 
     async def settle(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, keys: Mapping[Slot, str], bare: Set[str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -150,6 +150,9 @@ class SessionService:
         await self._ports.devices.begin(unit, permission, task, identifier)
         unfinished = await store.is_unfinished(unit, task.org, task.device, task.life)
         journal = await store.records(unit, task.org, task.device, task.life)
+        if task.purpose is Purpose.ISSUE:
+            task = replace(task, revoked=await self._ports.certificates.revoked(unit, task))
+            journal = _without(journal, task.revoked)
         recorded = fold(journal.entries).guid
         if task.guid_is_new and recorded is not None:
             task = replace(task, guid=recorded)
@@ -248,6 +251,7 @@ class SessionService:
         for made in opened.keys:
             row, there = task.policy.card.slot(made.slot), card.key(made.slot)
             waits = there is not None and there.fingerprint == made.fingerprint and row is not None
+            waits = waits and made.fingerprint not in task.revoked
             if row is not None and waits and (made.slot, made.fingerprint) not in known:
                 public = load_der_public_key(made.public_key)
                 assert isinstance(public, PublicKey)
@@ -313,6 +317,7 @@ class SessionService:
             expected=plan.digest,
             objects=ledger.objects,
             made=ledger.made,
+            revoked=task.revoked,
             initial=task.initial.keys(),
             retired=_retired(opened, greeting),
             management_algorithm=_algorithm(task, greeting.card),
@@ -446,6 +451,16 @@ def _retired(opened: _Opened, greeting: Greeting) -> bool:
     return opened.unfinished or has_retired(greeting.card)
 
 
+def _without(journal: store.Journal, revoked: Set[str]) -> store.Journal:
+    """The journal without certificates of keys that have revoked ones only. Old keys in retired slots keep theirs."""
+
+    def counts(entry: Entry) -> bool:
+        retired = entry.slot is not None and entry.slot.is_retired
+        return entry.kind is not Kind.CERTIFICATE or retired or entry.fingerprint not in revoked
+
+    return replace(journal, entries=tuple([entry for entry in journal.entries if counts(entry)]))
+
+
 def _call(task: Task) -> Call:
     return Call(f"SessionService.Run/{task.purpose}")
 
@@ -455,7 +470,7 @@ def _planned(task: Task, card: Inventory, ledger: Ledger, now: datetime) -> Plan
     _require_card(task, card.identity, ledger.entries)
     records = fold(ledger.entries)
     card = as_delivered(card, task.initial.keys(), records)
-    return steps_for(task.purpose, task.policy.card, card, records, ledger.objects, now, ledger.made)
+    return steps_for(task.purpose, task.policy.card, card, records, ledger.objects, now, ledger.made, task.revoked)
 
 
 def _require_card(task: Task, identity: Identity, entries: tuple[Entry, ...]) -> None:
