@@ -23,7 +23,7 @@ help:  ## this list
 setup:  ## install what is missing: system packages (apt-get, as root or through sudo) and .venv
 	@scripts/setup test
 
-demo: setup  ## a server, a workstation, two people and their cards, from nothing
+demo: setup  ## the main job: server, daemon, two virtual cards issued, renewed, unlocked, recovered, checked
 	@$(PY) -m cardwright_clients.demo
 
 # All three run even if one fails, so that one run shows everything; pytest comes last.

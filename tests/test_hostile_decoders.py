@@ -59,6 +59,14 @@ def test_anything_is_read_or_refused_as_documented(name: str) -> None:
     anything()
 
 
+def test_a_response_about_a_digest_that_is_unknown_is_refused_or_reported() -> None:
+    known, unknown = bytes.fromhex("06052B0E03021A"), bytes.fromhex("0605000E03021A")
+    responses = [seed for seed in hostile.SEEDS["trust"]() if known in seed]
+    assert responses
+    for response in responses:
+        hostile.trust(response.replace(known, unknown))
+
+
 def test_a_certificate_whose_parts_cannot_be_read_is_no_anchor(tmp_path: Path) -> None:
     """The library raises what is no ValueError for the first, and for the second only where its parts are read."""
     good = hostile.trust_seeds()[1]

@@ -39,7 +39,7 @@ STARTERS = (
     "cardwright_clients.cli.server_run",
     "cardwright_clients.cli.sim",
 )
-"""Commands that start a part or work on its data folder: they import it in functions only, so that --help stays fast."""
+"""Commands that start a part or work on its data folder: they import it in functions only, so --help stays fast."""
 DEMO = "cardwright_clients.demo"
 STARTED = {"simulators", "daemon", "server"}
 

@@ -16,18 +16,10 @@ from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Sy
 from ..sdk.words import due_words, ended, estimate
 from .cards import Choice, card_options
 from .daemon_line import all_readable, asking, at_daemon, document, fits, interruptible, pick
-from .daemon_progress import to_the_end
+from .daemon_progress import cancelling, to_the_end
 from .daemon_proof import Who, proof_options, with_proof
 from .output import json_option, say, show_json
 from .secrets import on_terminal
-
-
-class PlanChanged(CardwrightError):
-    """Between the preview and consent the server or the card changed, so that other steps are needed."""
-
-    code = "PLAN_CHANGED"
-    default_effect = "Nothing was sent to the card."
-    default_advice = "Start again: the new plan is shown first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +163,22 @@ async def _update(daemon: DaemonClient, cards: tuple[Card, ...], terms: Terms) -
         for offer in agreed:
             await daemon.dismiss(offer.card.id)
         raise
+    async with cancelling(daemon, [offer.card for offer in agreed]):
+        done, failed = await _carry_out(daemon, agreed, asked, quiet=terms.as_json)
+    results = []
+    for offer in offers:
+        operation_done = done.get(offer.card.id)
+        why = offer.error or failed.get(offer.card.id) or (operation_done.error if operation_done else None)
+        if operation_done is not None and why is None and not terms.as_json:
+            say(f"{offer.card.name}: {ended(operation_done)}")
+        results.append(Offer(offer.card, offer.due, offer.preview, operation_done, why))
+    return results
+
+
+async def _carry_out(
+    daemon: DaemonClient, agreed: list[Offer], asked: dict[str, list[str]], *, quiet: bool
+) -> tuple[dict[str, Operation], dict[str, CardwrightError]]:
+    """Start what was agreed to and follow it: by card, how each operation ended, and why one was not begun."""
     begun: list[tuple[Card, Operation]] = []
     failed: dict[str, CardwrightError] = {}
     for offer in agreed:
@@ -185,19 +193,14 @@ async def _update(daemon: DaemonClient, cards: tuple[Card, ...], terms: Terms) -
             failed[offer.card.id] = error
             continue
         if isinstance(operation, UpdatePreview):
+            from cardwright_cardops.plan.init import PlanChanged
+
             await daemon.dismiss(offer.card.id)
             failed[offer.card.id] = PlanChanged("What has to be done is not what was shown any more.")
         else:
             begun.append((offer.card, operation))
-    done = {one.card: one for one in await to_the_end(daemon, begun, quiet=terms.as_json)}
-    results = []
-    for offer in offers:
-        operation_done = done.get(offer.card.id)
-        why = offer.error or failed.get(offer.card.id) or (operation_done.error if operation_done else None)
-        if operation_done is not None and why is None and not terms.as_json:
-            say(f"{offer.card.name}: {ended(operation_done)}")
-        results.append(Offer(offer.card, offer.due, offer.preview, operation_done, why))
-    return results
+    done = await to_the_end(daemon, begun, quiet=quiet)
+    return {one.card: one for one in done}, failed
 
 
 async def _offered(daemon: DaemonClient, card: Card, terms: Terms) -> Offer:

@@ -2,7 +2,8 @@
 
 Issued certificates, revocations, escrowed keys, generations of card secrets, used tokens, and what became of devices,
 workstations and operators' rights are written here, and are on the disk, before the transaction that records them
-commits; so nothing takes effect that a later restore of an older database could not learn of. Each process appends to a file of its own in one folder; the reader joins them.
+commits; so nothing takes effect that a later restore of an older database could not learn of. Each process appends to
+a file of its own in one folder; the reader joins them.
 
 A file is lines of ``<SHA-256 in hex> <JSON>``; each hash covers the one before it and the JSON. A last line that is
 incomplete was never acknowledged. Damage before the last line is an error.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from uuid import UUID
 
@@ -129,7 +130,7 @@ def test_every_flipped_bit_of_signed_attributes(pki: Pki) -> None:
 def test_keys_of_the_vault_do_nothing_else() -> None:
     rsa_key = VaultRSAKey(rsa.generate_private_key(65537, 2048).public_key(), lambda data: b"")
     ec_key = VaultECKey(ec.generate_private_key(ec.SECP384R1()).public_key(), lambda data: b"")
-    for act in (
+    acts: tuple[Callable[[], object], ...] = (
         lambda: rsa_key.sign(b"", padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256()),
         lambda: rsa_key.sign(b"", padding.PKCS1v15(), hashes.SHA384()),
         lambda: rsa_key.decrypt(b"", padding.PKCS1v15()),
@@ -137,7 +138,9 @@ def test_keys_of_the_vault_do_nothing_else() -> None:
         lambda: ec_key.exchange(ec.ECDH(), None),
         rsa_key.private_numbers,
         ec_key.private_numbers,
-    ):
+        lambda: ec_key.private_bytes(None, None, None),
+    )
+    for act in acts:
         with pytest.raises(UnsupportedAlgorithm):
             act()
     assert ec_key.sign(b"", ec.ECDSA(hashes.SHA384())) == b""
