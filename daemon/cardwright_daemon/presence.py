@@ -6,7 +6,6 @@ enough to learn what happens to its holder.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import Final
@@ -22,7 +21,6 @@ from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 
 from .cards import Card, Cards
-from .operations import Kind, Operation, Operations
 from .prompts import StagePins
 
 _log = logging.getLogger(__name__)
@@ -31,36 +29,38 @@ _STAGE: Final = "presence"
 
 
 class Presence:
-    """Makes the proofs."""
+    """Makes the proofs.
 
-    def __init__(self, cards: Cards, operations: Operations) -> None:
+    Each is one call of the reader's worker, and no operation: nobody who wants something of the card has to wait for
+    more than that, or is told that the card is at work.
+    """
+
+    def __init__(self, cards: Cards) -> None:
         self._cards = cards
-        self._operations = operations
 
     async def proof(self, card: Card) -> bytes:
         """What 9E signed about this minute; b"" where the card has no such key, is at work, or does not answer."""
         guid = card.identity.guid
-        if guid is None or not card.identity.card_key:
+        # An operation may hold a transaction between two calls of the worker; another one would wait for it for ever.
+        if guid is None or card.operation:
             return b""
-
-        async def work(_: Operation) -> bytes:
-            connection = await card.worker.run(lambda: self._cards.connect(card))
-            try:
-                inventory = await card.worker.run(lambda: self._cards.look(card, _LOOK, connection))
-                key = inventory.key(Slot.CARD_AUTHENTICATION)
-                if key is None or key.algorithm is None:
-                    return b""
-                executor = LocalExecutor(connection, KeyItems(StagePins(), local=True))
-                program = _proved(key.algorithm, check_nonce(guid, datetime.now(UTC)))
-                return await card.worker.run(lambda: run(program, executor))
-            finally:
-                await asyncio.shield(card.worker.run(connection.close))
-
+        nonce = check_nonce(guid, datetime.now(UTC))
         try:
-            return await self._operations.run(Kind.READ, card, work)
+            return await card.worker.run(lambda: self._signed(card, nonce))
         except CardwrightError as error:
             _log.info("a card gave no proof for a check: %s", error.code)
             return b""
+
+    def _signed(self, card: Card, nonce: bytes) -> bytes:
+        connection = self._cards.connect(card)
+        try:
+            key = self._cards.look(card, _LOOK, connection).key(Slot.CARD_AUTHENTICATION)
+            if key is None or key.algorithm is None:
+                return b""
+            executor = LocalExecutor(connection, KeyItems(StagePins(), local=True))
+            return run(_proved(key.algorithm, nonce), executor)
+        finally:
+            connection.close()
 
 
 def _proved(algorithm: int, nonce: bytes) -> Program[bytes]:
