@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
 from cardwright_cardops.piv.key_items import KeyItems
+from cardwright_cardops.piv.objects.certificate import readable
 from cardwright_cardops.piv.pins import TriesGuard
 from cardwright_cardops.piv.references import PinReference
 from cardwright_cardops.program.local import LocalExecutor
@@ -51,7 +50,7 @@ class Checks:
         from cardwright_cardops.check import Level, check
 
         try:
-            trust = [x509.load_der_x509_certificate(der) for der in evidence.trust]
+            trust = [readable(der) for der in evidence.trust]
         except ValueError:
             raise BadRequest("One of the further certificates is none.") from None
 

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cardwright_cardops.piv.algorithms import PinPolicy, TouchPolicy
+from cardwright_cardops.piv.objects.certificate import readable
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.piv.vendor.attestation import Attestation, AttestationInvalid, verify_attestation
 
@@ -95,8 +96,8 @@ def evaluate(evidence: Evidence, expected: Expected, known: Sequence[x509.Certif
 
 def _attested(evidence: Attested, expected: Expected, known: Sequence[x509.Certificate]) -> Origin:
     try:
-        statement = x509.load_der_x509_certificate(evidence.statement)
-        signer = x509.load_der_x509_certificate(evidence.signer) if evidence.signer else None
+        statement = readable(evidence.statement)
+        signer = readable(evidence.signer) if evidence.signer else None
         found = verify_attestation(statement, signer, known)
     except (ValueError, AttestationInvalid) as cause:
         raise OriginRefused("chain", "The card's statement about the key does not hold.") from cause
