@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import click
@@ -63,7 +63,7 @@ class Bar:
 async def to_the_end(
     daemon: DaemonClient, operations: Sequence[tuple[Card, Operation]], *, quiet: bool = False
 ) -> tuple[Operation, ...]:
-    """Follow operations and show how they go; each as it ended. Interrupted, those are cancelled that can be."""
+    """Follow operations and show how they go; each as it ended."""
     bar = Bar(quiet=quiet)
 
     async def one(card: Card, operation: Operation) -> Operation:
@@ -75,24 +75,25 @@ async def to_the_end(
 
     try:
         return tuple(await asyncio.gather(*(one(card, operation) for card, operation in operations)))
-    except asyncio.CancelledError:
-        await _cancel(daemon, [operation for _, operation in operations])
-        raise
     finally:
         bar.end()
 
 
-async def _cancel(daemon: DaemonClient, operations: Sequence[Operation]) -> None:
-    """Cancel what can be; what writes to a card goes on."""
+@asynccontextmanager
+async def cancelling(daemon: DaemonClient, cards: Sequence[Card]) -> AsyncIterator[None]:
+    """Interrupted, cancel what goes on with these cards where that can be; what writes to a card goes on."""
     try:
-        async with asyncio.timeout(_MOMENT):
-            for operation in operations:
-                try:
-                    await daemon.cancel(operation.id)
-                except CardwrightError as error:
-                    say(f"The operation goes on in the daemon: {error.message}", err=True)
-    except TimeoutError:
-        say("The operation goes on in the daemon.", err=True)
+        yield
+    except asyncio.CancelledError:
+        names = {card.id for card in cards}
+        try:
+            async with asyncio.timeout(_MOMENT):
+                for card in await daemon.cards():
+                    if card.id in names and card.operation:
+                        await daemon.cancel(card.operation)
+        except (CardwrightError, TimeoutError):
+            say("What is being written to the card is finished by the daemon.", err=True)
+        raise
 
 
 def require_done(operation: Operation) -> Operation:

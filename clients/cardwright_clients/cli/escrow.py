@@ -17,7 +17,7 @@ from ..sdk.values import Card, EscrowedKey, Operation, Purpose
 from ..sdk.words import ended
 from .cards import Choice, card_options
 from .daemon_line import asking, at_daemon, document, pick
-from .daemon_progress import require_done, to_the_end
+from .daemon_progress import cancelling, require_done, to_the_end
 from .daemon_proof import Who, proof_options, with_proof
 from .files import require_writable, write_output
 from .output import json_option, say, show_json, show_table
@@ -86,8 +86,9 @@ def recover(keys: tuple[str, ...], choice: Choice, who: Who, as_json: bool) -> N
         wanted = [_meant(one, await _keys(daemon, card, who)).fingerprint for one in keys]
 
         async def act() -> Operation:
-            begun = await daemon.recover(card.id, wanted, asking=asking())
-            (done,) = await to_the_end(daemon, [(card, begun)], quiet=as_json)
+            async with cancelling(daemon, [card]):
+                begun = await daemon.recover(card.id, wanted, asking=asking())
+                (done,) = await to_the_end(daemon, [(card, begun)], quiet=as_json)
             return require_done(done)
 
         done = await with_proof(daemon, card, Purpose.RECOVER, who, act)

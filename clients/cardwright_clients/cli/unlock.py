@@ -11,7 +11,7 @@ from ..sdk.values import Operation, Purpose
 from ..sdk.words import ended
 from .cards import Choice, card_options
 from .daemon_line import asking, at_daemon, document, pick
-from .daemon_progress import require_done, to_the_end
+from .daemon_progress import cancelling, require_done, to_the_end
 from .daemon_proof import Who, proof_options, with_proof
 from .output import json_option, say, show_json
 
@@ -34,8 +34,9 @@ def command(choice: Choice, forgotten: bool, request: UUID | None, who: Who, as_
 
         async def act() -> Operation:
             begin = daemon.reset_forgotten_pin if forgotten else daemon.unlock
-            begun = await begin(card.id, request=request, asking=asking())
-            (done,) = await to_the_end(daemon, [(card, begun)], quiet=as_json)
+            async with cancelling(daemon, [card]):
+                begun = await begin(card.id, request=request, asking=asking())
+                (done,) = await to_the_end(daemon, [(card, begun)], quiet=as_json)
             return require_done(done)
 
         done = await with_proof(daemon, card, Purpose.FORGOTTEN_PIN if forgotten else Purpose.UNLOCK, who, act)
