@@ -197,7 +197,9 @@ def _free(steps: list[Document], algorithm: str | None) -> Iterator[Entry]:
     to_sign = [(slot, pin or c.default_pin_policy(slot)) for slot, _, pin, _ in made if slot in written]
     yield from (Entry(o.RequestCertificate(slot), None) for slot, _ in to_sign)
     each = sum(pin in (c.PIN_ALWAYS, c.MATCH_ALWAYS) for _, pin in to_sign)
-    once = any(pin in (c.PIN_ONCE, c.MATCH_ONCE) for _, pin in to_sign)
+    # A PIN that the card keeps is verified before a key is made over another, whenever that one will want it.
+    kept = not kinds & {"set-puk", "set-pin", "set-retries"}
+    once = any(pin in (c.PIN_ONCE, c.MATCH_ONCE) for _, pin in to_sign) or (kept and each > 0)
     pins = each + once + ("set-retries" in kinds)
     if pins:
         yield Entry(o.EnterPin(), None, pins)
