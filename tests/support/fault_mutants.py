@@ -13,12 +13,11 @@ from cardwright_cardops.plan.records import Kind
 from cardwright_server.audit.model import SERVER
 from cardwright_server.escrow import archive
 from cardwright_server.escrow.archive import EscrowArchive
-from cardwright_server.issuance import service as issuance
-from cardwright_server.issuance import status
 from cardwright_server.issuance.service import Prepared
-from cardwright_server.sessions import ledger, store
+from cardwright_server.sessions import store
 from cardwright_server.sessions.issuing import IssuedCertificates
 from cardwright_server.sessions.ledger import Ledger
+from cardwright_server.store.second_medium import JournalEvent, JournalKind
 from cardwright_server.store.unit import Unit
 
 Change = Callable[[pytest.MonkeyPatch], None]
@@ -75,13 +74,17 @@ def nothing_awaited(owner: Any, name: str, result: object = None) -> Change:
     return change
 
 
-def unremembered(module: Any, event: str) -> Change:
-    """Events of one kind are not written to the second medium."""
+def unremembered(kind: JournalKind, field: str) -> Change:
+    """Events of one kind that have a field are not written to the second medium."""
 
     def change(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(module, event, lambda *_, **__: None)
         beforehand = Unit.beforehand
-        patch.setattr(Unit, "beforehand", lambda self, one: None if one is None else beforehand(self, one))
+
+        def other(self: Unit, event: JournalEvent) -> None:
+            if event.kind is not kind or field not in event.data:
+                beforehand(self, event)
+
+        patch.setattr(Unit, "beforehand", other)
 
     return change
 
@@ -140,12 +143,12 @@ MUTANTS = (
     Mutant("serial number and content before the signature", signed_first, "issue", ("dead", "after a signature")),
     Mutant("escrowed key in the archive", unarchived, "issue"),
     Mutant("key that leaves the archive", nothing_awaited(archive, "leave", False), "issue"),
-    Mutant("certificate on the second medium", unremembered(issuance, "issue_event"), "issue"),
-    Mutant("signature on the second medium", unremembered(issuance, "signed_event"), "issue"),
-    Mutant("escrowed key on the second medium", unremembered(archive, "archive_event"), "issue"),
-    Mutant("secrets on the second medium", unremembered(ledger, "generation_event"), "issue"),
+    Mutant("certificate on the second medium", unremembered(JournalKind.ISSUE, "tbs"), "issue"),
+    Mutant("signature on the second medium", unremembered(JournalKind.ISSUE, "certificate"), "issue"),
+    Mutant("escrowed key on the second medium", unremembered(JournalKind.ESCROW, "wrapped"), "issue"),
+    Mutant("secrets on the second medium", unremembered(JournalKind.GENERATION, "reference"), "issue"),
     Mutant("PUK that unlocking is about to set", without(Kind.PUK), "unlock"),
     Mutant("key that is about to be imported", without(Kind.KEY), "update", always=True),
     Mutant("plan that was shown", unfinished_unknown, "update", ("dead", "db3fff")),
-    Mutant("revocation on the second medium", unremembered(status, "revoke_event"), "update"),
+    Mutant("revocation on the second medium", unremembered(JournalKind.REVOKE, "reason"), "update"),
 )
