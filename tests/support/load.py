@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,9 @@ INSERT INTO card_key (id, org, created_at, session, device, slot, fingerprint, p
 SELECT gen_random_uuid(), '{org}', now(), gen_random_uuid(), id, 158, repeat('0', 64), '\\x{key}', 'unproven', 1
 FROM made
 """
+
+_STATEMENT = re.compile(r"(?P<database>\S+) \[(?P<process>\d+)\] LOG:  (?:statement|execute [^:]*): (?P<statement>.*)")
+_HEAD = re.compile(r"\S* \[\d+\] ")
 
 
 @contextmanager
@@ -130,3 +134,48 @@ def write_tasks(path: Path, tasks: list[dict[str, Any]]) -> None:
     """As ``sim workstations --issue`` reads it."""
     path.touch(mode=0o600)
     path.write_text("".join(f"{json.dumps(one)}\n" for one in tasks))
+
+
+@contextmanager
+def transactions_of(server: PostgreSql, name: str) -> Iterator[list[list[str]]]:
+    """What PostgreSQL itself logged for a database while inside, as lists of statements that belong together.
+
+    Those between BEGIN and its end are one list; one without BEGIN is a list of its own. Only connections that begin
+    after ``log_statements`` are seen.
+    """
+    start = server.log.stat().st_size
+    found: list[list[str]] = []
+    yield found
+    with server.log.open("rb") as log:
+        log.seek(start)
+        text = log.read().decode(errors="replace")
+    begun: dict[str, list[str]] = {}
+    for process, said in _said(text, name):
+        if said.startswith("BEGIN"):
+            begun[process] = [said]
+        elif process in begun:
+            begun[process].append(said)
+            if said.startswith(("COMMIT", "ROLLBACK")):
+                found.append(begun.pop(process))
+        else:
+            found.append([said])
+
+
+def _said(text: str, name: str) -> list[tuple[str, str]]:
+    """(process, statement) of a database; lines without a head belong to the statement before them."""
+    found: list[tuple[str, str]] = []
+    ours = False
+    for line in text.splitlines():
+        if _HEAD.match(line):
+            matched = _STATEMENT.match(line)
+            ours = matched is not None and matched["database"] == name
+            if matched is not None and ours:
+                found.append((matched["process"], matched["statement"]))
+        elif ours:
+            found[-1] = found[-1][0], f"{found[-1][1]} {line.strip()}"
+    return found
+
+
+def log_statements(server: PostgreSql, name: str) -> None:
+    """From the next connection on."""
+    server.sql(f"ALTER DATABASE {name} SET log_statement = 'all'")
