@@ -312,10 +312,11 @@ class Sessions:
             await relayed.close()
             await asyncio.shield(session.close())
             self._cards.forget(card)
-        await self._meet_again(card)
+            if relayed.batches and not card.gone.is_set():
+                await self._meet_again(card)
 
     async def _meet_again(self, card: Card) -> None:
-        """The card may have a card UUID now that it had not: know it again."""
+        """The card may have a card UUID now that it had not, also after a session that broke off: know it again."""
         try:
             await self._cards.renew(card)
         except CardwrightError as error:

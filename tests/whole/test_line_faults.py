@@ -1,0 +1,175 @@
+"""A daemon and a server whose line is cut, slow, half open, or whose server dies: the card ends as it should.
+
+``CARDWRIGHT_LINE_FAULTS=1`` takes every case instead of the share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cardwright_daemon import sessions
+from cardwright_daemon.link.ports import Message
+from cardwright_proto.agent.v1 import agent_pb2 as pb
+from cardwright_proto.cms.v1 import devices_pb2
+from tests.support.daemons import told
+from tests.support.front_desk import Desk
+from tests.support.installation import Site
+from tests.support.whole_place import Bound, Place, placed, station_of
+
+MESSAGES = {"issue": 12, "update": 10}
+"""What the server says in a session of each kind: hello, preview, batches, progress, end of stage, end."""
+WAYS = ("seen", "unseen")
+"""The message reached the daemon and its answer is lost; the message itself is lost."""
+CASES = [(job, way, number) for job in MESSAGES for way in WAYS for number in range(1, MESSAGES[job] + 1)]
+EVERY = int(os.environ.get("CARDWRIGHT_LINE_FAULTS", "8"))
+SHARE = CASES[3::EVERY] if EVERY > 1 else CASES
+
+
+@pytest.fixture(scope="module")
+def desk(here: Site) -> Desk:
+    return Desk(here)
+
+
+@pytest.fixture(scope="module")
+def station(here: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The credentials of the workstation."""
+    folder = tmp_path_factory.mktemp("station") / "here"
+    asyncio.run(station_of(here, folder))
+    return folder
+
+
+@pytest.fixture
+async def place(
+    here: Site, desk: Desk, station: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    """A workstation that tries again soon."""
+    monkeypatch.setattr(sessions, "AGAIN", (0.2,))
+    async with placed(here, desk, station) as made:
+        yield made
+
+
+async def begun_for(place: Place, job: str) -> Bound:
+    """A card in the reader for which the job is due."""
+    bound = await place.bound()
+    place.run.bench.insert(bound.card)
+    if job == "update":
+        await place.issued(bound)
+        await place.reissue(bound)
+    return bound
+
+
+def cut_at(place: Place, way: str, number: int) -> asyncio.Event:
+    """Cut the line at a message of the next session; the event says that it was."""
+    cut, session = asyncio.Event(), len(place.link.said)
+    tasks = set()
+
+    async def when_held(held: asyncio.Event) -> None:
+        await held.wait()
+        cut.set()
+        place.line.cut()
+
+    async def on_message(now: int, message: Message) -> None:
+        if cut.is_set() or len(place.link.said) > session + 1:
+            return
+        if way == "seen" and now == number:
+            cut.set()
+            place.line.cut()
+        elif way == "unseen" and now == number - 1:
+            tasks.add(asyncio.create_task(when_held(place.line.hold_answers())))
+
+    if way == "unseen" and number == 1:
+        tasks.add(asyncio.create_task(when_held(place.line.hold_answers())))
+    place.link.on_message = on_message
+    return cut
+
+
+def test_share_of_the_cases(record_property: Callable[[str, object], None]) -> None:
+    record_property("share", f"lines cut: {len(SHARE)} of {len(CASES)} cases (CARDWRIGHT_LINE_FAULTS=1 for all)")
+    assert {job for job, _, _ in SHARE} == set(MESSAGES)
+    assert {way for _, way, _ in SHARE} == set(WAYS)
+
+
+@pytest.mark.parametrize("job, way, number", SHARE, ids=[f"{job} {way} {number}" for job, way, number in SHARE])
+async def test_line_cut_at_a_message(place: Place, job: str, way: str, number: int) -> None:
+    bound = await begun_for(place, job)
+    cut = cut_at(place, way, number)
+    back = CASES.index((job, way, number)) % 2
+    try:
+        operation = await place.begin(bound)
+    except grpc.aio.AioRpcError as error:
+        # Nothing was agreed to yet: whoever sat there asks again.
+        assert told(error).code == "SERVER_UNREACHABLE"
+        assert number <= 2
+        operation = await place.begin(bound)
+    done = await place.over(operation)
+    assert cut.is_set()
+    if done.outcome != pb.OUTCOME_DONE:
+        assert done.error.code == "SERVER_UNREACHABLE", done.error
+        if back:
+            place.run.bench.insert(place.run.bench.remove())
+        await place.goes_on(bound)
+    assert await place.wrong(bound) == []
+    assert await place.state(bound) == devices_pb2.DEVICE_STATE_ISSUED
+
+
+async def test_slow_line_changes_nothing_but_the_time(place: Place) -> None:
+    bound = await begun_for(place, "issue")
+    place.line.seconds = 0.05  # there, and as much back
+    await place.issued(bound)
+    assert len(place.link.said) == 1
+    assert await place.wrong(bound) == []
+
+
+def no_leases(here: Site) -> None:
+    """As if half a minute had passed for a server that is down."""
+    with closing(sqlite3.connect(here.data / "store.db")) as store, store:
+        store.execute("UPDATE lease SET until = '2000-01-01T00:00:00.000000' WHERE name LIKE 'card:%'")
+
+
+async def test_server_killed_in_the_middle_and_started_again(place: Place) -> None:
+    """At the last batch: the card has its name by then, and the daemon has to know it by that."""
+    bound = await begun_for(place, "issue")
+    killed = asyncio.Event()
+
+    async def kill(now: int, message: Message) -> None:
+        if now == 9 and not killed.is_set():
+            killed.set()
+            await asyncio.to_thread(place.here.process.kill)
+
+    place.link.on_message = kill
+    operation = await place.begin(bound)
+    done = await place.over(operation)
+    assert killed.is_set()
+    assert done.error.code == "SERVER_UNREACHABLE"
+    no_leases(place.here)
+    place.here.process.start()  # here: it ends with the thread that started it
+    place.line.target = place.here.process.addresses["calls"]
+    await place.goes_on(bound)
+    assert await place.wrong(bound) == []
+
+
+async def test_server_that_is_stopped_ends_the_session_first(place: Place) -> None:
+    bound = await begun_for(place, "issue")
+    stopped = asyncio.Event()
+
+    async def stop(now: int, message: Message) -> None:
+        if now == 5 and not stopped.is_set():
+            stopped.set()
+            place.here.process.signal()
+
+    place.link.on_message = stop
+    operation = await place.begin(bound)
+    done = await place.over(operation)
+    assert stopped.is_set()
+    assert await asyncio.to_thread(place.here.process.wait) == 0
+    assert done.outcome == pb.OUTCOME_DONE, done.error
+    place.here.process.start()  # here: it ends with the thread that started it
+    assert await place.wrong(bound) == []
