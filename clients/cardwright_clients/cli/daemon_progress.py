@@ -7,15 +7,17 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.daemon import DaemonClient
 from ..sdk.values import Card, Operation, Phase
 from .output import say, visible
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 WIDTH: Final = 24
 _MOMENT: Final = 2.0

@@ -6,18 +6,20 @@ import getpass
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.daemon import DaemonClient
 from ..sdk.values import Card, Method, MethodKind, Purpose
 from ..sdk.words import METHODS
 from .daemon_line import asking, interruptible
 from .output import say
 from .secrets import on_terminal
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -6,13 +6,12 @@ import re
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.daemon import DaemonClient
 from ..sdk.values import Card, EscrowedKey, Operation, Purpose
 from ..sdk.words import ended
 from .cards import Choice, card_options
@@ -21,6 +20,9 @@ from .daemon_progress import cancelling, require_done, to_the_end
 from .daemon_proof import Who, proof_options, with_proof
 from .files import require_writable, write_output
 from .output import json_option, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 SHORTEST: Final = 8
 """Digits that name a key, at least."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from ..sdk.daemon import DaemonClient
 from .daemon_line import at_daemon, document
 from .output import json_option, say, show_fields, show_json, show_table
 from .status import LINKS
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
+    from ..sdk.values import WorkstationReport
 
 
 @click.command("report")
@@ -17,7 +22,11 @@ def command(as_json: bool) -> None:
 
     Nothing in it says who you are or which card you have.
     """
-    report = at_daemon(DaemonClient.report)
+
+    async def work(daemon: DaemonClient) -> WorkstationReport:
+        return await daemon.report()
+
+    report = at_daemon(work)
     if as_json:
         shown = document(report)
         shown["libraries"] = dict(report.libraries)

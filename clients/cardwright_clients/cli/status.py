@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.daemon import DaemonClient
 from ..sdk.values import Card, CardState, Due, LinkState, Operation, Readers, WorkstationReport
 from ..sdk.words import due_words
 from .daemon_line import at_daemon, document
 from .output import json_option, say, show_fields, show_json, show_table
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 LINKS = {
     LinkState.NOT_CONFIGURED: "none configured",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
 
-from ..sdk.daemon import DaemonClient
 from ..sdk.values import Operation, Purpose
 from ..sdk.words import ended
 from .cards import Choice, card_options
@@ -14,6 +14,9 @@ from .daemon_line import asking, at_daemon, document, pick
 from .daemon_progress import cancelling, require_done, to_the_end
 from .daemon_proof import Who, proof_options, with_proof
 from .output import json_option, say, show_json
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 
 @click.command("unlock")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.daemon import DaemonClient
 from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Synced, UpdatePreview
 from ..sdk.words import due_words, ended, estimate
 from .cards import Choice, card_options
@@ -20,6 +19,9 @@ from .daemon_progress import cancelling, to_the_end
 from .daemon_proof import Who, proof_options, with_proof
 from .output import json_option, say, show_json
 from .secrets import on_terminal
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 
 @dataclass(frozen=True, slots=True)

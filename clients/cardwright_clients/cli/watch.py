@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import click
 
-from ..sdk.daemon import DaemonClient
 from ..sdk.values import (
     CardChanged,
     CardState,
@@ -21,6 +21,9 @@ from ..sdk.values import (
 from ..sdk.words import due_words, ended
 from .daemon_line import at_daemon, document
 from .output import json_option, say, show_json
+
+if TYPE_CHECKING:
+    from ..sdk.daemon import DaemonClient
 
 _NAMES = {
     ReaderChanged: "reader",
