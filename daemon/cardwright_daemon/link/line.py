@@ -15,12 +15,15 @@ from .ports import Proof, ServerRefused, ServerUnreachable
 
 MAX_MESSAGE: Final = 1 << 20
 SESSION: Final = "cardwright-session"
-_OPTIONS: Final = (
+OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
-    # A line that died without a word (a cable, a NAT) is found out within a minute and a half.
+    # A line that died without a word (a cable, a NAT) is found out within a minute and a half. A ping has a timeout of
+    # its own beside that of keepalive, and after two pings without data no more would be sent.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 20_000),
 )
@@ -34,12 +37,12 @@ def open_channel(address: str, credentials: Credentials) -> grpc.aio.Channel:
     if not credentials.usable():
         raise NotEnrolled("The certificate of this workstation has ended.")
     shown = grpc.ssl_channel_credentials(credentials.anchor, credentials.key, credentials.chain)
-    return grpc.aio.secure_channel(address, shown, options=_OPTIONS)
+    return grpc.aio.secure_channel(address, shown, options=OPTIONS)
 
 
 def open_entry(address: str, anchor: bytes) -> grpc.aio.Channel:
     """A channel for who has no certificate yet; ``anchor`` is the server's root, PEM."""
-    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(anchor), options=_OPTIONS)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(anchor), options=OPTIONS)
 
 
 def proved(proof: Proof | None) -> Sequence[tuple[str, str]]:
