@@ -166,7 +166,7 @@ class Place:
                     await asyncio.sleep(0.05)
                     late = [one for one in desk.operations.all if one.over and one.started_at > self.since]
                     ended = next((one.outcome or "shown" for one in late if one.phase is Phase.DONE), "")
-                    if any(one.error is not None and one.error.code == "ILLEGAL_TRANSITION" for one in late):
+                    if any(one.error is not None and one.error.code == "SESSION_WITHOUT_REQUEST" for one in late):
                         return  # only the server's last word was lost: its request is done, and it says so
         ends = [(one.kind.value, one.phase.value, one.outcome, one.error) for one in desk.operations.all]
         assert ended, f"{ends} {self.link.said}"

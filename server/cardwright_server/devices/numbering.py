@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID, uuid4
 
@@ -67,8 +68,15 @@ class Numbering:
                 unit.beforehand(number_event(org, device, NumberKind.FASCN, value))
                 return made
 
-    async def card_uuid(self, unit: Unit, org: UUID, device: UUID) -> UUID:
-        """A random UUID (RFC 9562 version 4) that no card had."""
+    async def card_uuid(self, unit: Unit, org: UUID, device: UUID, *, since: datetime | None = None) -> UUID:
+        """A random UUID (RFC 9562 version 4) that no card had.
+
+        ``since``: the one that this device was given after that moment, if it was: what is shown to a person for the
+        same request stays the same until it is on the card.
+        """
+        given = None if since is None else await store.newest_number(unit, org, device, NumberKind.CARD_UUID, since)
+        if given is not None:
+            return UUID(given)
         while True:
             made = uuid4()
             if await store.take_number(unit, org, device, NumberKind.CARD_UUID, str(made)):

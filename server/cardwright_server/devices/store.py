@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -234,6 +235,14 @@ async def secrets(unit: Unit, org: UUID, owners: Collection[UUID]) -> list[Row[A
     """Sealed secrets of owners, by name."""
     statement = select(device_secret).where(device_secret.c.owner.in_(owners), device_secret.c.org == org)
     return list(await unit.rows(statement.order_by(device_secret.c.name)))
+
+
+async def newest_number(unit: Unit, org: UUID, identifier: UUID, kind: str, since: datetime) -> str | None:
+    """The last number that a device was given after a moment, None if it was given none."""
+    n = device_number.c
+    mine = (n.org == org, n.device == identifier, n.kind == kind, n.created_at >= since)
+    found: str | None = await unit.value(select(n.value).where(*mine).order_by(n.created_at.desc(), n.id).limit(1))
+    return found
 
 
 async def take_number(unit: Unit, org: UUID, identifier: UUID, kind: str, value: str) -> bool:

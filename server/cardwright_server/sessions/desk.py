@@ -19,7 +19,7 @@ from ..devices.numbering import Numbering
 from ..devices.stock import StockService
 from ..issuance import status
 from ..issuance.model import CertificateState
-from ..requests.model import Request, RequestKind
+from ..requests.model import Request, RequestKind, RequestState
 from ..requests.service import RequestService
 from ..store.unit import Unit
 from . import store
@@ -80,12 +80,13 @@ class Desk:
             raise NothingToDo("This device is bound to nobody, so no policy applies to it.")
         initial = await self._stock.initial_secrets(unit, device) if device.life == 1 else None
         expires = device.expires_at or unit.now + policy.document.validity
+        since = None if request is None else request.created_at
         return Task(
             device.org,
             device.id,
             greeting.purpose,
             policy.document,
-            device.guid or await self._numbering.card_uuid(unit, device.org, device.id),
+            device.guid or await self._numbering.card_uuid(unit, device.org, device.id, since=since),
             expires.date(),
             person=device.person,
             request=None if request is None else request.id,
@@ -159,6 +160,8 @@ class Desk:
             request = await self._requests.request(unit, org, greeting.request)
             if request.kind not in kinds or request.worked_on is None:
                 raise NothingToDo(f"This request is not one to {greeting.purpose} a card.")
+            if request.state is RequestState.DONE:
+                raise NothingToDo("This request is done: nothing is left to do for it.")
             return await self._lifecycle.device(unit, org, request.worked_on), request
         device = None if guid is None else await self._lifecycle.by_guid(unit, org, guid)
         if device is None and greeting.card.identity.serial:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from uuid import uuid4
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -63,6 +64,25 @@ async def test_a_series_follows_a_series_until_all_are_used(database: Database) 
 async def test_issuers_without_an_agency_code_have_all_nines(database: Database) -> None:
     made = await database.transact(lambda unit: Numbering().fascn(unit, new_id(), new_id()))
     assert made == NINES and not made.is_federal
+
+
+async def test_card_uuid_of_a_request_stays_the_same(database: Database) -> None:
+    numbers, org, device = Numbering(), new_id(), new_id()
+
+    async def give(unit: Unit, since: datetime | None) -> UUID:
+        return await numbers.card_uuid(unit, org, device, since=since)
+
+    begin = await database.transact(_now)
+    first = await database.transact(lambda unit: give(unit, begin))
+    assert await database.transact(lambda unit: give(unit, begin)) == first
+    later = await database.transact(_now) + timedelta(seconds=1)
+    second = await database.transact(lambda unit: give(unit, later))
+    assert second != first, "what an earlier request was given is not given to this one"
+    assert await database.transact(lambda unit: give(unit, None)) not in (first, second)
+
+
+async def _now(unit: Unit) -> datetime:
+    return unit.now
 
 
 async def test_card_uuids_are_random_and_remembered(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,25 @@ async def test_a_bound_blank_card_needs_no_request_s_name(
 
 
 @ON_SQLITE
+async def test_plan_of_a_request_stays_the_same_until_it_is_begun(
+    open_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    """So that consent to the first covers the second: the card UUID is in the contents that were shown."""
+    world, card = await made(open_database, tmp_path), blank()
+    device = await world.bound(card)
+    await world.world.issuance(device)
+    shown = []
+    async with world.serving(world.office(device)) as socket:
+        for _ in range(2):
+            while (trip := await Station(card).run(socket, cut=2)).error == "CARD_IN_SESSION":
+                await asyncio.sleep(0)
+            assert trip.preview is not None
+            shown.append({row.tag: row.digest for row in trip.preview.contents})
+    assert shown[0] and shown[0] == shown[1]
+    world.issuing.core.close()
+
+
+@ON_SQLITE
 async def test_what_a_card_can_never_do_ends_its_request(
     open_database: Callable[..., Database], tmp_path: Path
 ) -> None:

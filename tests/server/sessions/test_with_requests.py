@@ -73,6 +73,8 @@ async def test_an_issuance_is_carried_out(open_database: Callable[..., Database]
             await asyncio.sleep(0)
         assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_DONE)
         assert (await world.request(request.id)).state is RequestState.DONE
+        # As for a workstation that lost the server's last word.
+        assert (await Station(card).run(socket, request=named)).error == "SESSION_WITHOUT_REQUEST"
         issued = await world.device(device)
         assert issued.state is DeviceState.ISSUED
         assert issued.guid == run(observe(), reader(card)).identity.guid
