@@ -260,12 +260,17 @@ class Database:
     async def _repeated(
         self, engine: AsyncEngine, work: Callable[[Unit], Awaitable[T]], *, writes: bool, timed: bool
     ) -> T:
+        task = asyncio.current_task()
+        cancelled = 0 if task is None else task.cancelling()
         seen: dict[Fault, int] = {}
         limits = {Fault.COLLISION: self._attempts, Fault.GONE: 3, Fault.TAKEN: 2}
         while True:
             try:
                 return await self._once(engine, work, writes=writes, timed=timed)
             except (SQLAlchemyError, ConnectionError, TimeoutError) as error:
+                if task is not None and task.cancelling() > cancelled:
+                    # The connection broke while the unit was being given up: that is not what ended it.
+                    raise asyncio.CancelledError from error
                 fault = fault_of(error)
                 times = seen[fault] = seen.get(fault, 0) + 1
                 if times >= limits.get(fault, 1) or (fault is Fault.TAKEN and self._sqlite):

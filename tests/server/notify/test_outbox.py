@@ -101,8 +101,12 @@ async def _emit(unit: Unit, event: DomainEvent) -> None:
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)  # SQLite has one writer at a time
-async def test_a_transaction_that_commits_late_is_not_passed_over(database: Database) -> None:
-    """Its row is older than what a consumer has read already; an order by time or sequence would lose it."""
+async def test_a_transaction_that_commits_late_is_not_passed_over(open_database: Opener) -> None:
+    """Its row is older than what a consumer has read already; an order by time or sequence would lose it.
+
+    Units of one process take turns, so the slow one is another process's.
+    """
+    database, other = open_database(), open_database()
     collector = Collector()
     dispatcher = Dispatcher(database, [collector], Patience(lease=timedelta(0)))
     emitted, may_commit = asyncio.Event(), asyncio.Event()
@@ -114,7 +118,7 @@ async def test_a_transaction_that_commits_late_is_not_passed_over(database: Data
         emitted.set()
         await may_commit.wait()
 
-    task = asyncio.create_task(database.transact(slow))
+    task = asyncio.create_task(other.transact(slow))
     await emitted.wait()
     await emit(database, "a.fast")
     await drain(dispatcher)

@@ -507,3 +507,25 @@ async def test_the_second_medium_is_not_optional_for_what_needs_it(open_database
     with pytest.raises(RuntimeError, match="no second medium"):
         await database.transact(work)
     assert await names(database) == []
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+async def test_unit_that_is_cancelled_while_its_connection_breaks_is_not_begun_again(database: Database) -> None:
+    begun, begins = asyncio.Event(), 0
+
+    async def work(unit: Unit) -> None:
+        nonlocal begins
+        begins += 1
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # As when the driver finds the connection gone while it rolls back.
+            raise ConnectionError("gone") from None
+
+    task = asyncio.create_task(database.transact(work))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=20)
+    assert task.cancelled()
+    assert begins == 1
