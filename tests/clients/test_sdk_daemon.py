@@ -116,7 +116,8 @@ async def test_a_card_is_issued_and_its_operation_followed() -> None:
         assert (last.phase, last.outcome, last.percentage) == (Phase.DONE, Outcome.DONE, 100)
         assert [one.percentage for one in seen] == sorted(one.percentage for one in seen)
         assert {one.kind for one in seen} == {OperationKind.ISSUE}
-        assert "Make a key" in {one.words for one in seen}
+        # States give way to newer ones, so any one of the steps' words may be passed over, but not all.
+        assert {one.words for one in seen} - {""}
         async with aclosing(daemon.follow(operation.id)) as again:
             assert [one async for one in again] == [last]
         assert await daemon.wait(operation.id) == last
