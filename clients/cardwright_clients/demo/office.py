@@ -8,16 +8,15 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.request import urlopen
 
 import grpc
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from cardwright_daemon.link.credentials import request_of
 from cardwright_proto.cms.v1 import (
     authentication_pb2,
     authentication_pb2_grpc,
@@ -33,6 +32,7 @@ from cardwright_proto.cms.v1 import (
     workstations_pb2_grpc,
 )
 
+from ..sdk.identity import OperatorFile
 from .story import DemoFailed, Story
 
 PASSPHRASE = b"only for this demo"
@@ -49,14 +49,6 @@ names = ["localhost", "127.0.0.1"]
 status_base = "http://status.example.test"
 """
 _COMMAND = "from cardwright_clients.cli.main import main; main()"
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A key and its certificates, PEM, as gRPC takes them."""
-
-    key: bytes = field(repr=False)
-    chain: bytes
 
 
 class Office:
@@ -153,7 +145,7 @@ class Office:
 
     # ------------------------------------------------------------------------------------------------- operators
 
-    def _channel(self, identity: Identity) -> grpc.aio.Channel:
+    def _channel(self, identity: OperatorFile) -> grpc.aio.Channel:
         shown = grpc.ssl_channel_credentials(self.root, identity.key, identity.chain)
         channel = grpc.aio.secure_channel(self.addresses["calls"], shown)
         self._channels.append(channel)
@@ -166,7 +158,7 @@ class Office:
         ):  # fmt: skip
             words = ("enrol-first", role, "--login", login, "--name", name, "--credential-fd", "FD")
             await self._run(*words, secret=credential.encode())
-            first[role] = _read_identity(self.data / "operators" / f"{login}.pem")
+            first[role] = OperatorFile.read(self.data / "operators" / f"{login}.pem")
         self.administrator = self._channel(first["administrator"])
         officer = self._channel(first["security-officer"])
         self.issuer = await self._operator("ida", operators_pb2.ROLE_ISSUANCE, officer)
@@ -183,16 +175,13 @@ class Office:
             operators_pb2.CreateOperatorRequest(kind=operators_pb2.ACCOUNT_KIND_PERSON, person=person, label=login)
         )
         key = ec.generate_private_key(ec.SECP256R1())
-        request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
         added = await accounts.AddKey(
-            operators_pb2.AddOperatorKeyRequest(
-                operator=account.id, certificate_request=request.public_bytes(Encoding.DER)
-            )
+            operators_pb2.AddOperatorKeyRequest(operator=account.id, certificate_request=request_of(key))
         )
         grant = operators_pb2.GrantRequest(operator=account.id, grant=operators_pb2.Grant(role=role, everywhere=True))
         await operators_pb2_grpc.OperatorServiceStub(officer).Grant(grant)
         chain = (added.certificate, *added.chain[:-1])
-        return self._channel(Identity(_pem(key), b"".join(map(_as_pem, chain))))
+        return self._channel(OperatorFile(_pem(key), b"".join(map(_as_pem, chain)), self.root))
 
     # ------------------------------------------------------------------------------------------- what they do
 
@@ -265,13 +254,6 @@ class Office:
 async def _drain(stream: asyncio.StreamReader) -> None:
     async for _ in stream:
         pass
-
-
-def _read_identity(path: Path) -> Identity:
-    """An operator's file: the root, which is the last, is not shown to the server."""
-    key, begin, rest = path.read_bytes().partition(b"-----BEGIN CERTIFICATE-----")
-    certificates = x509.load_pem_x509_certificates(begin + rest)
-    return Identity(key, b"".join(one.public_bytes(Encoding.PEM) for one in certificates[:-1]))
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -21,10 +21,10 @@ from cardwright_proto.cms.v1 import sessions_pb2
 
 from .line import meaning_of
 from .ports import Proof, ServerUnreachable, SignInChallenge
+from .session import GOODBYE, say
 
 LIFE: Final = timedelta(minutes=5)
 """How long a proof is used here; the server may be more patient."""
-GOODBYE: Final = 2.0
 MAX_TOKEN: Final = 200
 
 
@@ -110,9 +110,4 @@ class StreamProof:
         )  # fmt: skip
 
     async def _send(self, **kind: Any) -> None:
-        try:
-            await self._call.write(sessions_pb2.RunRequest(**kind))
-        except grpc.aio.AioRpcError as error:
-            raise meaning_of(error) from None
-        except asyncio.InvalidStateError:
-            raise ServerUnreachable("The line to the server is closed.") from None
+        await say(self._call, sessions_pb2.RunRequest(**kind))

@@ -61,7 +61,7 @@ from .ports import (
     ServerUnreachable,
     SignInChallenge,
 )
-from .session import PROTOCOL, StreamSession, begin, hello
+from .session import PROTOCOL, StreamSession, begin, hello, say
 
 _log = logging.getLogger(__name__)
 
@@ -329,12 +329,7 @@ class GrpcLink:
         if opening.purpose in (Purpose.UNLOCK, Purpose.FORGOTTEN_PIN) and opening.request is None:
             opening = replace(opening, request=await self._asked_for(opening))
         call = begin(sessions_pb2_grpc.SessionServiceStub(self._line()), opening)
-        try:
-            await call.write(hello(opening, assisted=assisted))
-        except grpc.aio.AioRpcError as error:
-            raise meaning_of(error) from None
-        except asyncio.InvalidStateError:
-            raise ServerUnreachable("The line to the server is closed.") from None
+        await say(call, hello(opening, assisted=assisted))
         return call
 
     async def _asked_for(self, opening: Opening) -> UUID | None:

@@ -107,12 +107,7 @@ class StreamSession:
         self._call.cancel()
 
     async def _send(self, **kind: Any) -> None:
-        try:
-            await self._call.write(sessions_pb2.RunRequest(**kind))
-        except grpc.aio.AioRpcError as error:
-            raise meaning_of(error) from None
-        except asyncio.InvalidStateError:
-            raise ServerUnreachable("The line to the server is closed.") from None
+        await say(self._call, sessions_pb2.RunRequest(**kind))
 
     def _meant(self, message: sessions_pb2.RunResponse) -> Message:
         match message.WhichOneof("kind"):
@@ -143,6 +138,16 @@ def begin(stub: sessions_pb2_grpc.SessionServiceStub, opening: Opening) -> Any:
     """The stream, with nothing said on it yet."""
     run: Any = stub.Run
     return run(metadata=proved(opening.proof))
+
+
+async def say(call: Any, message: sessions_pb2.RunRequest) -> None:
+    """Send a message. Raises ServerUnreachable, ServerRefused, and what the server told."""
+    try:
+        await call.write(message)
+    except grpc.aio.AioRpcError as error:
+        raise meaning_of(error) from None
+    except asyncio.InvalidStateError:
+        raise ServerUnreachable("The line to the server is closed.") from None
 
 
 def hello(opening: Opening, *, assisted: bool = False) -> sessions_pb2.RunRequest:
