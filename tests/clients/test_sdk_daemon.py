@@ -16,6 +16,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from cardwright_cardops.plan.words import kind_words
 from cardwright_cardops.rpc_status import RemoteError
 from cardwright_cardops.workstation import SOCKET, FolderUnsafe
 from cardwright_clients.sdk import DaemonClient, DaemonNotRunning, OperationLost, reading, values
@@ -116,8 +117,9 @@ async def test_a_card_is_issued_and_its_operation_followed() -> None:
         assert (last.phase, last.outcome, last.percentage) == (Phase.DONE, Outcome.DONE, 100)
         assert [one.percentage for one in seen] == sorted(one.percentage for one in seen)
         assert {one.kind for one in seen} == {OperationKind.ISSUE}
-        # States give way to newer ones, so any one of the steps' words may be passed over, but not all.
-        assert {one.words for one in seen} - {""}
+        # States give way to newer ones, so any one of the steps may be passed over, but not all, and none is made up.
+        told = {one.words for one in seen} - {""}
+        assert told and told <= {kind_words(one.kind) for one in preview.steps}
         async with aclosing(daemon.follow(operation.id)) as again:
             assert [one async for one in again] == [last]
         assert await daemon.wait(operation.id) == last
