@@ -7,7 +7,7 @@ import os
 import pty
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.clients.test_cli_daemon import ISSUE
@@ -49,14 +49,22 @@ class Terminal:
             return await self.process.wait()
 
 
-@asynccontextmanager
-async def terminal(run: Run, *arguments: str) -> AsyncIterator[Terminal]:
+def terminal(run: Run, *arguments: str) -> AbstractAsyncContextManager[Terminal]:
     """``cardwright`` with these arguments on a terminal of its own."""
+    return program(
+        "from cardwright_clients.cli.main import main; main()", *arguments,
+        CARDWRIGHT_FOLDER=str(run.daemon.socket.parent),
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def program(text: str, *arguments: str, **environment: str) -> AsyncIterator[Terminal]:
+    """A Python program on a terminal of its own."""
     mine, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from cardwright_clients.cli.main import main; main()", *arguments,
+        sys.executable, "-c", text, *arguments,
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=_own_terminal,
-        env=dict(os.environ, CARDWRIGHT_FOLDER=str(run.daemon.socket.parent), TERM="xterm", COLUMNS="100"),
+        env=dict(os.environ, TERM="xterm", COLUMNS="100", **environment),
     )  # fmt: skip
     os.close(theirs)
     made = Terminal(process, mine)
@@ -113,3 +121,26 @@ async def test_ctrl_c_closes_the_question_for_the_pin() -> None:
             last = await run.daemon.desk.operations.wait(run.daemon.desk.operations.all[-1].id)
     assert last.error is not None and last.error.code == "OPERATION_CANCELLED"
     assert server.consented == []
+
+
+MISSED = """
+import signal, sys, threading
+import click
+from cardwright_clients.cli.interrupts import interruptible
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+try:
+    with interruptible():
+        click.confirm("Begin?", err=True)
+except click.Abort:
+    sys.exit(130)
+"""
+"""Another thread takes the signal, so no wait of the main thread is interrupted by it: for the program that is a
+Ctrl-C between the words of the question and the wait for the answer."""
+
+
+async def test_ctrl_c_that_interrupts_no_wait() -> None:
+    async with program(MISSED) as screen:
+        await screen.until("Begin? [y/N]: ")
+        screen.type("\x03")
+        assert await screen.code() == 130

@@ -14,7 +14,8 @@ from cardwright_cardops.errors import CardwrightError
 
 from ..sdk.values import Card, Method, MethodKind, Purpose
 from ..sdk.words import METHODS
-from .daemon_line import asking, interruptible
+from .daemon_line import asking
+from .interrupts import interruptible
 from .output import say
 from .secrets import on_terminal
 

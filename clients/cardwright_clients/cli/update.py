@@ -14,9 +14,10 @@ from cardwright_cardops.errors import CardwrightError
 from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Synced, UpdatePreview
 from ..sdk.words import due_words, ended, estimate
 from .cards import Choice, card_options
-from .daemon_line import all_readable, asking, at_daemon, document, fits, interruptible, pick
+from .daemon_line import all_readable, asking, at_daemon, document, fits, pick
 from .daemon_progress import cancelling, to_the_end
 from .daemon_proof import Who, proof_options, with_proof
+from .interrupts import interruptible
 from .output import json_option, say, show_json
 from .secrets import on_terminal
 
