@@ -219,9 +219,12 @@ class Process:
         context.load_cert_chain(folder / "identity.pem")
         host, _, port = self.addresses["calls"].rpartition(":")
 
+        opened: list[asyncio.StreamWriter] = []
+
         async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 there, away = await asyncio.open_connection(host, int(port), ssl=context)
+                opened.append(away)
                 await asyncio.gather(_pump(reader, away), _pump(there, writer))
 
         server = await asyncio.start_unix_server(pass_on, folder / "socket")
@@ -229,6 +232,9 @@ class Process:
             yield str(folder / "socket")
         finally:
             server.close()
+            for away in opened:
+                # One that stays open without anybody who reads would keep a server that stops waiting.
+                away.transport.abort()
             shutil.rmtree(folder, ignore_errors=True)
 
 
