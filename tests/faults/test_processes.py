@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm
-from cardwright_proto.cms.v1 import devices_pb2, operators_pb2, requests_pb2, sessions_pb2
+from cardwright_proto.cms.v1 import devices_pb2, escrow_pb2, escrow_pb2_grpc, operators_pb2, requests_pb2, sessions_pb2
 from cardwright_server.config import load
 from cardwright_server.vault.client import VaultClient
 from cardwright_server.vault.model import (
@@ -53,6 +56,7 @@ from tests.support.installation import (
     refusal,
 )
 from tests.support.sessions import PIN, Station
+from tests.support.vault import openssl
 from tests.support.virtual import POOL
 
 BEHALF = Authorization("oracle", "oracle")
@@ -249,6 +253,116 @@ def test_two_operators_approve_at_once_on_two_servers(pair: Pair) -> None:
     assert requests_pb2.REQUEST_STATE_READY in said
     steps = pair.sql(f"SELECT event, who FROM device_request_transition WHERE subject = '{made.id}' ORDER BY number")
     assert [row.split("|")[0] for row in steps.splitlines()].count("approve") == 1
+
+
+async def test_one_file_is_claimed_on_two_servers_and_comes_out_of_one(pair: Pair, tmp_path: Path) -> None:
+    card, device, request, token = pair.ready("claims", 3000)
+    async with pair.first.tunnel(pair.station) as socket:
+        metadata = [("cardwright-session", token)]
+        issued = await Station(card, metadata=metadata).run(socket, request=request)
+        assert (issued.error, issued.outcome) == ("", sessions_pb2.OUTCOME_DONE)
+        proven = await Station(card, guarded=False).run(socket, sessions_pb2.PURPOSE_PROVE)
+    assert proven.error == ""
+    key = pair.sql(f"SELECT id FROM escrowed_key WHERE device = '{device}'")
+    claims = _Claims(pair, key, proven.authentication, tmp_path)
+    orders = [(pair.first, pair.second), (pair.second, pair.first)]
+    for order in orders:
+        offer = claims.offered()
+        said = await asyncio.to_thread(claims.in_order, offer, *order)
+        assert said[1] == ("FAILED_PRECONDITION", "PFX_OFFER_CLAIMED")
+        claims.require_one(offer, said)
+    # And as it comes.
+    offer = claims.offered()
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(lambda process: claims.claim(process, offer), orders[0]))
+    claims.require_one(offer, said)
+
+
+@dataclass
+class _Claims:
+    """Somebody with a proof by their card, who asks for files with one key."""
+
+    pair: Pair
+    key: str
+    proof: str
+    folder: Path
+    told: int = 0
+    _holder: subprocess.Popen[str] | None = None
+
+    def offered(self) -> escrow_pb2.OfferPfxResponse:
+        """A new offer, by the first server."""
+        with self.pair.first.calls(self.pair.station) as channel:
+            stub: Any = escrow_pb2_grpc.EscrowServiceStub(channel)
+            metadata = (("cardwright-session", self.proof),)
+            made: escrow_pb2.OfferPfxResponse = stub.OfferPfx(
+                escrow_pb2.OfferPfxRequest(key=self.key), timeout=PATIENCE, metadata=metadata
+            )
+            return made
+
+    def claim(self, process: Process, offer: escrow_pb2.OfferPfxResponse) -> bytes | tuple[str, str]:
+        """The file, or what was said instead."""
+        request = escrow_pb2.ClaimPfxRequest(offer=offer.offer, password=offer.password)
+        with process.calls(self.pair.station) as channel:
+            stub: Any = escrow_pb2_grpc.EscrowServiceStub(channel)
+            try:
+                said = stub.ClaimPfx(request, timeout=PATIENCE, metadata=(("cardwright-session", self.proof),))
+            except grpc.RpcError as error:
+                return refusal(error)
+        return bytes(said.file)
+
+    def in_order(self, offer: escrow_pb2.OfferPfxResponse, *order: Process) -> list[bytes | tuple[str, str]]:
+        """What each server says, when all have found the offer open, and may then take it in this order."""
+        with self._row_held(offer), ThreadPoolExecutor(len(order)) as pool:
+            claims = []
+            for number, process in enumerate(order, 1):
+                claims.append(pool.submit(self.claim, process, offer))
+                self._wait_until(number)
+            self._let_go()
+            return [one.result(PATIENCE) for one in claims]
+
+    @contextmanager
+    def _row_held(self, offer: escrow_pb2.OfferPfxResponse) -> Iterator[None]:
+        command = ["psql", "-XAtq", "-h", str(self.pair.postgresql.folder), "-U", "cardwright", self.pair.name]
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._holder = holder
+        try:
+            assert holder.stdin is not None and holder.stdout is not None
+            holder.stdin.write(f"BEGIN; SELECT id FROM pfx_offer WHERE id = '{offer.offer}' FOR UPDATE;\n")
+            holder.stdin.flush()
+            assert holder.stdout.readline().strip() == offer.offer
+            yield
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._holder is not None and self._holder.poll() is None:
+            self._holder.communicate("COMMIT;\n", timeout=PATIENCE)
+
+    def _wait_until(self, waiting: int) -> None:
+        """Until so many claims wait for the row."""
+        asked = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE pfx_offer%'"
+        )
+        deadline = time.monotonic() + PATIENCE
+        while int(self.pair.sql(asked)) < waiting:
+            assert time.monotonic() < deadline
+
+    def require_one(self, offer: escrow_pb2.OfferPfxResponse, said: list[bytes | tuple[str, str]]) -> None:
+        """One file, which its password opens, and one stable code; released, audited and told of once."""
+        (file,) = [one for one in said if isinstance(one, bytes)]
+        assert ("FAILED_PRECONDITION", "PFX_OFFER_CLAIMED") in said
+        path = self.folder / f"{offer.offer}.pfx"
+        path.write_bytes(file)
+        opened = openssl("pkcs12", "-in", str(path), "-nodes", "-passin", "stdin", data=offer.password.encode() + b"\n")
+        assert opened.count(b"BEGIN PRIVATE KEY") == 1
+        sql = self.pair.sql
+        assert sql(f"SELECT state FROM pfx_offer WHERE id = '{offer.offer}'") == "claimed"
+        assert sql(f"SELECT count(*) FROM escrow_release WHERE offer = '{offer.offer}'") == "1"
+        audited = "SELECT count(*) FROM audit_entry WHERE action = 'escrow.released' AND facts::json->>'offer' ="
+        assert sql(f"{audited} '{offer.offer}'") == "1"
+        self.told += 1
+        news = f"SELECT count(*) FROM outbox WHERE name = 'escrow.released' AND subject = '{self.key}'"
+        assert int(sql(f"{news} AND data::json->>'purpose' = 'to a file'")) == self.told
 
 
 @dataclass
