@@ -169,13 +169,15 @@ def act_of(kind: Kind, card: str) -> str:
     return _ACTS[kind].format(card)
 
 
-def rules_text(rules: PinRules) -> str:
-    """The rules for a new PIN in one sentence."""
+def rules_text(rules: PinRules, *, has_old: bool = False) -> str:
+    """The rules for a new PIN in one sentence. ``has_old``: it takes the place of one that was asked for, too."""
     least, most = rules.min_length, rules.max_length
     many = str(least) if least == most else f"{least} to {most}"
     kind = "digits" if rules.digits_only else "characters"
-    plain = ", not a regular or common one" if rules.refuse_trivial or rules.refuse_common else ""
-    return f"It has {many} {kind}{plain}."
+    words = [word for word, told in (("regular", rules.refuse_trivial), ("common", rules.refuse_common)) if told]
+    refused = [f"a {' or '.join(words)} one"] if words else []
+    refused += ["the old one"] if rules.differs and has_old else []
+    return f"It has {many} {kind}{', not ' if refused else ''}{' and not '.join(refused)}."
 
 
 async def ask_current(prompter: Prompter, reference: int, act: str, tries: int | None, *, error: str = "") -> Secret:
@@ -194,7 +196,7 @@ async def ask_new(
     """A new value, entered twice, that keeps the rules. Raises NoPin, and as ``Prompter.ask``."""
     name = f"new {reference_name(reference)}"
     is_puk = reference == PinReference.PUK
-    note = "It has eight characters." if is_puk else rules_text(rules)
+    note = "It has eight characters." if is_puk else rules_text(rules, has_old=old is not None)
     error = ""
     for _ in range(ROUNDS):
         value = await prompter.ask(Asked(name, act, note=note, error=error))

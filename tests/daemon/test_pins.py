@@ -43,7 +43,8 @@ async def test_a_pin_is_changed_with_the_act_the_tries_and_the_rules_named() -> 
         assert await opens(run, card, NEW)
     assert asked == [
         "Enter the current PIN to change the PIN of card 12345678. 3 tries left.",
-        "Enter the new PIN to change the PIN of card 12345678. It has 6 to 8 digits, not a regular or common one.",
+        "Enter the new PIN to change the PIN of card 12345678. "
+        "It has 6 to 8 digits, not a regular or common one and not the old one.",
         "Enter the new PIN once more to change the PIN of card 12345678.",
     ]
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from cardwright_cardops.piv import commands
+from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.program.items import AnyBatch, Apdu
 from cardwright_daemon.app import Daemon
 from cardwright_daemon.link.ports import Purpose
@@ -183,6 +184,25 @@ async def test_an_unlock_sets_a_new_pin_through_the_server() -> None:
     assert operation.phase == pb.OPERATION_PHASE_DONE, operation.error
     assert operation.kind == pb.OPERATION_KIND_UNLOCK
     assert [one.act for one in run.person.asked] == ["unlock card 12345678"] * 2
+    assert faults_of(server, card, pin=new) == []
+
+
+async def test_the_rules_of_the_policy_are_shown_and_kept_while_a_pin_is_chosen() -> None:
+    """What breaks them is asked for again, and no command of it reaches the card."""
+    rules = PinRules(7, 8, digits_only=False, refuse_trivial=False)
+    card, server = token(), Server(pin_rules=rules)
+    await issued_card(server, card, pin=b"Kx7!pqz")
+    new = b"7x!Kpqz9"
+    person = Person(PIN, b"iloveyou", new, new)
+    async with running(card, link=server, person=person) as run:
+        identifier = (await run.client.card()).id
+        begun = await run.client.updates.Unlock(pb.UnlockRequest(card=identifier))
+        operation = await ended(run, begun.operation.id)
+    assert operation.phase == pb.OPERATION_PHASE_DONE, operation.error
+    note = "It has 7 to 8 characters, not a common one."
+    assert [(one.note, one.error) for one in person.asked] == [
+        (note, ""), (note, "It is too short."), (note, "Too many people choose it."), ("", ""),
+    ]  # fmt: skip
     assert faults_of(server, card, pin=new) == []
 
 

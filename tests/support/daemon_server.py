@@ -29,6 +29,7 @@ from cardwright_cardops.plan.init import look_for, personalize
 from cardwright_cardops.plan.inventory import Identity, fingerprint
 from cardwright_cardops.plan.local_authority import LocalAuthority
 from cardwright_cardops.plan.observe import observe
+from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy, SecretsPolicy, parse_keys
 from cardwright_cardops.plan.records import Entry, Kind, MemoryJournal, fold
@@ -82,6 +83,7 @@ class Server:
     state: LinkState = LinkState.CONNECTED
     error: CardwrightError | None = None
     due_is: Due = field(default_factory=Due)
+    pin_rules: PinRules | None = None
     asked: list[Identity] = field(default_factory=list)
     watched: tuple[Identity, ...] = ()
     openings: list[Opening] = field(default_factory=list)
@@ -232,7 +234,7 @@ class Session:
             steps = plan(server.policy, opening.card, records, now=now, certifies_existing=False)
         if not steps:
             return Outcome.NOTHING_DUE
-        await self._out.put(Preview(steps, authority.contents(steps, opening)))
+        await self._out.put(Preview(steps, authority.contents(steps, opening), server.pin_rules))
         if await self._in.get() != bytes.fromhex(steps.digest):
             raise CardwrightError("refused")
         if unlocks:

@@ -49,8 +49,8 @@ async def issue(run: Run, number: int = 0) -> pb.Operation:
     return await start(run, card, await preview(run, card))
 
 
-async def issued_card(server: Server, card: VirtualCard) -> None:
-    async with running(card, link=server, person=Person(PIN, PIN)) as run:
+async def issued_card(server: Server, card: VirtualCard, pin: bytes = PIN) -> None:
+    async with running(card, link=server, person=Person(pin, pin)) as run:
         assert (await issue(run)).phase == pb.OPERATION_PHASE_DONE
 
 

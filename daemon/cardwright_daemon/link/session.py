@@ -12,6 +12,7 @@ import grpc
 
 from cardwright_cardops import wire
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.program.items import Answers, AnyBatch
 from cardwright_cardops.wire_reading import WireMalformed, refuse_unknown
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
@@ -118,7 +119,8 @@ class StreamSession:
             case "preview":
                 if len(message.preview.contents) > MOST_CONTENTS:
                     raise WireMalformed("A preview names more objects than a card has.")
-                return Preview(wire.plan_from_wire(message.preview.plan), _contents(message.preview))
+                shown = message.preview
+                return Preview(wire.plan_from_wire(shown.plan), _contents(shown), _pin_rules(shown))
             case "batch":
                 return Execute(message.batch.number, wire.batch_from_wire(message.batch.batch))
             case "end_stage":
@@ -165,6 +167,21 @@ def hello(opening: Opening, *, assisted: bool = False) -> sessions_pb2.RunReques
             request="" if opening.request is None else str(opening.request),
             card=wire.inventory_to_wire(opening.card),
         )
+    )
+
+
+def _pin_rules(preview: sessions_pb2.Preview) -> PinRules | None:
+    """Rules of known kinds only, so that nothing else of the server's comes near a prompt. Raises PinRulesMalformed."""
+    if not preview.HasField("pin_rules"):
+        return None
+    told = preview.pin_rules
+    return PinRules(
+        min_length=told.min_length,
+        max_length=told.max_length,
+        digits_only=told.digits_only,
+        refuse_trivial=told.refuse_trivial,
+        refuse_common=told.refuse_common,
+        differs=told.refuse_old,
     )
 
 

@@ -175,6 +175,17 @@ class StreamLine:
         message = sessions_pb2.Preview(plan=wire.plan_to_wire(showing.plan))
         for tag, digest in showing.digests.items():
             message.contents.add(tag=f"{tag:X}", digest=digest)
+        rules = showing.pin_rules
+        message.pin_rules.CopyFrom(
+            sessions_pb2.PinRules(
+                min_length=rules.min_length,
+                max_length=rules.max_length,
+                digits_only=rules.digits_only,
+                refuse_trivial=rules.refuse_trivial,
+                refuse_common=rules.refuse_common,
+                refuse_old=rules.differs,
+            )
+        )
         await self._send(preview=message)
         await self._send_batch(batch)
         consent = (await self._next("consent", CONSENT_WAIT)).consent

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Inventory
+from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.steps import Plan
 
 from ..machine import Actor, Machine, Transition
@@ -118,10 +119,14 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class Showing:
-    """What the person is to agree to: the plan, and the content of every object that it writes, by tag."""
+    """What the person is to agree to: the plan, and the content of every object that it writes, by tag.
+
+    ``pin_rules`` are the policy's for a new PIN.
+    """
 
     plan: Plan
     contents: Mapping[int, bytes] = field(repr=False)
+    pin_rules: PinRules
 
     @property
     def digests(self) -> dict[int, bytes]:

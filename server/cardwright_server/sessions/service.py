@@ -202,7 +202,8 @@ class SessionService:
             return await self._finish(principal, task, ledger, outcome, seen)
         require_allowed(plan, task, attests=backend_of(card.features).attests)
         _require_known(plan, greeting)
-        showing = Showing(plan, await self._contents(task, plan, card, intact(card, ledger.objects)))
+        contents = await self._contents(task, plan, card, intact(card, ledger.objects))
+        showing = Showing(plan, contents, task.policy.pin)
         shown = {"plan": plan.digest, "plan_document": canonical(plan.document()), "steps": len(plan.steps)}
         ledger.later(_E.PREVIEW, shown)
         report = await self._execute(principal, greeting, line, replace(opened, task=task), ledger, showing)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.sessions.model import Outcome
 from cardwright_server.store.unit import Database
@@ -39,6 +41,17 @@ async def test_a_blank_card_is_issued_in_five_round_trips_and_five_commits(datab
     assert await faults_of(card, office, database) == []
     assert office.finished_with == [Outcome.DONE]
     assert {place[0] for place in office.good} == {"9A", "9C", "9D", "9E"}
+
+
+async def test_the_rules_of_the_policy_for_a_pin_come_with_the_preview(database: Database, tmp_path: Path) -> None:
+    office, card = make_office(tmp_path), fresh_card()
+    office.policy = replace(office.policy, pin=PinRules(7, 8, digits_only=False, refuse_common=False, differs=False))
+    async with serving(database, office) as socket:
+        trip = await Station(card).run(socket)
+    assert trip.preview is not None
+    assert trip.preview.pin_rules == sessions_pb2.PinRules(
+        min_length=7, max_length=8, digits_only=False, refuse_trivial=True, refuse_common=False, refuse_old=False
+    )
 
 
 async def test_nothing_due_takes_one_round_trip(database: Database, tmp_path: Path) -> None:

@@ -338,6 +338,46 @@ class ContentDigest(_message.Message):
 Global___ContentDigest: _TypeAlias = ContentDigest  # noqa: Y015
 
 @_typing.final
+class PinRules(_message.Message):
+    """What a new PIN has to be like. The workstation judges it; a PIN is never sent anywhere to be judged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_LENGTH_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    DIGITS_ONLY_FIELD_NUMBER: _builtins.int
+    REFUSE_TRIVIAL_FIELD_NUMBER: _builtins.int
+    REFUSE_COMMON_FIELD_NUMBER: _builtins.int
+    REFUSE_OLD_FIELD_NUMBER: _builtins.int
+    min_length: _builtins.int
+    """4 to 8 characters."""
+    max_length: _builtins.int
+    digits_only: _builtins.bool
+    refuse_trivial: _builtins.bool
+    """One character only, runs, and pieces that repeat themselves."""
+    refuse_common: _builtins.bool
+    """Those that many people choose."""
+    refuse_old: _builtins.bool
+    """The old one, where it is known."""
+    def __init__(
+        self,
+        *,
+        min_length: _builtins.int = ...,
+        max_length: _builtins.int = ...,
+        digits_only: _builtins.bool = ...,
+        refuse_trivial: _builtins.bool = ...,
+        refuse_common: _builtins.bool = ...,
+        refuse_old: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digits_only", b"digits_only", "max_length", b"max_length", "min_length", b"min_length", "refuse_common", b"refuse_common", "refuse_old", b"refuse_old", "refuse_trivial", b"refuse_trivial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinRules: _TypeAlias = PinRules  # noqa: Y015
+
+@_typing.final
 class Preview(_message.Message):
     """What will be done, if the person agrees. The first batch comes right behind it: it only reads, and it is carried out
     after consent was sent, without waiting for anything more.
@@ -347,19 +387,25 @@ class Preview(_message.Message):
 
     PLAN_FIELD_NUMBER: _builtins.int
     CONTENTS_FIELD_NUMBER: _builtins.int
+    PIN_RULES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
     @_builtins.property
     def contents(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentDigest]: ...
+    @_builtins.property
+    def pin_rules(self) -> Global___PinRules:
+        """The policy's for a new PIN. Unset: what the workstation wants of every PIN."""
+
     def __init__(
         self,
         *,
         plan: _plan_pb2.Plan = ...,
         contents: _abc.Iterable[Global___ContentDigest] = ...,
+        pin_rules: Global___PinRules = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pin_rules", b"pin_rules", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "pin_rules", b"pin_rules", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
