@@ -20,6 +20,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
+from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.secret import Secret
 
@@ -60,7 +61,6 @@ from .system import SystemService, Watched
 from .timers import Timers
 from .tls import Credentials, TlsFiles
 from .vault.errors import VaultError
-from .vault.files import write_whole
 from .vault.model import LockState
 
 SCHEDULE_EVERY: Final = timedelta(minutes=1)

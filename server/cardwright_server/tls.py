@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 
 from .issuance.model import Holder, HolderKind
 from .issuance.names import HolderNames
 from .store.ids import new_id
-from .vault.files import write_whole
 
 _CURRENT, _NEXT, _ID = "server.pem", "next.key", "id"
 

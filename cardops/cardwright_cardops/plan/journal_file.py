@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from ..durable import sync_directory, write_all
 from ..errors import CardwrightError
 from ..piv.algorithms import ManagementAlgorithm
 from ..piv.commands import PIN_OCTETS
@@ -102,7 +103,7 @@ class FileJournal:
             file = self._held()
             os.ftruncate(file, len(self._whole))
             try:
-                _write(file, raw)
+                write_all(file, raw)
                 os.fsync(file)
             except OSError:
                 with contextlib.suppress(OSError):
@@ -153,11 +154,7 @@ class FileJournal:
     def _sync_folder(self) -> None:
         if self._folder_synced:
             return
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_directory(self.path.parent)
         self._folder_synced = True
 
 
@@ -171,11 +168,6 @@ def _read(path: Path, file: int) -> bytes:
         raise JournalMalformed(f"The file {path} is larger than a secrets file can be.")
     return raw
 
-
-def _write(file: int, raw: bytes) -> None:
-    rest = memoryview(raw)
-    while rest:
-        rest = rest[os.write(file, rest) :]
 
 
 def _document(entry: Entry) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 
 from .files import read_bounded
@@ -56,7 +56,7 @@ class NewOperatorFile:
         parts = [x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM) for one in certificates]
         if self._key is not None:
             parts.insert(0, self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        _write(self.target, b"".join(parts))
+        write_whole(self.target, b"".join(parts))
         self._kept.unlink(missing_ok=True)
 
 
@@ -80,7 +80,7 @@ def _key(path: Path) -> EllipticCurvePrivateKey:
         if isinstance(found, ec.EllipticCurvePrivateKey):
             return found
     made = ec.generate_private_key(ec.SECP256R1())
-    _write(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_whole(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return made
 
 
@@ -105,15 +105,3 @@ def _read_request(path: Path | None) -> bytes:
         return x509.load_pem_x509_csr(raw).public_bytes(Encoding.DER)
     except ValueError as error:
         raise click.BadParameter(f"{path} is no certificate request.") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """A new file for its owner alone, whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    os.replace(temporary, path)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 
 FILE: Final = "workstation.pem"
@@ -104,7 +105,7 @@ def save(folder: Path, key: Key, certificate: bytes, root: x509.Certificate) -> 
     if made.public_key() != key.public_key():
         raise NotEnrolled("The server sent a certificate of another key.")
     found = Credentials(_pem(key), made, root)
-    _write(folder / FILE, found.key + found.chain + found.anchor)
+    write_whole(folder / FILE, found.key + found.chain + found.anchor)
     return found
 
 
@@ -119,7 +120,7 @@ def pending_key(folder: Path) -> Key:
         pass  # there is none, or the write of an earlier attempt did not end
     made = ec.generate_private_key(ec.SECP256R1())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(path, _pem(made))
+    write_whole(path, _pem(made))
     return made
 
 
@@ -136,19 +137,3 @@ def request_of(key: Key) -> bytes:
 
 def _pem(key: Key) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from cardwright_cardops.durable import sync_directory, write_whole
 from cardwright_cardops.secret import Secret
 
 from ..audit import service as audit
@@ -27,7 +28,6 @@ from ..store.unit import Database
 from ..vault.calls import VaultAdmin
 from ..vault.client import AdminClient, VaultClient
 from ..vault.errors import VaultUnavailable
-from ..vault.files import sync_directory, write_whole
 from . import copies, manifest
 from .errors import BackupFailed
 from .manifest import Manifest

@@ -21,6 +21,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from cardwright_cardops.durable import sync_directory, write_whole
 from cardwright_cardops.secret import Secret
 
 from .. import opening
@@ -39,7 +40,6 @@ from ..store.unit import Database, Unit
 from ..vault import administration
 from ..vault.calls import VaultAdmin
 from ..vault.document import KEY_FILE
-from ..vault.files import sync_directory, write_whole
 from ..vault.protocol import Vault
 from ..workstations import journal as workstations
 from . import copies, manifest

@@ -25,6 +25,7 @@ from uuid import UUID
 
 import msgspec
 
+from cardwright_cardops.durable import sync_directory, write_all
 from cardwright_cardops.errors import CardwrightError
 
 from .columns import canonical
@@ -207,9 +208,9 @@ class SecondMedium:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         chain, octets = _chained(_START, [canonical({"epoch": epoch, "at": datetime.now(UTC)})])
         try:
-            os.write(descriptor, octets)
+            write_all(descriptor, octets)
             os.fsync(descriptor)
-            _sync_folder(self.folder)
+            sync_directory(self.folder)
         except OSError:
             os.close(descriptor)
             raise
@@ -228,11 +229,11 @@ def raise_epoch(folder: Path) -> int:
     _, octets = _chained(_START, [canonical({"epoch": epoch, "at": datetime.now(UTC)})])
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, octets)
+        write_all(descriptor, octets)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    _sync_folder(folder)
+    sync_directory(folder)
     return epoch
 
 
@@ -302,11 +303,3 @@ def _chained(chain: bytes, texts: Sequence[str]) -> tuple[bytes, bytes]:
         chain = hashlib.sha256(chain + text.encode()).digest()
         parts.append(f"{chain.hex()} {text}\n".encode())
     return chain, b"".join(parts)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,7 @@ from typing import BinaryIO, TypeVar
 import click
 import msgspec
 
+from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.secret import Secret
 
@@ -27,7 +28,6 @@ from .backend import Backend
 from .client import AdminClient, VaultClient
 from .core import VaultCore
 from .document import AUDIT_FOLDER, Derivation
-from .files import write_whole
 from .hardening import harden
 from .hsm import HsmBackend, HsmToken
 from .launch import READY

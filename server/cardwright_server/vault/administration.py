@@ -10,13 +10,13 @@ from asn1crypto import x509 as asn1_x509
 from msgspec.structs import replace
 
 from cardwright_cardops import asn1
+from cardwright_cardops.durable import write_whole
 
 from . import messages as m
 from .audit_log import AuditLog, Draft
 from .core import Held, VaultCore, digest_of
 from .document import AUDIT_FOLDER, KEY_FILE, Document, KeyFile, Master, SigningKey
 from .errors import VaultError, VaultExists, VaultLocked, VaultRefused, VaultUnavailable, VaultUnlockRefused
-from .files import write_whole
 from .model import KeyRole, MasterPurpose, PublicKeyInfo
 from .profiles import Holder
 from .proofs import Peer

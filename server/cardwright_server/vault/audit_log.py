@@ -17,8 +17,10 @@ from typing import Final
 
 import msgspec
 
+from cardwright_cardops.durable import sync_directory, write_all, write_whole
+
 from .errors import VaultDamaged
-from .files import read_bounded, sync_directory, write_all, write_whole
+from .files import read_bounded
 from .messages import UNREADABLE
 from .quotas import Counters
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
+from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 
 from . import messages as m
@@ -18,7 +19,7 @@ from .audit_log import AuditLog, Draft
 from .backend import Backend
 from .document import AUDIT_FOLDER, KEY_FILE, MAX_KEY_FILE, Document, KeyFile, Master
 from .errors import VaultDamaged, VaultError, VaultExists, VaultLocked, VaultQuota, VaultRefused, VaultUnavailable
-from .files import read_bounded, write_whole
+from .files import read_bounded
 from .model import LockState, MasterPurpose, PublicKeyInfo, VaultStatus
 from .operations import archive, cards, signatures
 from .operations.act import Act, Challenges

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from cardwright_cardops.durable import sync_directory
 from cardwright_cardops.errors import CardwrightError
 
 from .state import MAX_FILE, CardState, StateDamaged
@@ -114,8 +115,4 @@ class FileStore:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink(missing_ok=True)
             raise
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(folder)
