@@ -48,6 +48,7 @@ GUARD_MAY_IMPORT = (
     "cardwright_cardops.errors",
     "cardwright_cardops.iso7816",
     "cardwright_cardops.program.items",
+    "cardwright_cardops.program.token_items",
     "cardwright_cardops.secret",
 )
 """Values only: the shape of what is judged, and how bytes are read. Nothing that plans or builds a batch."""

@@ -6,8 +6,9 @@ import hashlib
 import zlib
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from ..iso7816.tlv import MalformedTlv, parse_all, parse_one, parse_unique
 
@@ -94,6 +95,28 @@ def certified_key(content: bytes) -> bytes:
         return _subject_key(_unpacked(raw) if info == b"\x01" else raw)
     except (KeyError, ValueError, MalformedTlv, zlib.error) as error:
         raise Unreadable(str(error)) from None
+
+
+def certificate_key(der: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a DER certificate. Raises Unreadable."""
+    try:
+        return _subject_key(der)
+    except (ValueError, MalformedTlv) as error:
+        raise Unreadable(str(error)) from None
+
+
+def private_key(algorithm: int, der: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of a PKCS #8 key that must be of ``algorithm``. Raises Unreadable."""
+    try:
+        public = load_der_private_key(der, None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise Unreadable(str(error)) from None
+    match public:
+        case rsa.RSAPublicKey() if RSA.get(algorithm) == public.key_size:
+            return spki_of(public)
+        case ec.EllipticCurvePublicKey() if algorithm in CURVES and CURVES[algorithm].name == public.curve.name:
+            return spki_of(public)
+    raise Unreadable("the key is of another algorithm")
 
 
 def _subject_key(der: bytes) -> bytes:

@@ -51,7 +51,8 @@ class KeyEntry:
     """A key pair. ``private`` is False while the private half cannot be seen (nobody is logged in) or is not there.
 
     ``public_key`` is SubjectPublicKeyInfo DER, None where no object on the token tells it. ``certificates`` are the
-    places in TokenInventory.certificates of those that carry this public key. ``generated`` is CKA_LOCAL.
+    places in TokenInventory.certificates of those that carry this public key. ``generated`` is CKA_LOCAL, ``public``
+    whether a public key object is there.
     """
 
     id: bytes
@@ -67,6 +68,7 @@ class KeyEntry:
     generated: bool | None
     key_reference: int | None
     certificates: tuple[int, ...]
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,4 +250,5 @@ def _key(
         certificates=tuple(
             place for place, entry in enumerate(certificates) if encoded is not None and entry.public_key == encoded
         ),
+        public=public is not None,
     )

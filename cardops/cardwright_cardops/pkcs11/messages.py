@@ -108,6 +108,8 @@ class Generate(Write, frozen=True):
 
     algorithm: KeyAlgorithm
     always_authenticate: bool
+    open: bool = False
+    """The key works without a login: CKA_PRIVATE is false."""
 
 
 class ImportKey(Write, frozen=True):

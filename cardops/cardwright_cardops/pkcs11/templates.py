@@ -57,6 +57,7 @@ _BOOLEANS: Final = (
     Attribute.ENCRYPT,
     Attribute.EXTRACTABLE,
     Attribute.LOCAL,
+    Attribute.PRIVATE,
     Attribute.SIGN,
     Attribute.UNWRAP,
     Attribute.VERIFY,
@@ -77,8 +78,8 @@ def _named(template: Template, identifier: bytes, label: str) -> Template:
     return template
 
 
-def _private(template: Template, rsa: bool, always_authenticate: bool) -> Template:
-    template[Attribute.PRIVATE] = True
+def _private(template: Template, rsa: bool, always_authenticate: bool, *, behind_login: bool = True) -> Template:
+    template[Attribute.PRIVATE] = behind_login
     template[Attribute.SENSITIVE] = True
     template[Attribute.EXTRACTABLE] = False
     template[Attribute.SIGN] = True
@@ -113,7 +114,7 @@ def generation(request: Generate) -> tuple[Template, Template]:
         public[Attribute.EC_PARAMS] = encode_named_curve_parameters(CURVE_NAMES[algorithm])
     _public(_named(public, request.id, request.label), algorithm.is_rsa)
     _named(private, request.id, request.label)
-    _private(private, algorithm.is_rsa, request.always_authenticate)
+    _private(private, algorithm.is_rsa, request.always_authenticate, behind_login=not request.open)
     return _thin(public, request.sparse, _SPARSE_KEY), _thin(private, request.sparse, _SPARSE_KEY)
 
 

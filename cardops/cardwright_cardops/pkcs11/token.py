@@ -185,8 +185,9 @@ class Token:
         label: str = "",
         overwrite: bool = False,
         always_authenticate: bool = False,
+        open: bool = False,
     ) -> KeyEntry:
-        """Make a key pair on the token and read it back.
+        """Make a key pair on the token and read it back. ``open``: the private key works without a login.
 
         Raises UnsupportedByToken, NotLoggedIn or ObjectExists before anything is changed. Without ``overwrite`` an
         id that is in use is refused. ykcs11 also writes a certificate in place of the old one, and shows no key
@@ -208,6 +209,7 @@ class Token:
             sparse=self._quirks.sparse,
             algorithm=algorithm,
             always_authenticate=always_authenticate,
+            open=open,
         )
         self._ask(request, type(None), self._module.deadlines.generation, changes=True)
         return self._written(identifier)
@@ -338,7 +340,7 @@ class Token:
     def private_key(
         self, identifier: bytes, *, pin: Callable[[], Secret] | None = None, spend_last_try: bool = False
     ) -> TokenEcKey | TokenRsaKey:
-        """The key as a ``cryptography`` private key. The user must be logged in to use it.
+        """The key as a ``cryptography`` private key. The user must be logged in to use it, unless it is an open one.
 
         ``pin`` is asked before each use of a key that wants the PIN every time, and never else. Raises
         ObjectNotFound if there is no such key or nothing on the token tells its public half.

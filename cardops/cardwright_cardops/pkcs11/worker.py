@@ -374,10 +374,11 @@ class Worker:
         the token's, stays with the other session."""
         slot = self._slot_of(request.token)
         self._session(slot)
-        if self._state(slot.slot_id) is not LoginState.USER:
-            raise Fault("WRONG_LOGIN")
+        logged_in = self._state(slot.slot_id) is LoginState.USER
         session = slot.get_token().open(attribute_mapper=templates.total_mapper())
         try:
+            if not logged_in and not self._is_open(session, request.id):
+                raise Fault("WRONG_LOGIN")
             key = find_one(session, ObjectClass.PRIVATE_KEY, request.id)
             pin = None
             if request.pin is not None:
@@ -387,6 +388,13 @@ class Worker:
         finally:
             with suppress(PKCS11Error):
                 session.close()
+
+    @staticmethod
+    def _is_open(session: Any, identifier: bytes) -> bool:
+        """Whether the key works without a login: it shows, and says that it is no private object."""
+        wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: identifier}
+        told = [attributes_of(entry, (Attribute.PRIVATE,)) for entry in find(session, wanted)]
+        return len(told) == 1 and told[0].get(Attribute.PRIVATE) is False
 
     def _sign(self, request: Sign) -> bytes:
         parameters = None

@@ -1,0 +1,190 @@
+"""PKCS#11 tokens as devices that have a policy: who they are, what they can do, what is planned for them.
+
+An inventory of a token has the form of a card's: keys and certificates by PIV key reference. The same planner reads it.
+Values only: what talks to a module is in ``token_state`` and ``token_steps``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID, uuid5
+
+from ..errors import CardwrightError
+from ..piv.algorithms import Algorithm, PinPolicy
+from ..piv.references import ACTIVE_SLOTS, RETIRED_SLOTS, Slot
+from ..program.items import Outcome
+from .capabilities import Backend, CapabilityMissing
+from .inventory import Identity, Inventory
+from .planner import plan
+from .policy import DevicePolicy, KeySource, SecretsPolicy, slot_pin_policy
+from .records import Records
+from .steps import Plan, SetPin, SetPuk, WriteObject
+
+LONGEST_NUMBER: Final = 40
+_NAMESPACE: Final = UUID("6f2b8f5e-3c0d-5c5e-9d3a-1f6f0d0a7b11")
+_SLOTS: Final = frozenset((*ACTIVE_SLOTS, *RETIRED_SLOTS))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenName:
+    """What a token says of itself, whichever module reaches it: the texts of CK_TOKEN_INFO."""
+
+    label: str
+    serial: str
+    manufacturer: str
+    model: str
+
+    @property
+    def guid(self) -> UUID:
+        """The same token always has the same; another label, serial number, manufacturer or model has another."""
+        text = json.dumps([self.manufacturer, self.model, self.serial, self.label])
+        return uuid5(_NAMESPACE, text)
+
+    @property
+    def number(self) -> str:
+        """Manufacturer and serial number, by which an operator registers the token: at most 40 characters of ASCII."""
+        plain = f"{self.manufacturer}:{self.serial}".encode("ascii", "replace").decode().replace(" ", "-")
+        if len(plain) <= LONGEST_NUMBER:
+            return plain
+        mark = hashlib.sha256(f"{self.manufacturer}:{self.serial}".encode()).hexdigest()[:8]
+        return f"{plain[: LONGEST_NUMBER - 9 - len(self.serial[:16])]}~{mark}:{self.serial[:16]}"
+
+    def identity(self, card_key: str = "") -> Identity:
+        """As a card would have it. ``card_key``: fingerprint of the key in 9E."""
+        return Identity(self.guid, "", self.number, card_key)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFeatures:
+    """A token and what can be done to it through its module. ``generates``: algorithms of keys that it makes.
+
+    ``refusal``: why nothing can be written at all, in a sentence; "" where it can. ``unlocks``: the security officer's
+    PIN sets a new PIN, and can be changed itself.
+    """
+
+    name: TokenName
+    module: str
+    generates: frozenset[Algorithm] = frozenset()
+    imports: bool = False
+    deletes: bool = False
+    unlocks: bool = False
+    refusal: str = ""
+
+    @property
+    def backend(self) -> Backend:
+        """For the planner."""
+        return Backend(
+            f"pkcs11 {self.module}",
+            imports=self.imports,
+            any_key_signs=True,
+            generate_slots=_SLOTS if self.generates else frozenset(),
+            import_slots=_SLOTS if self.imports else frozenset(),
+            algorithms=self.generates,
+            max_object=1 << 16,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """The answer to one step. ``data``: what its kind says. ``seen`` and ``broken`` come with a read.
+
+    ``broken``: slots with a public key and no private one, which the login would show; ``bare``: with a private key and
+    no public one.
+    """
+
+    outcome: Outcome
+    data: bytes = b""
+    seen: Inventory | None = None
+    broken: frozenset[Slot] = frozenset()
+    bare: frozenset[Slot] = frozenset()
+    cause: CardwrightError | None = field(default=None, repr=False)
+
+    def require(self, doing: str) -> bytes:
+        """The data of a step that was done. Raises its cause, StepNotDone without one."""
+        if self.outcome is Outcome.ANSWERED and self.cause is None:
+            return self.data
+        raise self.cause or StepNotDone(f"A step was not done: {doing}.")
+
+
+class StepNotDone(CardwrightError):
+    """A token did not do a step, and nothing says why."""
+
+    code = "TOKEN_STEP_NOT_DONE"
+    default_effect = "Steps before it are done."
+    default_advice = "Start again: the next session looks at the token and does the rest."
+
+
+def token_policy(policy: DevicePolicy, *, so_pin: bool) -> DevicePolicy:
+    """What of a policy means something for a token: keys, certificates, PIN and the security officer's PIN.
+
+    ``so_pin``: whether that one is known, so that PINs can be set. Data objects, management key and numbers of tries
+    are of cards only.
+    """
+    wanted = policy.secrets
+    secrets = SecretsPolicy(pin=wanted.pin and so_pin, puk=wanted.puk and so_pin, management_key=False)
+    return replace(policy, objects=(), secrets=secrets)
+
+
+def plan_token(
+    policy: DevicePolicy,
+    inventory: Inventory,
+    features: TokenFeatures,
+    records: Records,
+    *,
+    now: datetime,
+) -> Plan:
+    """The steps for a token, none when there is nothing to do. ``policy`` is what ``token_policy`` left of it.
+
+    Raises CapabilityMissing for what the module cannot do, and what ``plan`` raises; then nothing was sent to the
+    token.
+    """
+    for row in policy.slots:
+        if row.touch_policy:
+            raise CapabilityMissing("A PKCS#11 module knows no touch policy of a key.", "policies")
+        if row.effective_pin_policy not in (slot_pin_policy(row.slot), PinPolicy.ALWAYS):
+            raise CapabilityMissing(
+                f"A token cannot have a key in slot {row.slot.label} with this PIN policy.", "policies"
+            )
+    backend = replace(features.backend, policies=True)
+    if features.imports and any(row.source is KeySource.IMPORTED for row in policy.slots):
+        wanted = {row.algorithm for row in policy.slots if row.source is KeySource.IMPORTED}
+        backend = replace(backend, algorithms=features.generates | (wanted & IMPORTED))
+    made = plan(policy, inventory, records, now=now, backend=backend, certifies_existing=False)
+    # Key History and Security Object are a card's.
+    steps = tuple(step for step in made.steps if not isinstance(step, WriteObject))
+    whole = replace(made, steps=steps)
+    require_able(whole, features)
+    return whole
+
+
+IMPORTED: Final = frozenset(
+    (Algorithm.RSA1024, Algorithm.RSA2048, Algorithm.RSA3072, Algorithm.RSA4096, Algorithm.P256, Algorithm.P384)
+)
+"""Algorithms of keys that go into a token from outside."""
+
+
+def require_able(plan: Plan, features: TokenFeatures) -> None:
+    """Raise CapabilityMissing where the module cannot do a step of ``plan``."""
+    writes = [step for step in plan.steps if not isinstance(step, SetPuk | SetPin)]
+    if writes and features.refusal:
+        raise CapabilityMissing(f"The module {features.module} cannot do this: {features.refusal}.", "write")
+    if len(writes) < len(plan.steps) and not features.unlocks:
+        raise CapabilityMissing(
+            f"The module {features.module} sets no PIN by the security officer's PIN.", "unlock"
+        )
+
+
+__all__ = [
+    "IMPORTED",
+    "StepNotDone",
+    "TokenAnswer",
+    "TokenFeatures",
+    "TokenName",
+    "plan_token",
+    "require_able",
+    "token_policy",
+]
