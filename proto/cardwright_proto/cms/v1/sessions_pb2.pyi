@@ -12,6 +12,7 @@ from cardwright_proto.card.v1 import errors_pb2 as _errors_pb2
 from cardwright_proto.card.v1 import inventory_pb2 as _inventory_pb2
 from cardwright_proto.card.v1 import plan_pb2 as _plan_pb2
 from cardwright_proto.card.v1 import programs_pb2 as _programs_pb2
+from cardwright_proto.card.v1 import tokens_pb2 as _tokens_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -137,6 +138,7 @@ class ClientHello(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     CARD_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """Version of this contract; 1."""
     max_batch: _builtins.int
@@ -154,11 +156,15 @@ class ClientHello(_message.Message):
 
     @_builtins.property
     def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Kinds of items that it executes, as the fields of card.v1.Item are called: apdu, verify_pin, ..."""
+        """Kinds of items that it executes, as the fields of card.v1.Item and card.v1.TokenItem are called: apdu, verify_pin, ..."""
 
     @_builtins.property
     def card(self) -> _inventory_pb2.Inventory:
         """The card as the workstation read it. The server plans by it, and reads the card again before it writes."""
+
+    @_builtins.property
+    def token(self) -> _tokens_pb2.Token:
+        """Set where the card is a PKCS#11 token: then the session goes by steps in place of batches."""
 
     def __init__(
         self,
@@ -172,10 +178,11 @@ class ClientHello(_message.Message):
         purpose: Global___Purpose.ValueType = ...,
         request: _builtins.str = ...,
         card: _inventory_pb2.Inventory = ...,
+        token: _tokens_pb2.Token = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "items", b"items", "max_batch", b"max_batch", "protocol", b"protocol", "purpose", b"purpose", "reader", b"reader", "request", b"request", "software", b"software", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "items", b"items", "max_batch", b"max_batch", "protocol", b"protocol", "purpose", b"purpose", "reader", b"reader", "request", b"request", "software", b"software", "steps", b"steps", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,6 +218,37 @@ class BatchAnswers(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchAnswers: _TypeAlias = BatchAnswers  # noqa: Y015
+
+@_typing.final
+class StepAnswers(_message.Message):
+    """Answers to the steps of the same number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    @_builtins.property
+    def answers(self) -> _tokens_pb2.TokenAnswers: ...
+    @_builtins.property
+    def refused(self) -> _errors_pb2.Error:
+        """In place of answers: why nothing of them was done."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        answers: _tokens_pb2.TokenAnswers = ...,
+        refused: _errors_pb2.Error = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "refused", b"refused"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "number", b"number", "refused", b"refused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepAnswers: _TypeAlias = StepAnswers  # noqa: Y015
 
 @_typing.final
 class Consent(_message.Message):
@@ -263,6 +301,7 @@ class RunRequest(_message.Message):
     ANSWERS_FIELD_NUMBER: _builtins.int
     CONSENT_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    STEP_ANSWERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___ClientHello: ...
     @_builtins.property
@@ -271,6 +310,8 @@ class RunRequest(_message.Message):
     def consent(self) -> Global___Consent: ...
     @_builtins.property
     def cancel(self) -> Global___Cancel: ...
+    @_builtins.property
+    def step_answers(self) -> Global___StepAnswers: ...
     def __init__(
         self,
         *,
@@ -278,12 +319,13 @@ class RunRequest(_message.Message):
         answers: Global___BatchAnswers = ...,
         consent: Global___Consent = ...,
         cancel: Global___Cancel = ...,
+        step_answers: Global___StepAnswers = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "cancel", b"cancel", "consent", b"consent", "hello", b"hello", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "cancel", b"cancel", "consent", b"consent", "hello", b"hello", "kind", b"kind", "step_answers", b"step_answers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "cancel", b"cancel", "consent", b"consent", "hello", b"hello", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "cancel", b"cancel", "consent", b"consent", "hello", b"hello", "kind", b"kind", "step_answers", b"step_answers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "answers", "consent", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "answers", "consent", "cancel", "step_answers"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -435,6 +477,31 @@ class Batch(_message.Message):
 Global___Batch: _TypeAlias = Batch  # noqa: Y015
 
 @_typing.final
+class Steps(_message.Message):
+    """Steps for a PKCS#11 token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    @_builtins.property
+    def batch(self) -> _tokens_pb2.TokenBatch: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        batch: _tokens_pb2.TokenBatch = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Steps: _TypeAlias = Steps  # noqa: Y015
+
+@_typing.final
 class EndStage(_message.Message):
     """The stage is over: drop every security status. No answer."""
 
@@ -510,6 +577,7 @@ class RunResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___ServerHello: ...
     @_builtins.property
@@ -526,6 +594,8 @@ class RunResponse(_message.Message):
     def error(self) -> _errors_pb2.Error:
         """The last message of a session that failed."""
 
+    @_builtins.property
+    def steps(self) -> Global___Steps: ...
     def __init__(
         self,
         *,
@@ -536,12 +606,13 @@ class RunResponse(_message.Message):
         progress: Global___Progress = ...,
         finished: Global___Finished = ...,
         error: _errors_pb2.Error = ...,
+        steps: Global___Steps = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "end_stage", b"end_stage", "error", b"error", "finished", b"finished", "hello", b"hello", "kind", b"kind", "preview", b"preview", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "end_stage", b"end_stage", "error", b"error", "finished", b"finished", "hello", b"hello", "kind", b"kind", "preview", b"preview", "progress", b"progress", "steps", b"steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "end_stage", b"end_stage", "error", b"error", "finished", b"finished", "hello", b"hello", "kind", b"kind", "preview", b"preview", "progress", b"progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "end_stage", b"end_stage", "error", b"error", "finished", b"finished", "hello", b"hello", "kind", b"kind", "preview", b"preview", "progress", b"progress", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "preview", "batch", "end_stage", "progress", "finished", "error"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "preview", "batch", "end_stage", "progress", "finished", "error", "steps"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
