@@ -88,7 +88,7 @@ async def test_a_card_is_issued_at_a_workstation_that_was_enrolled_by_a_token(he
         assert due.items, "a blank card that is bound to somebody has an issuance due"
         asked = pb.PreviewUpdateRequest(card=shown_card.id, purpose=pb.PURPOSE_ISSUE, request=request)
         refused = await failing(run.client.updates.PreviewUpdate(asked))
-        assert refused.code == "ACCESS_DENIED"
+        assert refused.code == "PROOF_REQUIRED"
 
         methods = (
             await run.client.updates.ListMethods(pb.ListMethodsRequest(card=shown_card.id, purpose=pb.PURPOSE_ISSUE))

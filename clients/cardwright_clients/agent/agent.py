@@ -22,6 +22,7 @@ from cardwright_cardops.errors import CardwrightError
 from ..sdk.daemon import DaemonClient
 from ..sdk.errors import DaemonNotRunning
 from ..sdk.values import (
+    PROVED_BY_CARD,
     Asking,
     Card,
     CardChanged,
@@ -286,6 +287,8 @@ class Agent:
 
     async def _method(self, daemon: DaemonClient, card: Card, due: Due) -> MethodKind | None:
         """The way that the person chooses; its questions are shown beside the prompts. None where there is none."""
+        if due.purpose in PROVED_BY_CARD:
+            return MethodKind.CARD
         offered: dict[MethodKind, Method] = {
             one.kind: one
             for one in await daemon.methods(card.id, due.purpose, self._manner.account)

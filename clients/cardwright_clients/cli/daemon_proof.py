@@ -12,7 +12,7 @@ import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.values import Card, Method, MethodKind, Purpose
+from ..sdk.values import PROVED_BY_CARD, Card, Method, MethodKind, Purpose
 from ..sdk.words import METHODS
 from .daemon_line import asking
 from .interrupts import interruptible
@@ -65,6 +65,9 @@ async def with_proof(
 
 async def prove(daemon: DaemonClient, card: Card, purpose: Purpose, who: Who, wanted: CardwrightError) -> None:
     """Have the daemon ask for the proof. Raises ``wanted`` where there is no way, and what the server says."""
+    if purpose in PROVED_BY_CARD and who.method is None:
+        await daemon.prove(card.id, purpose, MethodKind.CARD, asking=asking())
+        return
     account = who.account
     if account is None:
         account = _ask("Account name", getpass.getuser()) if on_terminal() else ""

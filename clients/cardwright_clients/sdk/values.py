@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
@@ -88,6 +88,10 @@ class MethodKind(Enum):
     SECURITY_ANSWERS = "security-answers"
     EMERGENCY_PASSWORD = "emergency-password"
     CARD = "card"
+
+
+PROVED_BY_CARD: Final = frozenset({Purpose.UPDATE, Purpose.REISSUE, Purpose.RECOVER})
+"""For these the server wants the card and its PIN: the card is in use, and its holder can be asked."""
 
 
 class LinkState(Enum):

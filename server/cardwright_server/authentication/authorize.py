@@ -178,7 +178,12 @@ class Authorizer:
 
     def _workstation(self, principal: Principal, call: Call, rule: Rule, target: CallTarget) -> Permission:
         itself = target.workstation is None or target.workstation == principal.id
-        if not (rule.workstation and itself) or self._workstations.is_revoked(principal.id):
+        if not itself or self._workstations.is_revoked(principal.id):
+            raise _denied(call)
+        if not rule.workstation:
+            if rule.own:
+                # The person at it may make the call. One answer whatever it is about, and whether that exists.
+                raise ProofRequired(f"{call.name} needs a proof of who you are", _wanted(rule, strict=False))
             raise _denied(call)
         return Permission(principal)
 
@@ -200,10 +205,7 @@ class Authorizer:
             closed = [reason for service in rule.own if (reason := refusal(service, piv=target.strict))]
             if len(closed) == len(rule.own):
                 raise ProofRequired(f"this policy does not open {call.name} to persons by themselves: {closed[0]}")
-            wanted = frozenset[Method]().union(
-                *(one for service in rule.own for one in alternatives(service, piv=target.strict))
-            )
-            raise ProofRequired(f"{call.name} needs another proof of who you are", wanted)
+            raise ProofRequired(f"{call.name} needs another proof of who you are", _wanted(rule, strict=target.strict))
         return Permission(principal, own=principal.person)
 
     async def _account(
@@ -245,6 +247,12 @@ class Authorizer:
         if standing is None or standing.org != target.org:
             return ()
         return tuple(grant for grant in grants if self._people.covers(grant, standing))
+
+
+def _wanted(rule: Rule, *, strict: bool) -> frozenset[Method]:
+    """The methods by which a person may prove enough for their own call."""
+    sets = (one for service in rule.own for one in alternatives(service, piv=strict))
+    return frozenset[Method]().union(*sets)
 
 
 def _not_own(principal: Principal, call: Call, rule: Rule, target: CallTarget) -> None:
