@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from cardwright_proto.cms.v1 import sessions_pb2
 from tests.support.fault_cases import Case, Course, carried_out, failures, undisturbed
+from tests.support.fault_jobs import EVERY
 from tests.support.fault_mutants import MUTANTS, Mutant
+from tests.support.fault_records import CARRIED, HELD, calls, described, entries, tables_written
 from tests.support.fault_world import JOBS, FaultWorld, Job, make_fault_world
+from tests.support.sessions import Station
 
 
 @pytest.mark.parametrize("profile, name", sorted({(one.profile, one.job) for one in MUTANTS}))
@@ -19,7 +23,7 @@ async def test_every_missing_record_is_noticed(
 
     async def begun(folder: str) -> tuple[FaultWorld, Job]:
         here = await make_fault_world(profile, name, tmp_path / folder, sqlite_template)
-        return here, (await JOBS[name](here))[0]
+        return here, (await EVERY[name](here))[0]
 
     here, job = await begun("world")
     course = await undisturbed(here, job)
@@ -55,3 +59,19 @@ async def _ends_well(here: FaultWorld, job: Job) -> bool:
 def _cases(course: Course, mutant: Mutant) -> list[Case]:
     found = [case for case in course.cases if mutant.cases and all(part in str(case) for part in mutant.cases)]
     return found[-1:]
+
+
+async def test_every_record_before_its_effect_has_a_mutant_or_a_reason(tmp_path: Path, sqlite_template: Path) -> None:
+    written: set[str] = set()
+    for name in JOBS:
+        here = await make_fault_world("yubikey-5.7", name, tmp_path / name, sqlite_template)
+        job, card = await JOBS[name](here)
+        with tables_written(here.database) as seen:
+            async with here.serving(job.principal) as socket:
+                trip = await here.session(job, Station(card), socket)
+        assert trip.outcome == sessions_pb2.OUTCOME_DONE
+        written |= seen
+        await here.close()
+    assert entries() | calls() | written == {*HELD, *CARRIED}
+    assert {name for names in HELD.values() for name in names} == {one.name for one in MUTANTS}
+    assert described() == set(CARRIED)

@@ -80,8 +80,8 @@ class Books:
 def remembered(folder: Path) -> frozenset[tuple[str, str]]:
     """Kind and subject (hexadecimal) of every event on a second medium; "signed" where it has a whole certificate.
 
-    "revoke" is for good; a hold is "hold". A "generation" is named by its record. The hash of each line has to cover
-    the one before it.
+    "revoke" is for good; a hold that begins or ends is "hold". A "generation" is named by its record or its key.
+    "bound" is an archived key with its certificate. The hash of each line has to cover the one before it.
     """
     found = set()
     for path in folder.glob("*.journal"):
@@ -94,7 +94,10 @@ def remembered(folder: Path) -> frozenset[tuple[str, str]]:
             event = json.loads(text)
             if "kind" in event:
                 kind = event["kind"]
-                kinds = [_TOLD[kind, name] for name in event["data"] if (kind, name) in _TOLD] or [kind]
+                kinds = [_TOLD[kind, name] for name in event["data"] if (kind, name) in _TOLD]
+                # What another authority made is remembered at once, whole.
+                kinds += [kind] * (not kinds or "tbs" in event["data"])
+                kinds += ["bound"] * (kind == "escrow" and bool(event["data"].get("certificate")))
                 subject = event["data"]["id"] if kind == "generation" else event["subject"]
                 found |= {(one, UUID(subject).hex) for one in kinds}
     return frozenset(found)

@@ -184,7 +184,7 @@ def _signed(scene: Scene) -> list[str]:
             hashed = certificate.signature_hash_algorithm
             assert hashed is not None
             key.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(hashed))
-            if certificate.tbs_certificate_bytes != row["tbs"] or f"{certificate.serial_number:x}" != row["serial"]:
+            if certificate.tbs_certificate_bytes != row["tbs"] or certificate.serial_number != int(row["serial"], 16):
                 wrong.append(f"a certificate for {row['holder_part']} is not what was recorded before it")
     return wrong
 
@@ -227,8 +227,14 @@ def _medium(scene: Scene) -> list[str]:
     if any(row["certificate"] and ("signed", row["id"]) not in scene.told.remembered for row in scene.index):
         wrong.append("a signature is not on the second medium")
     names = [row for row in scene.books.of("card_record") if row["kind"] in ("card", "puk", "management_key")]
+    names += scene.books.of("card_key")
     if lost := [row for row in names if ("generation", row["id"]) not in scene.told.remembered]:
-        wrong.append(f"{len(lost)} records of the card and its secrets are not on the second medium")
+        wrong.append(f"{len(lost)} records of the card, its keys and its secrets are not on the second medium")
+    if any(row["state"] == "good" and ("hold", row["id"]) not in scene.told.remembered for row in scene.index):
+        wrong.append("a release is not on the second medium")
+    certified = [row for row in scene.books.of("escrowed_key") if row["certificate"]]
+    if any(("bound", row["id"]) not in scene.told.remembered for row in certified):
+        wrong.append("the certificate of an archived key is not on the second medium")
     revoked = [row for row in scene.index if row["state"] == "revoked"]
     if any(("revoke", row["id"]) not in scene.told.remembered for row in revoked):
         wrong.append("a revocation is not on the second medium")
@@ -277,6 +283,20 @@ def _states(scene: Scene) -> list[str]:
     return wrong
 
 
+def _audited(scene: Scene) -> list[str]:
+    """Who worked on the card, what was certified for it, and which keys left the archive."""
+    said = {(row["action"], row["target"]) for row in scene.books.of("audit_entry")}
+    wrong = []
+    if ("session.opened", scene.told.device.hex) not in said:
+        wrong.append("no session is in the audit")
+    if any(("certificate.issue", row["id"]) not in said for row in scene.index if row["certificate"]):
+        wrong.append("a certificate is not in the audit")
+    for row in scene.books.of("escrow_release", device=scene.told.device.hex):
+        if not {("escrow.archived", row["key"]), ("escrow.released", row["key"])} & said:
+            wrong.append("a key left the archive, which is not in the audit")
+    return wrong
+
+
 def _chain(scene: Scene) -> list[str]:
     return judge_chain(scene.books, scene.told.audit)
 
@@ -291,6 +311,7 @@ INVARIANTS: Mapping[str, Callable[[Scene], list[str]]] = {
     "nothing grave is missing on the second medium": _medium,
     "what is on the card is recorded": _recorded,
     "device, request and session are where they should be": _states,
+    "what happened is in the audit": _audited,
     "the audit chain is valid": _chain,
 }
 

@@ -14,6 +14,7 @@ from cardwright_server.audit.model import SERVER
 from cardwright_server.escrow import archive
 from cardwright_server.escrow.archive import EscrowArchive
 from cardwright_server.issuance.service import Prepared
+from cardwright_server.requests.service import RequestService
 from cardwright_server.sessions import store
 from cardwright_server.sessions.issuing import IssuedCertificates
 from cardwright_server.sessions.ledger import Ledger
@@ -75,13 +76,13 @@ def nothing_awaited(owner: Any, name: str, result: object = None) -> Change:
 
 
 def unremembered(kind: JournalKind, field: str) -> Change:
-    """Events of one kind that have a field are not written to the second medium."""
+    """Events of one kind that say something in a field are not written to the second medium."""
 
     def change(patch: pytest.MonkeyPatch) -> None:
         beforehand = Unit.beforehand
 
         def other(self: Unit, event: JournalEvent) -> None:
-            if event.kind is not kind or field not in event.data:
+            if event.kind is not kind or event.data.get(field) is None:
                 beforehand(self, event)
 
         patch.setattr(Unit, "beforehand", other)
@@ -150,5 +151,14 @@ MUTANTS = (
     Mutant("PUK that unlocking is about to set", without(Kind.PUK), "unlock"),
     Mutant("key that is about to be imported", without(Kind.KEY), "update", always=True),
     Mutant("plan that was shown", unfinished_unknown, "update", ("dead", "db3fff")),
+    Mutant("card UUID that the card gets", without(Kind.CARD), "issue again", always=True),
+    Mutant("key that goes by a GENERATE", without(Kind.GENERATING), "update after a re-issue", (), "tdes-only", True),
+    Mutant("certificate that came late", without(Kind.CERTIFICATE), "issue, late"),
+    Mutant("late certificate on the second medium", unremembered(JournalKind.ISSUE, "tbs"), "issue, late"),
+    Mutant("key of the card on the second medium", unremembered(JournalKind.GENERATION, "public_key"), "issue"),
+    Mutant("release on the second medium", unremembered(JournalKind.REVOKE, "hold"), "issue"),
+    Mutant("escrowed key's certificate on the second medium", unremembered(JournalKind.ESCROW, "certificate"), "issue"),
+    Mutant("request that is carried out", nothing_awaited(RequestService, "start"), "issue"),
+    Mutant("audit", nothing(Unit, "audit"), "issue"),
     Mutant("revocation on the second medium", unremembered(JournalKind.REVOKE, "reason"), "update"),
 )

@@ -5,6 +5,7 @@ Card and books are values: octets of the card's memory and of the SQLite file. W
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -52,7 +53,7 @@ PROFILES = ("yubikey-5.7", "yubikey-5.4", "pivapplet", "tdes-only", "t0-short")
 """Kinds of cards that a server can issue: the others take no keys from outside, or never a new management key."""
 NEW_PIN = b"271828"
 ESCROWED = frozenset({0x9D})
-NO_RECOVERY = frozenset({("tdes-only", "update")})
+NO_RECOVERY = frozenset({("tdes-only", "update"), ("tdes-only", "update after a re-issue")})
 """A card without retired slots has no place for an archived key that an update puts out of use: it makes its own."""
 WITHOUT_ESCROW = (('key = "escrow"\n', ""), ('"security-object", "key-history"]', '"security-object"]'))
 ON_CURVES = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
@@ -180,6 +181,12 @@ class FaultWorld:
         guarded = (self.profile, job.name) not in NO_RECOVERY
         return await replace(station, pin=job.pin, guarded=guarded).run(socket, job.purpose, cut=cut, request=request)
 
+    async def released(self) -> None:
+        """Until the server noticed that the workstation hung up: no session goes on."""
+        async with asyncio.timeout(30):
+            while any(row["ended_at"] is None for row in Books.read(self.path).of("card_session")):
+                await asyncio.sleep(0.01)
+
     # --------------------------------------------------------------------------------------------------- judge
 
     async def seen(self, job: Job) -> tuple[Books, Told]:
@@ -274,15 +281,16 @@ async def make_fault_world(profile: str, job: str, folder: Path, template: Path)
 # --------------------------------------------------------------------------------------------------------------- jobs
 
 
-async def issuance(here: FaultWorld) -> tuple[Job, VirtualCard]:
-    """A blank card, and a ready request to issue it."""
+async def issuance(here: FaultWorld, card: VirtualCard | None = None) -> tuple[Job, VirtualCard]:
+    """A blank card, or the one that there is, and a ready request to issue it."""
     request = await here.world.world.issuance(here.device)
-    card = VirtualCard(here.profile, serial=SERIAL, key_pool=POOL)
+    card = card or VirtualCard(here.profile, serial=SERIAL, key_pool=POOL)
     issuer = here.world.world.issuer
     return Job("issue", here.moment(card), sessions_pb2.PURPOSE_ISSUE, issuer, request=request.id), card
 
 
-async def _issued(here: FaultWorld) -> VirtualCard:
+async def issued(here: FaultWorld) -> VirtualCard:
+    """A card that was issued."""
     job, card = await issuance(here)
     async with here.serving(job.principal) as socket:
         trip = await here.session(job, Station(card), socket)
@@ -293,7 +301,7 @@ async def _issued(here: FaultWorld) -> VirtualCard:
 
 async def renewal(here: FaultWorld) -> tuple[Job, VirtualCard]:
     """An issued card whose certificates end soon: new keys, and the old escrowed one to a retired slot."""
-    card = await _issued(here)
+    card = await issued(here)
     ends = min(one.not_after for one in await here.world.certificates_of(here.device))
     here.clock.now = ends - timedelta(days=10)
     issuer = await make_operator(here.database, here.world.org, Role.ISSUANCE)
@@ -302,7 +310,7 @@ async def renewal(here: FaultWorld) -> tuple[Job, VirtualCard]:
 
 async def unlock(here: FaultWorld) -> tuple[Job, VirtualCard]:
     """An issued card whose PIN is blocked, and a request to unlock it."""
-    card = await _issued(here)
+    card = await issued(here)
     card.transmit(bytes.fromhex("00A4040009A00000030800001000"))
     while json.loads(card.snapshot())["references"]["80"]["tries"]:
         card.transmit(bytes.fromhex("00200080083030303030303030"))

@@ -298,7 +298,11 @@ class DeviceLifecycle:
 
     async def _read_back_matches(self, move: _Move) -> bool:
         await self._check_holder(move)
-        return move.told.read_back and move.device.session is not None and move.device.session == move.told.session
+        held, told = move.device.session, move.told
+        # Nobody holds a device whose update was broken off and taken back: a session that finds the card in order may
+        # say so without a request.
+        mine = held == told.session if held is not None else told.request is None
+        return told.read_back and told.session is not None and mine
 
     async def _check_holder(self, move: _Move) -> None:
         """Raises PersonNotActive: a device that is not held yet must not come into use after its holder was."""

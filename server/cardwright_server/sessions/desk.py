@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, time
 from typing import Protocol
 from uuid import UUID
@@ -11,14 +12,15 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Inventory
 
 from ..authentication.authorize import Permission
-from ..authentication.principal import Principal
+from ..authentication.principal import Principal, server
 from ..devices.due import DueList
 from ..devices.lifecycle import DeviceLifecycle, Told
-from ..devices.model import Device, DeviceState
+from ..devices.model import Device, DeviceEvent, DeviceState
 from ..devices.numbering import Numbering
 from ..devices.stock import StockService
 from ..issuance import status
 from ..issuance.model import CertificateState
+from ..machine import Actor
 from ..requests.model import Request, RequestKind, RequestState
 from ..requests.service import RequestService
 from ..store.unit import Unit
@@ -93,6 +95,7 @@ class Desk:
             serial=device.serial,
             trusted=self._stations.is_trusted(principal.workstation),
             unlockable=device.state is DeviceState.ISSUED,
+            adrift=request is None and device.state is DeviceState.UPDATING and device.session is None,
             guid_is_new=device.guid is None,
             asked_as=None if request is None else request.target,
             fascn=await self._fascn(unit, device),
@@ -122,14 +125,17 @@ class Desk:
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:
         """See ``Devices``. What waits for certificates stays open, and goes on at the next contact."""
-        if task.request is None:
-            return
-        if outcome is Outcome.PENDING:
-            await self._requests.interrupt(unit, task.org, task.request, session)
-            return
         ends = datetime.combine(task.expires, time(0), UTC)
         told = Told(read_back=True, expires_at=ends, values={"guid": task.guid, "fascn": task.fascn.hex()})
-        await self._requests.finish(unit, task.org, task.request, session, told)
+        if task.request is None:
+            if task.adrift and outcome is not Outcome.PENDING:
+                told = replace(told, session=session)
+                itself = server(task.org)
+                await self._lifecycle.move(unit, itself, task.device, DeviceEvent.UPDATE, Actor.SERVER, told)
+        elif outcome is Outcome.PENDING:
+            await self._requests.interrupt(unit, task.org, task.request, session)
+        else:
+            await self._requests.finish(unit, task.org, task.request, session, told)
 
     async def ended(
         self, unit: Unit, org: UUID, request: UUID | None, session: UUID, failure: Failure | None

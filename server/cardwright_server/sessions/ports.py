@@ -36,7 +36,8 @@ class Task:
     ``revoked``: fingerprints of keys whose certificates ended with an issuance that failed: the card gets others.
     ``initial``: what the vault sealed of the secrets that the card came with; all else is the vendor's published value.
     ``trusted``: the workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
-    last day of the card. ``asked_as``: the request as authorization sees it.
+    last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is being updated,
+    and nobody asks for it any more: the request was taken back.
     """
 
     org: UUID
@@ -50,6 +51,7 @@ class Task:
     serial: str = ""
     trusted: bool = False
     unlockable: bool = False
+    adrift: bool = False
     asked_as: CallTarget | None = None
     guid_is_new: bool = False
     fascn: bytes = NINES.encode()
