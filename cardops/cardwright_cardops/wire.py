@@ -28,6 +28,7 @@ from .program.items import (
     AnyBatch,
     Apdu,
     Batch,
+    Block,
     Group,
     Item,
     ItemRefused,
@@ -135,6 +136,8 @@ def _item_to_wire(item: Item) -> programs_pb2.Item:
             return programs_pb2.Item(unblock=programs_pb2.Unblock(puk=puk.reveal()))
         case SetPuk(old=old, new=new):
             return programs_pb2.Item(set_puk=programs_pb2.SetPuk(old=old.reveal(), new=new.reveal()))
+        case Block(reference=reference):
+            return programs_pb2.Item(block=programs_pb2.Block(reference=reference))
         case Prove(slot=slot, algorithm=algorithm, nonce=nonce):
             return programs_pb2.Item(prove=programs_pb2.Prove(slot=slot, algorithm=algorithm, nonce=nonce))
         case SignRequest(slot=slot, subject=subject):
@@ -168,6 +171,9 @@ def _item_from_wire(message: programs_pb2.Item) -> Item:
             return Unblock(read.puk(message.unblock.puk))
         case "set_puk":
             return SetPuk(read.puk(message.set_puk.old), read.puk(message.set_puk.new))
+        case "block":
+            read.require(message.block, "reference")
+            return Block(read.blocked_reference(message.block.reference))
         case "prove":
             made = message.prove
             read.require(made, "slot", "algorithm")

@@ -45,6 +45,7 @@ PUK_OCTETS: Final = 8
 DIGEST_OCTETS: Final = 32
 
 _PIN_REFERENCES: Final = (0x80, 0x00)
+_BLOCKED_REFERENCES: Final = (0x80, 0x81)
 _NUMBER: Final = re.compile(r"[0-9A-F]{2,6}")
 _NUMBERS: Final = frozenset(("slot", "tag", "algorithm", "announced"))
 """Fields of documents that hold a number in hexadecimal, spelled in one way only."""
@@ -113,6 +114,13 @@ def pin_reference(number: int) -> int:
     """Application PIN or Global PIN. Raises WireMalformed."""
     if number not in _PIN_REFERENCES:
         raise WireMalformed("There is no such PIN reference.")
+    return number
+
+
+def blocked_reference(number: int) -> int:
+    """Application PIN or PUK. Raises WireMalformed."""
+    if number not in _BLOCKED_REFERENCES:
+        raise WireMalformed("There is no such reference to block.")
     return number
 
 

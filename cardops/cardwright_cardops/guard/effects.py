@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Final
 
 from ..iso7816.tlv import MalformedTlv, parse_one, parse_unique
-from ..program.items import INS_GET_METADATA, Prove, SetPin, SetPuk, Unblock, VerifyPin
+from ..program.items import INS_GET_METADATA, Block, Prove, SetPin, SetPuk, Unblock, VerifyPin
 from . import constants as c
 from . import intents as i
 from .keys import Unreadable, fingerprint, made_key, template_key
+from .permit import no_keys
 from .rules import is_factory_puk
 from .state import UNREAD, Application, State
 
@@ -17,7 +18,7 @@ NOT_FOUND: Final = 0x6A88
 _REFUSED: Final = frozenset((0x67, 0x69, 0x6A, 0x6D, 0x6E))
 """SW1 of words by which a card says that it did nothing (ISO 7816-4 table 5)."""
 
-_COUNTED: Final = (i.Select, i.Authenticate, i.Channel, VerifyPin, SetPin, Unblock, SetPuk, Prove)
+_COUNTED: Final = (i.Select, i.Authenticate, i.Channel, VerifyPin, SetPin, Unblock, SetPuk, Block, Prove)
 """What costs a try, tells something or leaves another selection whatever the card answers."""
 
 
@@ -62,12 +63,20 @@ def succeeded(state: State, intent: i.Intent, entry: int | None) -> State:
             facts = replace(facts, made=facts.made - {source, target}).with_key(source, None)
             facts = facts.with_key(target, moved) if target is not None else facts
         case i.ResetAll():
-            return replace(state, facts=facts, lost="the card was reset; it needs a new preview")
+            return _emptied(replace(state, facts=facts))
         case i.Retries():
             facts = replace(facts, factory=facts.factory | {c.PIN, c.PUK})
         case SetPuk():
             facts = replace(facts, factory=facts.factory - {c.PUK})
     return replace(state, facts=facts)
+
+
+def _emptied(state: State) -> State:
+    """The card was reset: it may be looked at, as which it shows nothing any more, and the permit is at its end."""
+    facts = replace(state.facts, done=(), made=frozenset(), written=frozenset(), keys=no_keys())
+    permit = replace(state.permit, entries=())
+    guids: frozenset[bytes | None] = frozenset((None,))
+    return replace(state, permit=permit, facts=facts, used=(), guids=guids, card_key=None, pin=False)
 
 
 def nothing_happened(intent: i.Intent, sw: int) -> bool:
@@ -79,6 +88,8 @@ def doubted(state: State, intent: i.Intent) -> State:
     """Whether the card carried the item out is not known."""
     if isinstance(intent, i.Put) and intent.tag == c.CHUID:
         return replace(state, guids=state.guids | {guid_of(intent.content)})
+    if isinstance(intent, i.ResetAll):
+        return replace(state, lost="the card may have been reset; it needs a new preview")
     return _without_proof(state, intent)
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from ..iso7816.apdu import CommandAPDU
 from ..iso7816.tlv import MalformedTlv, encode_tag, iterate, parse_one, parse_unique
-from ..program.items import Prove, SetPin, SetPuk, SignIn, SignRequest, Unblock, UseKey, VerifyPin
+from ..program.items import Block, Prove, SetPin, SetPuk, SignIn, SignRequest, Unblock, UseKey, VerifyPin
 from . import constants as c
 from .keys import ALGORITHMS, Unreadable, fingerprint, imported_key
 from .verdict import Deny, Rule
@@ -156,7 +156,7 @@ CommandIntent: TypeAlias = (
     | Channel
     | Sealed
 )
-KeyIntent: TypeAlias = VerifyPin | SetPin | Unblock | SetPuk | Prove | SignRequest | SignIn | UseKey
+KeyIntent: TypeAlias = VerifyPin | SetPin | Unblock | SetPuk | Block | Prove | SignRequest | SignIn | UseKey
 Intent: TypeAlias = CommandIntent | KeyIntent
 
 

@@ -158,6 +158,13 @@ class SetRetries:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Spend every try of a PIN or PUK, because the card is reset."""
+
+    reference: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """Put the whole application back to its factory state."""
 
@@ -206,6 +213,7 @@ Operation: TypeAlias = (
     | MoveKey
     | DeleteKey
     | SetRetries
+    | Block
     | Reset
     | ProveKey
     | SignIn
@@ -225,7 +233,7 @@ def act_of(operation: Operation) -> Act | None:
             return Act.MOVE_KEY
         case SetRetries():
             return Act.SET_RETRIES
-        case Reset():
+        case Reset() | Block():
             return Act.RESET
         case ChangeChannelKeys():
             return Act.CHANNEL_KEYS

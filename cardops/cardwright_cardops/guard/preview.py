@@ -30,6 +30,7 @@ _NAMED: Final = {
     c.PAIRING_CODE: o.Act.PAIRING_CODE,
     c.SM_SIGNER: o.Act.SM_SIGNER,
 }
+_WIPES: Final = frozenset(("reset-card",))
 _SECRETS_OF_THE_PERSON: Final = frozenset(("set-puk", "set-pin"))
 _FIRST: Final = _SECRETS_OF_THE_PERSON | {"set-retries", "generate-key"}
 """Steps that come before all others, in any order among themselves: keys are made while the server has nothing yet
@@ -66,12 +67,14 @@ def permit_for(
     *,
     contents: Mapping[int, bytes] = MappingProxyType({}),
     confirmed: frozenset[o.Act] = frozenset(),
+    wipes: bool = False,
 ) -> Permit:
     """The permit for the plan of one card.
 
     ``inventory`` is what this workstation read from that card. ``contents`` has the SHA-256 of the content of every
     object that the plan writes, by tag, as the preview shows it. ``confirmed`` are the acts that the person has typed
-    the confirmation for; ``Permit.acts`` says which there are. Raises PreviewUnfit.
+    the confirmation for; ``Permit.acts`` says which there are. ``wipes``: an operation was asked for that erases the
+    card and does nothing else; no other may hold a step that does. Raises PreviewUnfit.
     """
     try:
         if plan["format"] != FORMAT or inventory["format"] != FORMAT:
@@ -84,6 +87,8 @@ def permit_for(
         }
         card = _Card(keys, {int(row["slot"], 16): row["key"] for row in inventory["certificates"]})
         steps = list(plan["steps"])
+        if {step["kind"] in _WIPES for step in steps} - {wipes}:
+            raise PreviewUnfit("A card is erased in an operation of its own, and nothing else is done in that.")
         ranked = [
             entry
             for place, step in enumerate(steps)
@@ -171,6 +176,12 @@ def _write_object(step: Document, rank: int, card: _Card, contents: Mapping[int,
     yield Entry(o.PutObject(tag, digest) if act is None else o.PutNamed(act, digest), rank)
 
 
+def _reset_card(step: Document, rank: int, card: _Card, contents: Mapping[int, bytes]) -> Iterator[Entry]:
+    yield Entry(o.Block(c.PIN), rank)
+    yield Entry(o.Block(c.PUK), rank)
+    yield Entry(o.Reset(), rank)
+
+
 _Reader = Callable[[Document, int, _Card, Mapping[int, bytes]], Iterator[Entry]]
 _KEY_FIELDS: Final = ("slot", "algorithm", "pin_policy", "touch_policy", "replaces")
 _STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
@@ -182,6 +193,7 @@ _STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
     "import-key": (_import_key, (*_KEY_FIELDS, "key")),
     "write-certificate": (_write_certificate, ("slot", "algorithm", "profile", "key")),
     "write-object": (_write_object, ("tag",)),
+    "reset-card": (_reset_card, ()),
 }
 """The steps that can be shown, each with all its fields."""
 
@@ -189,7 +201,7 @@ _STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
 def _free(steps: list[Document], algorithm: str | None) -> Iterator[Entry]:
     """What the steps need at no fixed place: management key, PIN, requests of the keys that are made."""
     kinds = {step["kind"] for step in steps}
-    if kinds - _SECRETS_OF_THE_PERSON:
+    if kinds - _SECRETS_OF_THE_PERSON - _WIPES:
         algorithms = c.BLOCK_OCTETS if algorithm is None else (int(algorithm, 16),)
         yield from (Entry(o.Manage(one), None, MANAGE_TRIES) for one in algorithms)
     written = {_slot(step) for step in steps if step["kind"] == "write-certificate"}

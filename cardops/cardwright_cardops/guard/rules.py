@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from ..program.items import Apdu, Prove, SetPin, SetPuk, SignIn, SignRequest, Unblock, UseKey, VerifyPin, Want
+from ..program.items import Apdu, Block, Prove, SetPin, SetPuk, SignIn, SignRequest, Unblock, UseKey, VerifyPin, Want
 from ..secret import Secret
 from . import constants as c
 from . import intents as i
@@ -319,6 +319,10 @@ def _set_puk(state: State, intent: SetPuk, item: object) -> Decision:
     return _pay(state, lambda one: one == o.ChangePuk(), "replacing the PUK", Rule.PIN)
 
 
+def _block(state: State, intent: Block, item: object) -> Decision:
+    return _pay(state, lambda one: one == o.Block(intent.reference), "blocking the PIN or PUK", Rule.FLOOR)
+
+
 def is_factory_puk(value: Secret) -> bool:
     """Whether ``value`` is what PUKs are delivered with."""
     return value == Secret(c.FACTORY_PUK)
@@ -385,6 +389,7 @@ _RULES: Final[dict[type[Any], Callable[[State, Any, object], Decision]]] = {
     SetPin: _pin(o.ChangePin, "changing the PIN"),
     Unblock: _unblock,
     SetPuk: _set_puk,
+    Block: _block,
     Prove: _prove,
     SignRequest: _sign_request,
     SignIn: _sign_in,

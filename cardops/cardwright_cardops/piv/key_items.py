@@ -18,6 +18,7 @@ from ..program.items import (
     INS_GET_METADATA,
     INS_VERIFY,
     Answer,
+    Block,
     Item,
     ItemRefused,
     KeyItem,
@@ -31,6 +32,7 @@ from ..program.items import (
     UseKey,
     VerifyPin,
 )
+from ..secret import Secret
 from . import commands, proofs
 from .algorithms import Algorithm, KeyKind, PublicKey
 from .pins import Custodian, TriesGuard
@@ -40,6 +42,8 @@ from .responses import dynamic_authentication, parse_public_key
 from .signing import default_hash, message_block, signature_of
 
 _OBSERVED = frozenset((INS_VERIFY, INS_GET_METADATA, INS_GENERATE))
+_MOST_TRIES = 256
+"""A counter has one octet, so nothing is left to spend after that."""
 
 
 class KeyItems:
@@ -125,6 +129,8 @@ class KeyItems:
                 return self._unblock(item, card)
             case SetPuk():
                 return self._set_puk(item, card)
+            case Block():
+                return self._block(item.reference, card)
             case Prove():
                 return self._prove(item.slot, item.algorithm, proofs.PROOF_AUDIENCE, item.nonce, card)
             case SignIn():
@@ -166,6 +172,25 @@ class KeyItems:
         self._guarded(PinReference.PUK, card)
         response = card.send(commands.change_reference_data(PinReference.PUK, item.old, item.new))
         return self._counted(PinReference.PUK, response)
+
+    def _block(self, reference: int, card: Sends) -> Answer:
+        """Send made-up values until none is taken any more; one that fits by chance only costs another round."""
+        if reference not in (PinReference.PIN, PinReference.PUK):
+            raise ItemRefused(f"Reference {reference:02X} is not blocked.")
+        answer = Answer(Outcome.ANSWERED, SW.CONDITIONS)
+        for _ in range(_MOST_TRIES):
+            wrong, other = (Secret(bytes(0x30 + octet % 10 for octet in self._random(8))) for _ in range(2))
+            if reference == PinReference.PIN:
+                response = card.send(commands.verify(reference, wrong))
+            else:
+                response = card.send(commands.change_reference_data(reference, wrong, other))
+            answer = self._counted(reference, response)
+            left = tries_left(response.sw)
+            if left == 0:
+                return Answer(Outcome.ANSWERED, SW.OK)
+            if left is None and response.sw not in (SW.OK, SW.VERIFICATION_FAILED):
+                break
+        return answer
 
     def _counted(self, reference: int, response: ResponseAPDU) -> Answer:
         self.guard.note_status(reference, response.sw)

@@ -12,11 +12,12 @@ from ..piv import containers
 from ..piv.algorithms import TouchPolicy
 from ..piv.references import Slot
 from ..piv.vendor.yubico import KeyOrigin
-from .inventory import CertificateState, Evidence, Inventory, KeyState, ObjectState, Presence, SecretState
+from .inventory import CertificateState, Evidence, Identity, Inventory, KeyState, ObjectState, Presence, SecretState
 from .policy import slot_pin_policy
 from .steps import (
     GenerateKey,
     ImportKey,
+    ResetCard,
     SetManagementKey,
     SetPin,
     SetPuk,
@@ -64,6 +65,24 @@ def apply(step: Step, inventory: Inventory) -> Inventory:
             return _with_certificate(step, inventory)
         case WriteObject():
             return _with_object(step.tag, inventory)
+        case ResetCard():
+            return _emptied(inventory)
+
+
+def _emptied(inventory: Inventory) -> Inventory:
+    """Nothing but what the maker put there, of which a Discovery Object is all that is read."""
+    tells = True if inventory.features.metadata else None
+    kept = (row for row in inventory.objects if row.tag == containers.DISCOVERY.tag)
+    gone = (ObjectState(row.tag, Presence.ABSENT) for row in inventory.objects if row.tag != containers.DISCOVERY.tag)
+    return Inventory(
+        Identity(serial=inventory.identity.serial),
+        inventory.features,
+        tuple(sorted((*kept, *gone), key=lambda row: row.tag)),
+        pin=SecretState(tells),
+        puk=SecretState(tells),
+        management_key=SecretState(tells),
+        pin_usage=inventory.pin_usage,
+    )
 
 
 def _set(inventory: Inventory, state: SecretState) -> SecretState:

@@ -31,7 +31,7 @@ from .acts import Act, Circumstances, Pace, Session, Signature, expect
 from .apply import apply
 from .conduct import Execution, asking
 from .inventory import Inventory, fingerprint, public_key, spki
-from .observe import taken_in
+from .observe import observe, taken_in
 from .planner import SELF_SIGNED
 from .policy import slot_pin_policy
 from .records import Entry, Kind
@@ -39,6 +39,7 @@ from .steps import (
     GenerateKey,
     ImportKey,
     Plan,
+    ResetCard,
     SetManagementKey,
     SetPin,
     SetPuk,
@@ -48,6 +49,7 @@ from .steps import (
     WriteObject,
 )
 from .unlocking import authenticate, respond, set_person_secrets
+from .wiping import all_slots, reset
 
 
 class ReadBackDiffers(CardwrightError):
@@ -117,6 +119,9 @@ def execute(plan: Plan, inventory: Inventory, circumstances: Circumstances | Non
     has_guid = () if shown is None else (Entry(Kind.WRITTEN, guid=shown),)
     yield from session.note(Entry(Kind.CARD, serial=inventory.identity.serial, guid=guid), *has_guid)
     try:
+        if session.steps(ResetCard):
+            yield from reset(session)
+            return Report(tuple(session.done), inventory=(yield from observe(all_slots(session.how.stage))))
         yield from (_by_steps(session) if session.how.pace is Pace.STEP else _by_phases(session))
     except CardwrightError as error:
         error.effect = session.so_far(error.effect)

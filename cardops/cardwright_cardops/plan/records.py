@@ -43,7 +43,7 @@ class JournalOfAnotherCard(CardwrightError):
 
 
 class Kind(Enum):
-    """Kinds of entries. Those ending in SET or WRITTEN are kept after the card has confirmed."""
+    """Kinds of entries. Those ending in SET, DONE or WRITTEN are kept after the card has confirmed."""
 
     CARD = "card"
     """Which card this is about: serial, and the GUID that it has or is to get."""
@@ -55,6 +55,8 @@ class Kind(Enum):
     PIN = "pin about to be set"
     PIN_SET = "pin set"
     RETRIES = "retries about to be set"
+    RESET = "card about to be reset"
+    RESET_DONE = "card reset"
     GENERATING = "key about to be generated"
     KEY = "key about to be imported"
     CERTIFICATE = "certificate issued"
@@ -119,7 +121,8 @@ class Records:
     """The facts of one card's journal. ``generating``, ``keys`` and ``certificates`` are by slot.
 
     ``generating`` holds what goes by a GENERATE or import that was begun; ``keys`` the fingerprint of the key about to
-    be imported; ``certificates`` (slot, fingerprint of the certified key) of what was issued.
+    be imported; ``certificates`` (slot, fingerprint of the certified key) of what was issued. ``resetting``: a reset
+    was begun that the card has not confirmed. ``reset``: it was reset, and nothing was begun since.
     """
 
     guid: UUID | None = None
@@ -130,9 +133,13 @@ class Records:
     generating: Mapping[Slot, str] = field(default_factory=dict)
     keys: Mapping[Slot, str] = field(default_factory=dict)
     certificates: frozenset[tuple[Slot, str]] = frozenset()
+    resetting: bool = False
+    reset: bool = False
 
     def with_entry(self, entry: Entry) -> Records:
         """The facts after one more entry."""
+        if self.reset and entry.kind in _CHANGES:
+            return replace(self, reset=False).with_entry(entry)
         match entry.kind:
             case Kind.CARD:
                 return replace(self, guid=entry.guid or self.guid)
@@ -153,6 +160,19 @@ class Records:
             case Kind.RETRIES:
                 puk = replace(self.puk.begun(DEFAULT), settled=False)
                 return replace(self, puk=puk, pin_in_flight=True, pin_settled=False)
+            case Kind.RESET:
+                # Until the card confirmed it, each secret is the one that it was, or the factory's.
+                return replace(
+                    self,
+                    management_key=self.management_key.begun(DEFAULT),
+                    puk=self.puk.begun(DEFAULT),
+                    pin_in_flight=True,
+                    pin_settled=False,
+                    resetting=True,
+                    reset=False,
+                )
+            case Kind.RESET_DONE:
+                return Records(reset=True)
             case Kind.GENERATING if entry.slot is not None:
                 return replace(self, generating={**self.generating, entry.slot: entry.fingerprint})
             case Kind.KEY if entry.slot is not None:
@@ -163,6 +183,12 @@ class Records:
                 rest = {slot: mark for slot, mark in self.generating.items() if slot is not entry.slot}
                 return replace(self, generating=rest)
         return self
+
+
+_CHANGES = frozenset(
+    {Kind.MANAGEMENT_KEY, Kind.PUK, Kind.PIN, Kind.RETRIES, Kind.GENERATING, Kind.KEY, Kind.CERTIFICATE, Kind.WRITTEN}
+)
+"""What is recorded of work on a card: after it, the card is not as its reset left it."""
 
 
 def fold(entries: Iterable[Entry], start: Records | None = None) -> Records:

@@ -145,12 +145,39 @@ class WriteObject:
         return 0.2 + containers.CONTAINERS[self.tag].min_capacity / 4000
 
 
+@dataclass(frozen=True, slots=True)
+class ResetCard:
+    """Block PIN and PUK, then RESET: keys, certificates, objects and secrets go. It stands alone in its plan."""
+
+    kind: ClassVar[str] = "reset-card"
+    seconds: ClassVar[float] = 3.0
+    may_be_pulled: ClassVar[bool] = True
+
+
 Step: TypeAlias = (
-    SetPuk | SetPin | SetRetries | SetManagementKey | GenerateKey | ImportKey | WriteCertificate | WriteObject
+    SetPuk
+    | SetPin
+    | SetRetries
+    | SetManagementKey
+    | GenerateKey
+    | ImportKey
+    | WriteCertificate
+    | WriteObject
+    | ResetCard
 )
 STEP_KINDS: Final[Mapping[str, type[Step]]] = {
     kind.kind: kind
-    for kind in (SetPuk, SetPin, SetRetries, SetManagementKey, GenerateKey, ImportKey, WriteCertificate, WriteObject)
+    for kind in (
+        SetPuk,
+        SetPin,
+        SetRetries,
+        SetManagementKey,
+        GenerateKey,
+        ImportKey,
+        WriteCertificate,
+        WriteObject,
+        ResetCard,
+    )
 }
 """The vocabulary, by name: two sides of a line compare it before they plan."""
 

@@ -6,6 +6,7 @@ from ..piv.containers import CONTAINERS
 from .steps import (
     GenerateKey,
     ImportKey,
+    ResetCard,
     SetManagementKey,
     SetPin,
     SetPuk,
@@ -24,6 +25,7 @@ _OF_KIND = {
     ImportKey.kind: "Write a key",
     WriteCertificate.kind: "Write a certificate",
     WriteObject.kind: "Write a data object",
+    ResetCard.kind: "Erase everything on the card and put it back to its factory state",
 }
 
 

@@ -90,6 +90,16 @@ class SetPuk:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """Spend every try of a PIN or PUK with values that the executing end makes up, because the card is to be wiped.
+
+    ``reference``: 80 application PIN, 81 PUK. Answered with 9000 once the card says that no try is left.
+    """
+
+    reference: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prove:
     """Sign a proof that this card holds the key of ``slot`` now; the executing end adds its own random."""
 
@@ -129,7 +139,7 @@ class UseKey:
     agree: bool = False
 
 
-KeyItem: TypeAlias = VerifyPin | SetPin | Unblock | SetPuk | Prove | SignRequest | SignIn | UseKey
+KeyItem: TypeAlias = VerifyPin | SetPin | Unblock | SetPuk | Block | Prove | SignRequest | SignIn | UseKey
 Item: TypeAlias = Apdu | KeyItem
 
 

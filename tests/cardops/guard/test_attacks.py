@@ -21,6 +21,7 @@ from cardwright_cardops.piv.vendor import yubico
 from cardwright_cardops.program.items import (
     Apdu,
     Batch,
+    Block,
     Group,
     Item,
     Prove,
@@ -108,6 +109,8 @@ ATTACKS = {
     "factory PUK": Attack(Rule.PIN, SetPuk(Secret(g.PUK), Secret(b"12345678"))),
     "factory PUK tried": Attack(Rule.PIN, SetPuk(Secret(b"12345678"), Secret(g.NEW_PUK)), felt=False),
     "PIN reset": Attack(Rule.PIN, Unblock(Secret(g.PUK))),
+    "PIN blocked": Attack(Rule.FLOOR, Block(0x80), felt=False),
+    "PUK blocked": Attack(Rule.FLOOR, Block(0x81), felt=False),
     "PIN changed": Attack(Rule.PIN, SetPin(), felt=False),
     "PIN a third time": Attack(Rule.PIN, VerifyPin()),
     "Global PIN": Attack(Rule.PIN, VerifyPin(0x00), felt=False),

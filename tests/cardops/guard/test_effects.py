@@ -121,8 +121,11 @@ def test_card_uuids_in_contents_and_answers() -> None:
     assert e.chuid_guid(content) is e.chuid_guid(encode(0x53, b"\x34\x10")) is None
 
 
-def test_reset_ends_the_session_and_tries_bring_factory_values() -> None:
-    assert "was reset" in e.succeeded(state(), i.ResetAll(), None).lost
+def test_reset_ends_the_permit_and_tries_bring_factory_values() -> None:
+    after = e.succeeded(state(x9A=OLD), i.ResetAll(), 0)
+    assert (after.permit.entries, after.used, after.facts.done, after.lost) == ((), (), (), "")
+    assert after.guids == {None} and after.card_key is None and not after.facts.keys
+    assert "may have been reset" in e.doubted(state(), i.ResetAll()).lost
     tries = e.succeeded(state(), i.Retries(3, 3), 0)
     assert tries.facts.factory == {0x80, 0x81} and tries.facts.done == (1, 0, 0)
     assert e.succeeded(tries, SetPuk(FACTORY_PUK, OTHER_PUK), None).facts.factory == {0x80}

@@ -188,14 +188,6 @@ def test_tries_are_set_with_the_factory_puk_directly_after() -> None:
     assert rule_of(bench.guarded.state, SetPuk(Secret(b"12345678"), Secret(g.PUK))) is Rule.PIN
 
 
-def test_reset_ends_the_permit() -> None:
-    state = state_for(o.Reset(), o.PutObject(0x5FC102, bytes(32)), confirmed=(Act.RESET,))
-    assert rule_of(state, Apdu(yubico.reset())) is None
-    assert rule_of(state_for(o.Reset()), Apdu(yubico.reset())) is Rule.FLOOR
-    assert rule_of(after(state, (Apdu(yubico.reset()), DONE)), Apdu(commands.get_data(0x5FC102))) is Rule.PLAN
-    assert rule_of(state, Apdu(yubico.reset()), Apdu(commands.get_data(0x5FC102))) is Rule.PLAN
-
-
 # -------------------------------------------------------------------------------------------------------- policies
 
 STRENGTH = {1: 0, 2: 1, 3: 2}

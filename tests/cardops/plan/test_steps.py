@@ -17,6 +17,7 @@ from cardwright_cardops.plan.steps import (
     GenerateKey,
     ImportKey,
     Plan,
+    ResetCard,
     SetManagementKey,
     SetPin,
     SetPuk,
@@ -70,6 +71,7 @@ STEPS: list[tuple[Step, str, dict[str, Any], float, bool]] = [
         {"slot": "9C", "algorithm": "07", "profile": "person", "key": "dd"}, 1.0, True,
     ),
     (WriteObject(0x5FC102), "write-object-5FC102", {"tag": "5FC102"}, 0.2 + 2881 / 4000, True),
+    (ResetCard(), "reset-card", {}, 3.0, True),
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from cardwright_cardops.plan.steps import (
     STEP_KINDS,
     GenerateKey,
     ImportKey,
+    ResetCard,
     SetManagementKey,
     SetPuk,
     SetRetries,
@@ -45,6 +46,7 @@ def test_every_kind_has_words_of_its_own() -> None:
         (ImportKey(SLOT, P256, replaces=OLD), "Write a p256 key to slot 9A; the key that is there is lost"),
         (WriteCertificate(SLOT, P256), "Write the certificate of slot 9A"),
         (WriteObject(0x5FC102), "Write the Card Holder Unique Identifier"),
+        (ResetCard(), "Erase everything on the card and put it back to its factory state"),
     ],
 )
 def test_words_of_steps(step: Step, words: str) -> None:

@@ -211,6 +211,23 @@ class WriteObjectStep(_message.Message):
 Global___WriteObjectStep: _TypeAlias = WriteObjectStep  # noqa: Y015
 
 @_typing.final
+class ResetCardStep(_message.Message):
+    """PIN and PUK are blocked, and the card goes back to its factory state. It stands alone in its plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetCardStep: _TypeAlias = ResetCardStep  # noqa: Y015
+
+@_typing.final
 class Step(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -222,6 +239,7 @@ class Step(_message.Message):
     IMPORT_KEY_FIELD_NUMBER: _builtins.int
     WRITE_CERTIFICATE_FIELD_NUMBER: _builtins.int
     WRITE_OBJECT_FIELD_NUMBER: _builtins.int
+    RESET_CARD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def set_puk(self) -> Global___SetPukStep: ...
     @_builtins.property
@@ -238,6 +256,8 @@ class Step(_message.Message):
     def write_certificate(self) -> Global___WriteCertificateStep: ...
     @_builtins.property
     def write_object(self) -> Global___WriteObjectStep: ...
+    @_builtins.property
+    def reset_card(self) -> Global___ResetCardStep: ...
     def __init__(
         self,
         *,
@@ -249,12 +269,13 @@ class Step(_message.Message):
         import_key: Global___ImportKeyStep = ...,
         write_certificate: Global___WriteCertificateStep = ...,
         write_object: Global___WriteObjectStep = ...,
+        reset_card: Global___ResetCardStep = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["set_puk", "set_pin", "set_retries", "set_management_key", "generate_key", "import_key", "write_certificate", "write_object"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["set_puk", "set_pin", "set_retries", "set_management_key", "generate_key", "import_key", "write_certificate", "write_object", "reset_card"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

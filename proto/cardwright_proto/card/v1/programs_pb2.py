@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cardwright_proto.card.v1 import errors_pb2 as cardwright__proto_dot_card_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'cardwright_proto/card/v1/programs.proto\x12\x12\x63\x61rdwright.card.v1\x1a%cardwright_proto/card/v1/errors.proto\"}\n\x04\x41pdu\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x11\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12\n\n\x02le\x18\x03 \x01(\r\x12\x0e\n\x06\x61\x63\x63\x65pt\x18\x04 \x03(\r\x12&\n\x04want\x18\x05 \x01(\x0e\x32\x18.cardwright.card.v1.Want\x12\x0e\n\x06\x65xpect\x18\x06 \x01(\x0c\"\x1e\n\tVerifyPin\x12\x11\n\treference\x18\x01 \x01(\r\"\x1b\n\x06SetPin\x12\x11\n\treference\x18\x01 \x01(\r\"\x1b\n\x07Unblock\x12\x10\n\x03puk\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\",\n\x06SetPuk\x12\x10\n\x03old\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x10\n\x03new\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"7\n\x05Prove\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x11\n\talgorithm\x18\x02 \x01(\r\x12\r\n\x05nonce\x18\x03 \x01(\x0c\",\n\x0bSignRequest\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0f\n\x07subject\x18\x02 \x01(\x0c\"<\n\x06SignIn\x12\x11\n\talgorithm\x18\x01 \x01(\r\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"\x8f\x03\n\x04Item\x12(\n\x04\x61pdu\x18\x01 \x01(\x0b\x32\x18.cardwright.card.v1.ApduH\x00\x12\x33\n\nverify_pin\x18\x02 \x01(\x0b\x32\x1d.cardwright.card.v1.VerifyPinH\x00\x12-\n\x07set_pin\x18\x03 \x01(\x0b\x32\x1a.cardwright.card.v1.SetPinH\x00\x12.\n\x07unblock\x18\x04 \x01(\x0b\x32\x1b.cardwright.card.v1.UnblockH\x00\x12-\n\x07set_puk\x18\x05 \x01(\x0b\x32\x1a.cardwright.card.v1.SetPukH\x00\x12*\n\x05prove\x18\x06 \x01(\x0b\x32\x19.cardwright.card.v1.ProveH\x00\x12\x37\n\x0csign_request\x18\x07 \x01(\x0b\x32\x1f.cardwright.card.v1.SignRequestH\x00\x12-\n\x07sign_in\x18\x08 \x01(\x0b\x32\x1a.cardwright.card.v1.SignInH\x00\x42\x06\n\x04kind\"C\n\x05Group\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.cardwright.card.v1.Item\x12\x11\n\tessential\x18\x02 \x01(\x08\"6\n\tOpenBatch\x12)\n\x06groups\x18\x01 \x03(\x0b\x32\x19.cardwright.card.v1.Group\"+\n\nSealedItem\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\r\n\x05\x61pdus\x18\x02 \x03(\x0c\"<\n\x0bSealedBatch\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.cardwright.card.v1.SealedItem\"\x80\x01\n\x05\x42\x61tch\x12\r\n\x05stage\x18\x01 \x01(\t\x12-\n\x04open\x18\x02 \x01(\x0b\x32\x1d.cardwright.card.v1.OpenBatchH\x00\x12\x31\n\x06sealed\x18\x03 \x01(\x0b\x32\x1f.cardwright.card.v1.SealedBatchH\x00\x42\x06\n\x04kind\"z\n\x06\x41nswer\x12,\n\x07outcome\x18\x01 \x01(\x0e\x32\x1b.cardwright.card.v1.Outcome\x12\n\n\x02sw\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x19.cardwright.card.v1.Error\";\n\x0cGroupAnswers\x12+\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1a.cardwright.card.v1.Answer\";\n\x07\x41nswers\x12\x30\n\x06groups\x18\x01 \x03(\x0b\x32 .cardwright.card.v1.GroupAnswers*M\n\x04Want\x12\x14\n\x10WANT_UNSPECIFIED\x10\x00\x12\r\n\tWANT_DATA\x10\x01\x12\x0f\n\x0bWANT_DIGEST\x10\x02\x12\x0f\n\x0bWANT_STATUS\x10\x03*d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x14\n\x10OUTCOME_IN_DOUBT\x10\x02\x12\x14\n\x10OUTCOME_NOT_SENT\x10\x03\x62\x08\x65\x64itionsp\xe8\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'cardwright_proto/card/v1/programs.proto\x12\x12\x63\x61rdwright.card.v1\x1a%cardwright_proto/card/v1/errors.proto\"}\n\x04\x41pdu\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x11\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12\n\n\x02le\x18\x03 \x01(\r\x12\x0e\n\x06\x61\x63\x63\x65pt\x18\x04 \x03(\r\x12&\n\x04want\x18\x05 \x01(\x0e\x32\x18.cardwright.card.v1.Want\x12\x0e\n\x06\x65xpect\x18\x06 \x01(\x0c\"\x1e\n\tVerifyPin\x12\x11\n\treference\x18\x01 \x01(\r\"\x1b\n\x06SetPin\x12\x11\n\treference\x18\x01 \x01(\r\"\x1b\n\x07Unblock\x12\x10\n\x03puk\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\",\n\x06SetPuk\x12\x10\n\x03old\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x10\n\x03new\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"\x1a\n\x05\x42lock\x12\x11\n\treference\x18\x01 \x01(\r\"7\n\x05Prove\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x11\n\talgorithm\x18\x02 \x01(\r\x12\r\n\x05nonce\x18\x03 \x01(\x0c\",\n\x0bSignRequest\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0f\n\x07subject\x18\x02 \x01(\x0c\"<\n\x06SignIn\x12\x11\n\talgorithm\x18\x01 \x01(\r\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"\xbb\x03\n\x04Item\x12(\n\x04\x61pdu\x18\x01 \x01(\x0b\x32\x18.cardwright.card.v1.ApduH\x00\x12\x33\n\nverify_pin\x18\x02 \x01(\x0b\x32\x1d.cardwright.card.v1.VerifyPinH\x00\x12-\n\x07set_pin\x18\x03 \x01(\x0b\x32\x1a.cardwright.card.v1.SetPinH\x00\x12.\n\x07unblock\x18\x04 \x01(\x0b\x32\x1b.cardwright.card.v1.UnblockH\x00\x12-\n\x07set_puk\x18\x05 \x01(\x0b\x32\x1a.cardwright.card.v1.SetPukH\x00\x12*\n\x05prove\x18\x06 \x01(\x0b\x32\x19.cardwright.card.v1.ProveH\x00\x12\x37\n\x0csign_request\x18\x07 \x01(\x0b\x32\x1f.cardwright.card.v1.SignRequestH\x00\x12-\n\x07sign_in\x18\x08 \x01(\x0b\x32\x1a.cardwright.card.v1.SignInH\x00\x12*\n\x05\x62lock\x18\t \x01(\x0b\x32\x19.cardwright.card.v1.BlockH\x00\x42\x06\n\x04kind\"C\n\x05Group\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.cardwright.card.v1.Item\x12\x11\n\tessential\x18\x02 \x01(\x08\"6\n\tOpenBatch\x12)\n\x06groups\x18\x01 \x03(\x0b\x32\x19.cardwright.card.v1.Group\"+\n\nSealedItem\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\r\n\x05\x61pdus\x18\x02 \x03(\x0c\"<\n\x0bSealedBatch\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.cardwright.card.v1.SealedItem\"\x80\x01\n\x05\x42\x61tch\x12\r\n\x05stage\x18\x01 \x01(\t\x12-\n\x04open\x18\x02 \x01(\x0b\x32\x1d.cardwright.card.v1.OpenBatchH\x00\x12\x31\n\x06sealed\x18\x03 \x01(\x0b\x32\x1f.cardwright.card.v1.SealedBatchH\x00\x42\x06\n\x04kind\"z\n\x06\x41nswer\x12,\n\x07outcome\x18\x01 \x01(\x0e\x32\x1b.cardwright.card.v1.Outcome\x12\n\n\x02sw\x18\x02 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12(\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x19.cardwright.card.v1.Error\";\n\x0cGroupAnswers\x12+\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1a.cardwright.card.v1.Answer\";\n\x07\x41nswers\x12\x30\n\x06groups\x18\x01 \x03(\x0b\x32 .cardwright.card.v1.GroupAnswers*M\n\x04Want\x12\x14\n\x10WANT_UNSPECIFIED\x10\x00\x12\r\n\tWANT_DATA\x10\x01\x12\x0f\n\x0bWANT_DIGEST\x10\x02\x12\x0f\n\x0bWANT_STATUS\x10\x03*d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ANSWERED\x10\x01\x12\x14\n\x10OUTCOME_IN_DOUBT\x10\x02\x12\x14\n\x10OUTCOME_NOT_SENT\x10\x03\x62\x08\x65\x64itionsp\xe8\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,10 +40,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETPUK'].fields_by_name['old']._serialized_options = b'\200\001\001'
   _globals['_SETPUK'].fields_by_name['new']._loaded_options = None
   _globals['_SETPUK'].fields_by_name['new']._serialized_options = b'\200\001\001'
-  _globals['_WANT']._serialized_start=1541
-  _globals['_WANT']._serialized_end=1618
-  _globals['_OUTCOME']._serialized_start=1620
-  _globals['_OUTCOME']._serialized_end=1720
+  _globals['_WANT']._serialized_start=1613
+  _globals['_WANT']._serialized_end=1690
+  _globals['_OUTCOME']._serialized_start=1692
+  _globals['_OUTCOME']._serialized_end=1792
   _globals['_APDU']._serialized_start=102
   _globals['_APDU']._serialized_end=227
   _globals['_VERIFYPIN']._serialized_start=229
@@ -54,28 +54,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNBLOCK']._serialized_end=317
   _globals['_SETPUK']._serialized_start=319
   _globals['_SETPUK']._serialized_end=363
-  _globals['_PROVE']._serialized_start=365
-  _globals['_PROVE']._serialized_end=420
-  _globals['_SIGNREQUEST']._serialized_start=422
-  _globals['_SIGNREQUEST']._serialized_end=466
-  _globals['_SIGNIN']._serialized_start=468
-  _globals['_SIGNIN']._serialized_end=528
-  _globals['_ITEM']._serialized_start=531
-  _globals['_ITEM']._serialized_end=930
-  _globals['_GROUP']._serialized_start=932
-  _globals['_GROUP']._serialized_end=999
-  _globals['_OPENBATCH']._serialized_start=1001
-  _globals['_OPENBATCH']._serialized_end=1055
-  _globals['_SEALEDITEM']._serialized_start=1057
-  _globals['_SEALEDITEM']._serialized_end=1100
-  _globals['_SEALEDBATCH']._serialized_start=1102
-  _globals['_SEALEDBATCH']._serialized_end=1162
-  _globals['_BATCH']._serialized_start=1165
-  _globals['_BATCH']._serialized_end=1293
-  _globals['_ANSWER']._serialized_start=1295
-  _globals['_ANSWER']._serialized_end=1417
-  _globals['_GROUPANSWERS']._serialized_start=1419
-  _globals['_GROUPANSWERS']._serialized_end=1478
-  _globals['_ANSWERS']._serialized_start=1480
-  _globals['_ANSWERS']._serialized_end=1539
+  _globals['_BLOCK']._serialized_start=365
+  _globals['_BLOCK']._serialized_end=391
+  _globals['_PROVE']._serialized_start=393
+  _globals['_PROVE']._serialized_end=448
+  _globals['_SIGNREQUEST']._serialized_start=450
+  _globals['_SIGNREQUEST']._serialized_end=494
+  _globals['_SIGNIN']._serialized_start=496
+  _globals['_SIGNIN']._serialized_end=556
+  _globals['_ITEM']._serialized_start=559
+  _globals['_ITEM']._serialized_end=1002
+  _globals['_GROUP']._serialized_start=1004
+  _globals['_GROUP']._serialized_end=1071
+  _globals['_OPENBATCH']._serialized_start=1073
+  _globals['_OPENBATCH']._serialized_end=1127
+  _globals['_SEALEDITEM']._serialized_start=1129
+  _globals['_SEALEDITEM']._serialized_end=1172
+  _globals['_SEALEDBATCH']._serialized_start=1174
+  _globals['_SEALEDBATCH']._serialized_end=1234
+  _globals['_BATCH']._serialized_start=1237
+  _globals['_BATCH']._serialized_end=1365
+  _globals['_ANSWER']._serialized_start=1367
+  _globals['_ANSWER']._serialized_end=1489
+  _globals['_GROUPANSWERS']._serialized_start=1491
+  _globals['_GROUPANSWERS']._serialized_end=1550
+  _globals['_ANSWERS']._serialized_start=1552
+  _globals['_ANSWERS']._serialized_end=1611
 # @@protoc_insertion_point(module_scope)

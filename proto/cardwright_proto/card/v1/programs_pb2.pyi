@@ -202,6 +202,28 @@ class SetPuk(_message.Message):
 Global___SetPuk: _TypeAlias = SetPuk  # noqa: Y015
 
 @_typing.final
+class Block(_message.Message):
+    """Every try of a PIN or PUK is spent with values that the workstation makes up, because the card is to be wiped."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    reference: _builtins.int
+    """0x80 application PIN, 0x81 PUK."""
+    def __init__(
+        self,
+        *,
+        reference: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Block: _TypeAlias = Block  # noqa: Y015
+
+@_typing.final
 class Prove(_message.Message):
     """A proof that this card holds the key of the slot now; the executing end adds its own random."""
 
@@ -295,6 +317,7 @@ class Item(_message.Message):
     PROVE_FIELD_NUMBER: _builtins.int
     SIGN_REQUEST_FIELD_NUMBER: _builtins.int
     SIGN_IN_FIELD_NUMBER: _builtins.int
+    BLOCK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def apdu(self) -> Global___Apdu: ...
     @_builtins.property
@@ -311,6 +334,8 @@ class Item(_message.Message):
     def sign_request(self) -> Global___SignRequest: ...
     @_builtins.property
     def sign_in(self) -> Global___SignIn: ...
+    @_builtins.property
+    def block(self) -> Global___Block: ...
     def __init__(
         self,
         *,
@@ -322,12 +347,13 @@ class Item(_message.Message):
         prove: Global___Prove | None = ...,
         sign_request: Global___SignRequest | None = ...,
         sign_in: Global___SignIn | None = ...,
+        block: Global___Block | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["apdu", b"apdu", "kind", b"kind", "prove", b"prove", "set_pin", b"set_pin", "set_puk", b"set_puk", "sign_in", b"sign_in", "sign_request", b"sign_request", "unblock", b"unblock", "verify_pin", b"verify_pin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["apdu", b"apdu", "block", b"block", "kind", b"kind", "prove", b"prove", "set_pin", b"set_pin", "set_puk", b"set_puk", "sign_in", b"sign_in", "sign_request", b"sign_request", "unblock", b"unblock", "verify_pin", b"verify_pin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apdu", b"apdu", "kind", b"kind", "prove", b"prove", "set_pin", b"set_pin", "set_puk", b"set_puk", "sign_in", b"sign_in", "sign_request", b"sign_request", "unblock", b"unblock", "verify_pin", b"verify_pin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apdu", b"apdu", "block", b"block", "kind", b"kind", "prove", b"prove", "set_pin", b"set_pin", "set_puk", b"set_puk", "sign_in", b"sign_in", "sign_request", b"sign_request", "unblock", b"unblock", "verify_pin", b"verify_pin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request", "sign_in"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request", "sign_in", "block"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
