@@ -12,6 +12,8 @@ FUZZ_SECONDS ?= 20
 PYTEST_ARGS ?=
 # Further arguments for the runner of faults, for example: make faults FAULTS="--job unlock --every 5"
 FAULTS ?=
+# Readers of the demo: virtual (its own) or pcsc (a real pcscd that it starts, and strangers' tools at the end).
+READER ?= virtual
 # How long make soak takes.
 SECONDS ?= 3600
 
@@ -23,8 +25,8 @@ help:  ## this list
 setup:  ## install what is missing: system packages (apt-get, as root or through sudo) and .venv
 	@scripts/setup test
 
-demo: setup  ## the main job: server, daemon, two virtual cards issued, renewed, unlocked, recovered, checked
-	@$(PY) -m cardwright_clients.demo
+demo: setup  ## the main job: server, daemon, two cards issued, renewed, unlocked, checked; READER=pcsc by pcscd
+	@$(PY) -m cardwright_clients.demo --reader $(READER)
 
 # All three run even if one fails, so that one run shows everything; pytest comes last.
 test: setup  ## lint, types, then the whole test suite

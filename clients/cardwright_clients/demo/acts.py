@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -15,8 +14,11 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import devices_pb2
 
+from .keeper import Keeper
 from .office import Office
+from .readers import Readers
 from .story import DemoFailed, Story, failing_clearly
+from .strangers import Strangers
 from .workplace import Person, Workplace
 
 RENEWED = (Slot.AUTHENTICATION, Slot.SIGNATURE, Slot.KEY_MANAGEMENT, Slot.CARD_AUTHENTICATION)
@@ -26,16 +28,17 @@ MESSAGE = b"The treasure lies under the old oak.\n"
 
 
 class Demo:
-    """One run in ``folder``."""
+    """One run in the keeper's folder. Raises DemoFailed if something is missing for it."""
 
-    def __init__(self, folder: Path, story: Story) -> None:
-        self.folder = folder
+    def __init__(self, keeper: Keeper, story: Story, readers: Readers) -> None:
+        self.folder = keeper.folder
         self.story = story
+        self.strangers = Strangers(keeper.folder) if readers.shared else None
         self.ada = Person("ada", "20261101", b"739146")
         self.ben = Person("ben", "20261102", b"582907")
         self.people = [self.ada, self.ben]
-        self.office = Office(folder, story)
-        self.place = Workplace(folder, self.office, self.people, story)
+        self.office = Office(keeper, story)
+        self.place = Workplace(keeper.folder, self.office, self.people, story, readers)
 
     async def run(self) -> None:
         """Everything. Raises DemoFailed."""
@@ -52,6 +55,8 @@ class Demo:
                 await self.block_and_unlock()
                 await self.download()
                 await self.check()
+                if self.strangers is not None:
+                    await self.show(self.strangers)
 
     # ---------------------------------------------------------------------------------------------------- issuance
 
@@ -68,8 +73,7 @@ class Demo:
     async def issue(self) -> None:
         """Both cards go in; the daemon alerts; both are issued at once."""
         self.story.chapter("Both cards go into readers; the daemon notices, asks the server, and says what is due")
-        for person in self.people:
-            self.place.insert(person)
+        await asyncio.gather(*(self.place.insert(person) for person in self.people))
         with failing_clearly("issuing"):
             await asyncio.gather(*(self._issue(person) for person in self.people))
         for person in self.people:
@@ -78,8 +82,8 @@ class Demo:
 
     async def _issue(self, person: Person) -> None:
         card = await self.place.card(person)
-        alert = await self.place.until(lambda event: event.HasField("due") and event.due.card == card)
-        self.story.say(f"alert for card {person.serial}: {', '.join(one.what for one in alert.due.due.items)}")
+        alert = await self.place.alert(card)
+        self.story.say(f"alert for card {person.serial}: {', '.join(one.what for one in alert)}")
         purpose = pb.PURPOSE_ISSUE
         await self.place.updates.Prove(
             pb.ProveRequest(card=card, purpose=purpose, method=pb.METHOD_KIND_INITIAL_PASSWORD, account=person.login)
@@ -161,10 +165,8 @@ class Demo:
         before = {slot: await self._certificate(self.ada, slot) for slot in RENEWED}
         card = await self.place.card(self.ada)
         request = await self.office.reissue(self.ada.device)
-        alert = await self.place.until(
-            lambda event: event.HasField("due") and event.due.card == card and event.due.due.items
-        )
-        self.story.say(f"the server tells the daemon at once: {', '.join(one.what for one in alert.due.due.items)}")
+        alert = await self.place.alert(card)
+        self.story.say(f"the server tells the daemon at once: {', '.join(one.what for one in alert)}")
         with failing_clearly("renewing"):
             await self.place.measured("update", self.ada, lambda: self._renewed(card, request))
         after = {slot: await self._certificate(self.ada, slot) for slot in RENEWED}
@@ -184,7 +186,7 @@ class Demo:
             raise DemoFailed("The card was pulled too late.")
         self.story.say(f"the card is pulled: {broken.error.code}; {broken.error.effect or broken.error.message}")
         known = await self.place.known_operations()
-        self.place.insert(self.ada)
+        await self.place.insert(self.ada)
         self.story.say("it is put back, and the daemon goes on by itself: the consent still covers what is left")
         done = await self.place.next_operation(pb.OPERATION_KIND_UPDATE, known)
         if (done.phase, done.outcome) != (pb.OPERATION_PHASE_DONE, pb.OUTCOME_DONE):
@@ -266,3 +268,25 @@ class Demo:
         trust = [await self.office.fetch(f"/ca/{name}-1.cer") for name in ("root", "cards")]
         lists = [await self.office.fetch(f"/crl/{name}-1.crl") for name in ("root", "cards")]
         return trust, lists
+
+    # --------------------------------------------------------------------------------------------------- strangers
+
+    async def show(self, strangers: Strangers) -> None:
+        """Other people's programs read the cards while the daemon has them."""
+        self.story.chapter("Programs of others read the cards, while the daemon goes on: yubico-piv-tool and OpenSC")
+        for person in self.people:
+            with failing_clearly("listing certificates"):
+                issued = await self.office.certificates(person.device)
+            reader = self.place.readers.name(self.place.cards[person.serial])
+            for slot in RENEWED:
+                for read in (strangers.certificate_by_yubico, strangers.certificate_by_opensc):
+                    if await read(reader, slot) != issued[slot.label.lower()]:
+                        raise DemoFailed(f"{read.__name__}: slot {slot.label} has not what was issued last.")
+            self.story.say(f"card {person.serial}: both read the certificates that the server issued, in four slots ✓")
+            for slot in (Slot.AUTHENTICATION, Slot.CARD_AUTHENTICATION):
+                await strangers.signed_by_opensc(reader, slot, person.pin, issued[slot.label.lower()])
+            self.story.say(f"card {person.serial}: pkcs11-tool signs with 9A and 9E, and openssl verifies it ✓")
+        reader = self.place.readers.name(self.place.cards[self.ada.serial])
+        old = x509.load_pem_x509_certificate((self.folder / "ada.pem").read_bytes())
+        read_back = await strangers.certificate_by_opensc(reader, await self.place.retired(self.ada))
+        self.story.require(read_back == old, "OpenSC finds the old encryption key in its retired slot")

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from urllib.request import urlopen
 
 import grpc
@@ -20,6 +19,8 @@ from cardwright_daemon.link.credentials import request_of
 from cardwright_proto.cms.v1 import (
     authentication_pb2,
     authentication_pb2_grpc,
+    certificates_pb2,
+    certificates_pb2_grpc,
     devices_pb2,
     devices_pb2_grpc,
     operators_pb2,
@@ -33,6 +34,7 @@ from cardwright_proto.cms.v1 import (
 )
 
 from ..sdk.identity import OperatorFile
+from .keeper import Keeper, tied
 from .story import DemoFailed, Story
 
 PASSPHRASE = b"only for this demo"
@@ -48,15 +50,18 @@ names = ["localhost", "127.0.0.1"]
 [issuance]
 status_base = "http://status.example.test"
 """
+_PATIENCE = 30.0
+"""Seconds for the server to end."""
 _COMMAND = "from cardwright_clients.cli.main import main; main()"
 
 
 class Office:
     """Server and operators. ``story`` hears of it."""
 
-    def __init__(self, folder: Path, story: Story) -> None:
-        self.data = folder / "server"
+    def __init__(self, keeper: Keeper, story: Story) -> None:
+        self.data = keeper.folder / "server"
         self.story = story
+        self._keeper = keeper
         self.addresses: dict[str, str] = {}
         self.root = b""
         self._process: asyncio.subprocess.Process | None = None
@@ -89,7 +94,11 @@ class Office:
 
     async def _run(self, *words: str, secret: bytes) -> str:
         process = await self._start("server", *words, "--data", str(self.data), secret=secret)
-        out, error = await process.communicate()
+        try:
+            out, error = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
         if process.returncode != 0:
             raise DemoFailed(f"'cardwright server {words[0]}' failed: {error.decode(errors='replace')}")
         return out.decode()
@@ -100,11 +109,12 @@ class Office:
             os.write(writing, secret + b"\n")
             given = [str(reading) if word == "FD" else word for word in words]
             return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _COMMAND, *given),
+                *(*tied(), sys.executable, "-c", _COMMAND, *given),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                pass_fds=(reading,),
+                pass_fds=(reading, self._keeper.descriptor),
+                start_new_session=True,
             )
         finally:
             os.close(reading)
@@ -128,7 +138,12 @@ class Office:
     async def _stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
-            await self._process.wait()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
         if self._reading is not None:
             await self._reading
 
@@ -242,6 +257,16 @@ class Office:
         """As the server has it."""
         found = await devices_pb2_grpc.DeviceServiceStub(self.issuer).Get(devices_pb2.GetDeviceRequest(id=device))
         return int(found.device.state)
+
+    async def certificates(self, device: str) -> dict[str, x509.Certificate]:
+        """What was issued last for each slot of a device, as the server has it, by the slot's name."""
+        stub = certificates_pb2_grpc.CertificateServiceStub(self.issuer)
+        found = await stub.Find(certificates_pb2.FindCertificatesRequest(device=device, page_size=200))
+        newest = {one.part: one.id for one in found.certificates}
+        return {
+            part: x509.load_der_x509_certificate((await stub.Get(certificates_pb2.GetCertificateRequest(id=one))).der)
+            for part, one in newest.items()
+        }
 
     async def token(self, host: str) -> str:
         """What a new workstation is enrolled by."""

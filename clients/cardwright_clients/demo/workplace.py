@@ -1,11 +1,11 @@
-"""The workstation of the demo: a daemon in this process, two virtual readers, and the people at the prompts."""
+"""The workstation of the demo: a daemon in this process, two readers, and the people at the prompts."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,17 @@ from cardwright_daemon.app import Daemon
 from cardwright_daemon.config import Config, Updates
 from cardwright_daemon.link.enrolment import Token, enrol
 from cardwright_daemon.prompts import Asked
-from cardwright_daemon.readers import VirtualReaders
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.agent.v1 import agent_pb2_grpc
 from cardwright_simulators.card import KeyPool, VirtualCard
-from cardwright_simulators.reader.slot import SlotReader
 
 from .counting import CountedCard, CountedLink, Counts
 from .office import Office
+from .readers import Readers
 from .story import DemoFailed, Operation, Story
 
-READERS = ("Left reader", "Right reader")
 HOST = "demo-desk"
+_PATIENCE = 60.0
 
 
 class Person:
@@ -86,19 +85,21 @@ class Prompts:
 class Workplace:
     """Cards in readers, and a client of the daemon's local API, as the desktop agent is one."""
 
-    def __init__(self, folder: Path, office: Office, people: list[Person], story: Story) -> None:
+    def __init__(self, folder: Path, office: Office, people: list[Person], story: Story, readers: Readers) -> None:
         self.story = story
         self.prompts = Prompts(people)
+        self.readers = readers
         self._folder = folder
         self._office = office
-        self._slots = [SlotReader(name) for name in READERS]
-        self._readers = VirtualReaders(self._slots)
         pool = KeyPool(size=2)
         self.cards = {
             person.serial: CountedCard(VirtualCard("yubikey-5.7", serial=int(person.serial), key_pool=pool))
             for person in people
         }
         self._counts = {serial: card.counts for serial, card in self.cards.items()}
+        self._watching = asyncio.Event()
+        self._alerts: dict[str, Any] = {}
+        self._alerted = asyncio.Event()
         self.agent: Any = None
         self.updates: Any = None
         self.pins: Any = None
@@ -114,7 +115,7 @@ class Workplace:
         self.story.say("the workstation is enrolled by a one-use token, and has its own certificate")
         config = Config(folder=str(self._folder / "run"), pcsc=False, updates=Updates(spread=0.0, check_seconds=30.0))
         link = CountedLink(self._office.addresses["calls"], station, check_seconds=30.0, counts=self._counts)
-        daemon = Daemon(config, sources=[self._readers], link=link, asker=self.prompts)
+        daemon = Daemon(config, sources=[self.readers.source], link=link, asker=self.prompts)
         async with daemon, grpc.aio.insecure_channel(f"unix:{daemon.socket}") as channel:
             self.agent = agent_pb2_grpc.CardServiceStub(channel)
             self.updates = agent_pb2_grpc.UpdateServiceStub(channel)
@@ -124,6 +125,8 @@ class Workplace:
             self.story.say("the daemon watches two readers")
             narrator = asyncio.create_task(self.narrate())
             try:
+                async with _patience():
+                    await self._watching.wait()
                 yield self
             finally:
                 narrator.cancel()
@@ -131,23 +134,14 @@ class Workplace:
 
     # ------------------------------------------------------------------------------------------------------ cards
 
-    def insert(self, person: Person) -> None:
-        """Into the first reader that is free."""
-        slot = next(one for one in self._slots if one.card is None)
-        slot.insert(self.cards[person.serial])
-        self._readers.look()
-
-    def remove(self, person: Person) -> None:
-        """Out of the reader that it is in."""
-        for slot in self._slots:
-            if slot.card is self.cards[person.serial]:
-                slot.remove()
-        self._readers.look()
+    async def insert(self, person: Person) -> None:
+        """Into a reader that is free."""
+        await asyncio.to_thread(self.readers.insert, self.cards[person.serial])
 
     def pull_after(self, person: Person, keys: int) -> None:
         """The card leaves in the middle of what comes next."""
         card = self.cards[person.serial]
-        card.pulled = lambda: self.remove(person)
+        card.pulled = lambda: self.readers.pull(card)
         card.pull_after = keys
 
     async def card(self, person: Person) -> str:
@@ -164,10 +158,13 @@ class Workplace:
 
     # ------------------------------------------------------------------------- what another program sees of a card
 
-    def _executor(self, person: Person, pin: bytes | None = None) -> LocalExecutor:
-        slot = next(one for one in self._slots if one.card is self.cards[person.serial])
-        pins = FixedPins(None if pin is None else Secret(pin))
-        return LocalExecutor(slot.connect(), KeyItems(pins, local=True))
+    @contextmanager
+    def _executor(self, person: Person, pin: bytes | None = None) -> Iterator[LocalExecutor]:
+        connection = self.readers.connect(self.cards[person.serial])
+        try:
+            yield LocalExecutor(connection, KeyItems(FixedPins(None if pin is None else Secret(pin)), local=True))
+        finally:
+            connection.close()
 
     async def certificate(self, person: Person, slot: Slot) -> x509.Certificate | None:
         """The certificate of a slot."""
@@ -177,7 +174,11 @@ class Workplace:
             stored = yield from programs.read_certificate(slot)
             return None if stored is None else stored.x509()
 
-        return await asyncio.to_thread(lambda: run(read(), self._executor(person)))
+        def work() -> x509.Certificate | None:
+            with self._executor(person) as executor:
+                return run(read(), executor)
+
+        return await asyncio.to_thread(work)
 
     async def retired(self, person: Person) -> Slot:
         """The first retired slot with a certificate."""
@@ -192,8 +193,9 @@ class Workplace:
         assert certificate is not None
 
         def open_it() -> bytes:
-            key = open_key(self._executor(person, person.pin), slot)
-            return pkcs7_decrypt_der(sealed, certificate, key, [])  # type: ignore[arg-type]
+            with self._executor(person, person.pin) as executor:
+                key = open_key(executor, slot)
+                return pkcs7_decrypt_der(sealed, certificate, key, [])  # type: ignore[arg-type]
 
         return await asyncio.to_thread(open_it)
 
@@ -201,16 +203,27 @@ class Workplace:
         """Wrong PINs until no try is left, as someone does who mixes up two cards."""
 
         def wrong() -> None:
-            connection = next(one for one in self._slots if one.card is self.cards[person.serial]).connect()
-            with connection.transaction():
-                connection.transmit(bytes.fromhex("00A4040005A000000308"))
-                for _ in range(16):
-                    answer = connection.transmit(bytes.fromhex("0020008008303030303030FFFF"))
-                    if answer == bytes.fromhex("6983"):
-                        return
+            connection = self.readers.connect(self.cards[person.serial])
+            try:
+                with connection.transaction():
+                    connection.transmit(bytes.fromhex("00A4040005A000000308"))
+                    for _ in range(16):
+                        answer = connection.transmit(bytes.fromhex("0020008008303030303030FFFF"))
+                        if answer == bytes.fromhex("6983"):
+                            return
+            finally:
+                connection.close()
             raise DemoFailed("The card did not block.")
 
         await asyncio.to_thread(wrong)
+
+    async def alert(self, card: str) -> Any:
+        """What the daemon says is due for a card, once it says that something is; each alert is given once."""
+        async with _patience():
+            while not self._alerts.get(card):
+                self._alerted.clear()
+                await self._alerted.wait()
+        return self._alerts.pop(card)
 
     async def until(self, wanted: Callable[[Any], bool]) -> Any:
         """The first event that is as wanted."""
@@ -268,11 +281,25 @@ class Workplace:
         raise DemoFailed("The daemon told no more.")
 
     async def narrate(self) -> None:
-        """Tell what operations do, until cancelled."""
+        """Tell what operations do and keep alerts, until cancelled. One stream: what is due is told once."""
         seen: dict[str, str] = {}
         async for event in self.agent.WatchEvents(pb.WatchEventsRequest()):
+            if event.HasField("synced"):
+                self._watching.set()
+            if event.HasField("due"):
+                self._alerts[event.due.card] = event.due.due.items
+                self._alerted.set()
             if event.HasField("operation"):
                 now = event.operation.operation
                 if now.step_words and seen.get(now.id) != now.step_words:
                     seen[now.id] = now.step_words
-                    self.story.say(f"    {now.reader[:5]} {now.percentage:3d} %  {now.step_words}")
+                    self.story.say(f"    {self.readers.side(now.reader):<5} {now.percentage:3d} %  {now.step_words}")
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            yield
+    except TimeoutError:
+        raise DemoFailed("The daemon did not say what was waited for.") from None

@@ -38,7 +38,7 @@ class PcscdUnusable(CardwrightError):
 
     code = "PCSCD_UNUSABLE"
     default_effect = "There are no virtual readers."
-    default_advice = "Install the packages pcscd, vsmartcard-vpcd and util-linux (packages.txt), and look into its log."
+    default_advice = "Install the packages pcscd, vsmartcard-vpcd and util-linux (packages.txt), then try again."
 
 
 def lacking() -> str:
