@@ -25,13 +25,15 @@ from .api.workstation import WorkstationServicer
 from .cards import Card, Cards, Change
 from .checking import Checks
 from .config import Config
-from .desk import Desk, DueNews, News
+from .desk import Desk, DueNews, News, Surroundings
 from .due import DueChecks
 from .events import Hub
 from .keys import KeyActs
 from .link.absent import NoServer
 from .link.ports import Due, ServerLink
 from .link.server import GrpcLink
+from .machine import NOTHING_ALLOWED, Machine
+from .mandatory import Mandatory
 from .operations import Operation, Operations
 from .pins import Pins
 from .presence import Presence
@@ -55,8 +57,8 @@ class Daemon:
 
     ``sources``: where readers come from; PC/SC by the configuration unless given. ``link``: the way to the server, by
     the configuration unless given.
-    ``asker`` takes the place of pinentry. Without ``api`` there is no socket and no gRPC server, only ``desk``: many
-    such daemons fit into one process, for simulated workstations.
+    ``asker`` takes the place of pinentry. ``machine``: what the machine's administrator allows. Without ``api`` there
+    is no socket and no gRPC server, only ``desk``: many such daemons fit into one process, for simulated workstations.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class Daemon:
         sources: Sequence[ReaderSource] | None = None,
         link: ServerLink | None = None,
         asker: Prompter | None = None,
+        machine: Machine = NOTHING_ALLOWED,
         api: bool = True,
     ) -> None:
         self.config = config or Config()
+        self._machine = machine
         self._sources = sources
         self._link = link or link_of(self.config)
         self._asker = asker
@@ -106,6 +110,14 @@ class Daemon:
         sessions = Sessions(cards, operations, link, proofs, software=self._software)
         due = DueChecks(cards, link, self.config.updates, self._is_due, Presence(cards).proof)
         sessions.changed.append(due.changed)
+        mandatory = self._mandatory = Mandatory(
+            cards, operations, sessions,
+            allowed=self._machine.begin_mandatory,
+            refresh=due.asked,
+            tell=self._is_due,
+            prompter=lambda: self.desk.prompter(Surroundings()),
+            spread=due.spread,
+        )  # fmt: skip
         keys = KeyActs(cards, operations, link, proofs, software=self._software)
         sources = [PcscReaders()] if self._sources is None and self.config.pcsc else list(self._sources or ())
         starting.push_async_callback(link.stop)
@@ -114,6 +126,7 @@ class Daemon:
         starting.push_async_callback(due.stop)
         starting.push_async_callback(sessions.stop)
         starting.push_async_callback(operations.stop)
+        starting.push_async_callback(mandatory.stop)
         tokens.start()
         await link.start(due.pushed)
         cards.start(sources)
@@ -129,6 +142,7 @@ class Daemon:
             proofs=proofs,
             sessions=sessions,
             due=due,
+            mandatory=mandatory,
             keys=keys,
             errors=self._errors,
             asker=self._asker,
@@ -181,6 +195,7 @@ class Daemon:
         self.hub.publish(subject, change)
 
     def _is_due(self, card: Card, due: Due) -> None:
+        self._mandatory.told(card, due)
         self.hub.publish(("due", card.id), DueNews(card, due))
 
     def _failed(self, error: CardwrightError, call: str) -> None:

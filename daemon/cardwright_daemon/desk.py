@@ -17,6 +17,7 @@ from .errors import HeadlessPinRefused, NotForTokens
 from .events import Hub
 from .keys import KeyActs
 from .link.ports import Due, ServerLink
+from .mandatory import Mandatory
 from .operations import Operation, Operations
 from .pins import Pins
 from .prompts import HeadlessPrompter, PinentryPrompter, Prompter, seat_of
@@ -66,6 +67,7 @@ class Desk:
     proofs: Proofs
     sessions: Sessions
     due: DueChecks
+    mandatory: Mandatory
     keys: KeyActs
     errors: Errors
     asker: Prompter | None = None

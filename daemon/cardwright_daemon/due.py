@@ -18,7 +18,7 @@ from cardwright_cardops.errors import CardwrightError
 
 from .cards import Card, Cards
 from .config import Updates
-from .link.ports import Due, LinkState, Push, ServerLink
+from .link.ports import Due, LinkState, Push, ServerLink, ServerUnreachable
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,14 @@ class DueChecks:
             self._tell(card, due)
         return due
 
+    async def asked(self, card: Card) -> Due:
+        """What the server says now, within the time that a check may take. Raises as ``due``."""
+        return await self._timely(card, refresh=True)
+
+    def spread(self) -> float:
+        """Seconds to wait with what many workstations do at the same moment."""
+        return self._spread(self._config.spread)
+
     def postpone(self, card: Card, until: datetime) -> None:
         """Do not offer it before then; a mandatory one is offered from its date on."""
         if (name := _name_of(card)) is not None:
@@ -100,7 +108,7 @@ class DueChecks:
             if push.guid in (None, card.identity.guid):
                 if card.identity.guid is not None:
                     self._kept.pop(card.identity.guid, None)
-                self._check(card, 0.0 if push.guid is not None else self._spread(self._config.spread))
+                self._check(card, 0.0 if push.guid is not None else self.spread())
 
     def changed(self, card: Card) -> None:
         """A session changed the card: what was due need not be any more."""
@@ -112,7 +120,7 @@ class DueChecks:
     def _inserted(self, card: Card) -> None:
         self._watch()
         if self._config.at_insertion:
-            self._check(card, self._spread(self._config.spread))
+            self._check(card, self.spread())
 
     def _gone(self, card: Card) -> None:
         self._removed(card)
@@ -137,12 +145,16 @@ class DueChecks:
     async def _later(self, card: Card, seconds: float) -> None:
         await asyncio.sleep(seconds)
         try:
-            async with asyncio.timeout(self._config.check_seconds):
-                await self.due(card)
-        except TimeoutError:
-            _log.info("the server did not answer a check in time")
+            await self._timely(card)
         except CardwrightError as error:
             _log.info("a check with the server failed: %s", error.code)
+
+    async def _timely(self, card: Card, *, refresh: bool = False) -> Due:
+        try:
+            async with asyncio.timeout(self._config.check_seconds):
+                return await self.due(card, refresh=refresh)
+        except TimeoutError:
+            raise ServerUnreachable("The server did not answer a check in time.") from None
 
 
 def _name_of(card: Card) -> UUID | str | None:

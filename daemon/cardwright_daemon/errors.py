@@ -93,3 +93,11 @@ class StageEnded(CardwrightError):
     code = "STAGE_ENDED"
     default_effect = "Nothing of this batch was sent to the card."
     default_advice = "Start again: the card is read first, and only what is missing is done."
+
+
+class UpdateMandatory(CardwrightError):
+    """What is due is mandatory by now, and cannot be put off any more."""
+
+    code = "UPDATE_MANDATORY"
+    default_effect = UNTOUCHED
+    default_advice = "Start it: see what it does with 'cardwright update', or in the notification."

@@ -70,13 +70,15 @@ class Claimed(Protocol):
 class Operation:
     """One operation. ``step`` is the kind of the plan's step at work, ``outcome`` a word of ours when it is done.
 
-    ``cancellable``: ending it now leaves the card as it was after the last finished step.
+    ``cancellable``: ending it now leaves the card as it was after the last finished step. ``unasked``: nobody began it;
+    it is mandatory.
     """
 
     kind: Kind
     card: str
     reader: str
     changed: Callable[[Operation], None] = field(repr=False)
+    unasked: bool = False
     id: str = field(default_factory=lambda: uuid4().hex)
     phase: Phase = Phase.PREPARING
     percentage: int = 0
@@ -127,12 +129,14 @@ class Operations:
         self._tell = tell
         self._all: dict[str, Operation] = {}
 
-    def start(self, kind: Kind, card: Claimed, work: Callable[[Operation], Awaitable[T]]) -> Operation:
+    def start(
+        self, kind: Kind, card: Claimed, work: Callable[[Operation], Awaitable[T]], *, unasked: bool = False
+    ) -> Operation:
         """Begin ``work`` on ``card`` in a task of its own. Raises CardInOperation."""
         if card.operation:
             running = self._all[card.operation].kind.value
             raise CardInOperation(f"Another operation ({running}) works on the card in {card.reader}.")
-        operation = Operation(kind, card.id, card.reader, self._tell)
+        operation = Operation(kind, card.id, card.reader, self._tell, unasked)
         card.operation = operation.id
         self._all[operation.id] = operation
         self._tell(operation)

@@ -42,6 +42,8 @@ from .relay import Approved, RelayedCard, Wants, reading
 
 _log = logging.getLogger(__name__)
 
+SHOWN_AGAIN: Final = "shown-again"
+"""Outcome of going on where more has to be done than was agreed to: nothing was done, and a new preview waits."""
 CONSENT: Final = timedelta(minutes=10)
 """How long a preview waits, and how long consent covers what a broken session left."""
 ITEMS: Final = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request")
@@ -108,7 +110,8 @@ class _Waiting:
 class Sessions:
     """All sessions of the daemon. For one event loop.
 
-    ``software`` gives the name and version of the program. ``changed`` listeners hear of cards that a session changed.
+    ``software`` gives the name and version of the program. ``changed`` listeners hear of cards that a session changed,
+    or for which more is due than was agreed to.
     """
 
     def __init__(
@@ -143,6 +146,10 @@ class Sessions:
         now = datetime.now(UTC)
         self._consents = [one for one in self._consents if one.until > now]
         return next((one for one in self._consents if one.is_for(card)), None)
+
+    def is_wanted(self, card: Card) -> bool:
+        """Whether a person has ``card`` in hand: a preview waits for them, or they agreed to what is left."""
+        return card.id in self._waiting or self.consent_for(card) is not None
 
     # ---------------------------------------------------------------------------------------------------- preview
 
@@ -271,8 +278,10 @@ class Sessions:
         *,
         request: UUID | None = None,
         keys: tuple[str, ...] = (),
+        unasked: bool = False,
     ) -> Operation:
-        """Preview and start in one, for acts that the caller named in full: unlocking, a forgotten PIN, recovery.
+        """Preview and start in one, for acts that the caller named in full: unlocking, a forgotten PIN, recovery; and
+        ``unasked`` for what is mandatory.
 
         Raises CardInOperation at once; everything else is in the operation.
         """
@@ -286,7 +295,7 @@ class Sessions:
                     raise ConfirmationMissing("The server's plan holds acts that have to be confirmed by name.")
                 await self._carry_out(card, found, operation)
 
-        return self._operations.start(KIND_OF[purpose], card, work)
+        return self._operations.start(KIND_OF[purpose], card, work, unasked=unasked)
 
     async def _carry_out(self, card: Card, waiting: _Waiting, operation: Operation) -> None:
         relayed, session, approved = waiting.relayed, waiting.session, waiting.approved
@@ -363,7 +372,7 @@ class Sessions:
                     return
 
     async def _rest(self, card: Card, consent: Consent, operation: Operation) -> None:
-        """A session for the rest; what the consent does not cover waits as a preview for another one."""
+        """A session for the rest; what the consent does not cover waits as a preview for another one, and is told."""
         found = await self._open(
             card, consent.purpose, consent.request, consent.keys, consent.prompter, operation, consent.proof
         )
@@ -374,8 +383,12 @@ class Sessions:
         found.until = consent.until
         if covers(consent.permit, found.approved.permit, consent.touched):
             await self._carry_out(card, found, operation)
-        else:
-            self._wait(card, found)
+            return
+        self._consents = [one for one in self._consents if one is not consent]
+        self._wait(card, found)
+        operation.show(outcome=SHOWN_AGAIN)
+        for listener in self.changed:
+            listener(card)
 
     def _removed(self, card: Card) -> None:
         """The card is out, or its preview has lapsed."""

@@ -14,27 +14,28 @@ from cardwright_cardops.errors import CardwrightError
 
 from .app import Daemon
 from .config import Config, load
+from .machine import Machine, load_machine
 from .process import harden
 
 
 def serve(config: Config, ready: Callable[[Path], None]) -> None:
     """Run until SIGTERM or SIGINT. ``ready`` gets the socket once calls are answered.
 
-    Raises FolderUnsafe, DaemonRunning, OSError.
+    Raises ConfigInvalid, FolderUnsafe, DaemonRunning, OSError.
     """
     harden()
     logging.basicConfig(
         level=config.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
     )
-    asyncio.run(_serve(config, ready))
+    asyncio.run(_serve(config, load_machine(), ready))
 
 
-async def _serve(config: Config, ready: Callable[[Path], None]) -> None:
+async def _serve(config: Config, machine: Machine, ready: Callable[[Path], None]) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Daemon(config) as daemon:
+    async with Daemon(config, machine=machine) as daemon:
         ready(daemon.socket)
         await stop.wait()
 

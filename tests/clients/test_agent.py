@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cardwright_cardops.plan.policy import parse_keys
 from cardwright_clients.agent.agent import Agent, Manner
 from cardwright_clients.agent.notices import Notice, Pressed, plain
 from cardwright_clients.sdk import DaemonClient
@@ -16,8 +17,10 @@ from cardwright_clients.sdk.values import Purpose
 from cardwright_daemon.app import Daemon
 from cardwright_daemon.link import ports
 from cardwright_daemon.link.ports import CardSession, Opening
+from cardwright_daemon.machine import Machine
+from cardwright_simulators.reader.faults import FaultyCard, parse
 from tests.clients.test_cli_daemon import ISSUE, Wary
-from tests.support.daemon_server import Server, an_update
+from tests.support.daemon_server import KEYS, Server, an_update
 from tests.support.daemons import PATIENCE, Bench, Person, Run, running, token
 
 PIN = b"739146"
@@ -178,26 +181,60 @@ def _titled(wall: Wall, title: str) -> Notice | None:
     return found if found is not None and found.title.startswith(title) else None
 
 
-async def test_what_is_mandatory_is_begun_unasked_but_only_once() -> None:
-    now = datetime.now(UTC)
-    server = Server(due_is=replace(ISSUE, mandatory_from=now - timedelta(days=1)))
-    async with running(token(), link=server, person=Person(None)) as run, agent(run) as wall:
+BEGINS = Machine(begin_mandatory=True)
+
+
+async def test_what_is_mandatory_is_offered_without_later() -> None:
+    """The agent begins nothing, and the daemon does not where the machine's administrator did not allow it."""
+    server = Server(due_is=replace(ISSUE, mandatory_from=datetime.now(UTC) - timedelta(days=1)))
+    async with running(token(), link=server, person=Person(PIN, PIN)) as run, agent(run) as wall:
+        offer = await wall.notice("offer:")
+        assert offer.text.endswith("It is mandatory and cannot be put off.")
+        assert (offer.buttons, offer.urgent, server.consented) == (("Start",), True, [])
+        server.due_is = ports.Due()
+        wall.press("offer:", "Start")
+        assert (await wall.notice("result:")).text == "The card is issued."
+
+
+async def test_what_the_daemon_begins_by_itself_is_told_and_only_once() -> None:
+    closing = asyncio.Event()
+    server = Server(due_is=replace(ISSUE, mandatory_from=datetime.now(UTC) - timedelta(days=1)))
+    async with running(link=server, person=Person(closing, None), machine=BEGINS) as run, agent(run) as wall:
+        run.bench.insert(token())
+        await wall.notice("offer:")
+        closing.set()
         failed = await wall.notice("result:")
         assert "The PIN entry was cancelled." in failed.text
-        assert wall.all[0].text == "It has to be done now. You will be asked for your PIN."
+        assert failed.buttons == ("Start",)
+        assert wall.all[0].text == "It has to be done now. You may be asked for your PIN."
         async with DaemonClient(run.daemon.socket.parent) as daemon:
             (card,) = await daemon.cards()
-            await daemon.due(card.id, refresh=True)
+            due = await daemon.due(card.id, refresh=True)
+            assert due.begins_at is not None and due.begins_at > datetime.now(UTC) + timedelta(minutes=9)
         assert len(server.openings) == 1
+        assert wall.get("offer:") is None
 
 
 async def test_it_becomes_mandatory_while_it_is_offered() -> None:
     soon = datetime.now(UTC) + timedelta(seconds=0.5)
     server = Server(due_is=replace(ISSUE, mandatory_from=soon))
-    async with running(token(), link=server, person=Person(PIN, PIN)) as run, agent(run) as wall:
-        assert "on it is done without being asked for." in (await wall.notice("offer:")).text
-        server.due_is = replace(server.due_is, mandatory_from=soon)
+    async with running(token(), link=server, person=Person(PIN, PIN), machine=BEGINS) as run, agent(run) as wall:
+        assert "on it begins by itself." in (await wall.notice("offer:")).text
         assert (await wall.notice("result:")).text == "The card is issued."
+
+
+async def test_more_than_was_agreed_to_is_said_and_offered_again() -> None:
+    server, card = Server(due_is=ISSUE), token()
+    faulty = FaultyCard(card, parse("ins=DB@3:remove"))
+    async with running(faulty, link=server, person=Person(*[PIN] * 4)) as run, agent(run) as wall:
+        await wall.notice("offer:")
+        wall.press("offer:", "Start")
+        assert "The card was pulled." in (await wall.notice("result:")).text
+        server.policy = replace(server.policy, slots=parse_keys(f"{KEYS},82=p256"))
+        run.bench.insert(card)
+        text = "More is due than was agreed to. Nothing was done; it is shown again."
+        await wall.until(lambda wall: text in [one.text for one in wall.all])
+        assert (await wall.notice("offer:")).buttons == ("Start", "Later")
 
 
 def with_a_card() -> Bench:

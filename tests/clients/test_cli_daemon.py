@@ -156,6 +156,15 @@ async def test_update_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert timedelta(hours=1.9) < until - datetime.now(UTC) < timedelta(hours=2)
 
 
+async def test_what_is_mandatory_cannot_be_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(due_is=replace(ISSUE, mandatory_from=datetime.now(UTC)))
+    async with seated(monkeypatch, token(), link=server) as seat:
+        shown = await seat.done("update", "--show")
+        refused = await seat.cli("update", "--later", "2", "--json")
+    assert shown.out.splitlines()[-1] == "It is mandatory and cannot be put off."
+    assert (refused.code, refused.json["error"]["code"]) == (1, "UPDATE_MANDATORY")
+
+
 async def test_update_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(due_is=ISSUE)
     async with seated(monkeypatch, link=server, person=Person(PIN, PIN)) as seat:

@@ -20,6 +20,7 @@ from cardwright_cardops.secret import Secret
 from cardwright_daemon.app import Daemon
 from cardwright_daemon.config import Config, Pins, Updates
 from cardwright_daemon.link.ports import ServerLink
+from cardwright_daemon.machine import NOTHING_ALLOWED, Machine
 from cardwright_daemon.prompts import Asked
 from cardwright_daemon.readers import ReaderSource, VirtualReaders
 from cardwright_proto.agent.v1 import agent_pb2 as pb
@@ -166,6 +167,7 @@ async def running(
     sources: Iterable[ReaderSource] = (),
     link: ServerLink | None = None,
     readers: int = 2,
+    machine: Machine = NOTHING_ALLOWED,
     **changes: Any,
 ) -> AsyncIterator[Run]:
     """A daemon with ``cards`` in its first readers. Without ``asks`` it asks by pinentry."""
@@ -174,8 +176,9 @@ async def running(
     for number, card in enumerate(cards):
         bench.slots[number].insert(card)
     made = Daemon(
-        config(folder, **changes), sources=[bench.source, *sources], link=link, asker=somebody if asks else None
-    )
+        config(folder, **changes), sources=[bench.source, *sources], link=link, asker=somebody if asks else None,
+        machine=machine,
+    )  # fmt: skip
     try:
         async with made as daemon, client_of(daemon.socket) as client:
             yield Run(daemon, bench, client, somebody)

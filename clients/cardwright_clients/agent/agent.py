@@ -1,6 +1,7 @@
 """What the agent does: hears what is due, offers it, starts it or puts it off, and tells how it goes.
 
-It never decides: it shows the daemon's preview and starts the plan that was shown. No session with the server is held
+It never decides: it shows the daemon's preview and starts the plan that was shown, and what is begun because it is
+mandatory the daemon begins. No session with the server is held
 while the person thinks; the plan is asked for again on *Start*, and only started if it is the same.
 """
 
@@ -37,6 +38,7 @@ from ..sdk.values import (
     Operation,
     OperationChanged,
     OperationKind,
+    Outcome,
     Synced,
     UpdatePreview,
 )
@@ -162,15 +164,22 @@ class Agent:
         name = card.name if card is not None else f"the card in {operation.reader}"
         subject = f"operation:{operation.id}"
         if operation.over:
-            if self._steps.pop(operation.id, None) is not None or operation.id in self._mine:
+            told = self._steps.pop(operation.id, None) is not None or operation.outcome is Outcome.SHOWN_AGAIN
+            if told or operation.unasked or operation.id in self._mine:
                 self._mine.discard(operation.id)
                 if operation.error is None:
                     self._offers.pop(operation.card, None)
                 notice = words.result(name, operation)
                 await self._notices.clear(subject)
+                if operation.unasked:
+                    await self._notices.clear(f"offer:{operation.card}")
                 await self._notices.show(
                     f"result:{operation.card}", notice, None if card is None else self._again(operation.card)
                 )
+        elif operation.unasked and operation.id not in self._mine:
+            self._mine.add(operation.id)
+            self._offers.pop(operation.card, None)
+            await self._notices.show(f"offer:{operation.card}", words.begun(name))
         elif operation.words and self._steps.get(operation.id) != operation.words:
             self._steps[operation.id] = operation.words
             await self._notices.clear(f"offer:{operation.card}")
@@ -192,8 +201,8 @@ class Agent:
             self._begin("due", card, partial(self._offer, daemon, card, due))
 
     async def _offer(self, daemon: DaemonClient, card_id: str, due: Due) -> None:
-        """Show what would be done, or do it where it is mandatory."""
-        if not due or due.continues:
+        """Show what would be done. What is mandatory has no *Later*, or is left to the daemon if that begins it."""
+        if not due or due.continues or (due.is_mandatory() and due.begins_at is not None):
             self._offers.pop(card_id, None)
             await self._notices.clear(f"offer:{card_id}")
             return
@@ -202,9 +211,6 @@ class Agent:
             wait = (until - datetime.now(UTC)).total_seconds()
             self._begin("again", card_id, partial(self._ask, daemon, card_id, wait))
             return
-        if due.mandatory_from is not None and not due.is_mandatory():
-            wait = (due.mandatory_from - datetime.now(UTC)).total_seconds()
-            self._begin("must", card_id, partial(self._ask, daemon, card_id, wait))
         card = self._cards[card_id]
         try:
             preview: UpdatePreview | None = await daemon.preview_when_free(card_id, due.purpose, request=due.request)
@@ -215,10 +221,6 @@ class Agent:
         if preview is not None and preview.nothing_due:
             return
         self._offers[card_id] = Offer(due, preview)
-        if preview is not None and due.is_mandatory() and not preview.confirmations:
-            await self._notices.show(f"offer:{card_id}", words.begun(card))
-            await self._start(card_id)
-            return
         if preview is not None:
             await daemon.dismiss(card_id)
         await self._show_offer(card_id, words.alert(card, due, preview))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from ..sdk.values import Card, Due, Operation, Purpose, UpdatePreview
-from ..sdk.words import METHODS, due_words, ended, estimate
+from ..sdk.words import METHODS, due_words, ended, estimate, mandatory_words
 from .notices import Notice
 
 START: Final = "Start"
@@ -33,8 +34,8 @@ def alert(card: Card, due: Due, preview: UpdatePreview | None) -> Notice:
         parts.append(f"It takes about {estimate(preview.seconds)}: {steps}.")
         if preview.confirmations:
             parts.append("Some of it has to be confirmed by name: run 'cardwright update'.")
-    if due.mandatory_from is not None and not due.is_mandatory():
-        parts.append(f"From {due.mandatory_from:%Y-%m-%d} on it is done without being asked for.")
+    if sentence := mandatory_words(due):
+        parts.append(sentence)
     can_start = preview is None or not preview.confirmations
     buttons = ((START,) if can_start else ()) + (() if due.is_mandatory() else (LATER,))
     return Notice(_upper(f"{card.name} {what}"), " ".join(parts), buttons, urgent=due.is_mandatory())
@@ -46,9 +47,9 @@ def changed(card: Card, due: Due, preview: UpdatePreview) -> Notice:
     return Notice(made.title, f"It is another plan now. {made.text}", made.buttons, made.urgent)
 
 
-def begun(card: Card) -> Notice:
-    """What is done without being asked for begins."""
-    return Notice(_upper(f"{card.name} is being updated"), "It has to be done now. You will be asked for your PIN.")
+def begun(name: str) -> Notice:
+    """What is mandatory begins."""
+    return Notice(_upper(f"{name} is being updated"), "It has to be done now. You may be asked for your PIN.")
 
 
 def who(card: Card) -> str:
@@ -65,7 +66,8 @@ def result(name: str, operation: Operation) -> Notice:
     """How an operation ended."""
     if operation.error is None:
         return Notice(_upper(name), ended(operation))
-    return failure(name, ended(operation), operation.error.message, operation.error.advice)
+    made = failure(name, ended(operation), operation.error.message, operation.error.advice)
+    return replace(made, buttons=(START,)) if operation.unasked else made
 
 
 def failure(name: str, what: str, why: str, advice: str) -> Notice:

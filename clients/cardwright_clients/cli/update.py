@@ -12,7 +12,7 @@ import click
 from cardwright_cardops.errors import CardwrightError
 
 from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Synced, UpdatePreview
-from ..sdk.words import due_words, ended, estimate
+from ..sdk.words import due_words, ended, estimate, mandatory_words
 from .cards import Choice, card_options
 from .daemon_line import all_readable, asking, at_daemon, document, fits, pick
 from .daemon_progress import cancelling, to_the_end
@@ -234,8 +234,8 @@ def _show(card: Card, due: Due, preview: UpdatePreview, *, err: bool) -> None:
     say(f"{card.name}: {due_words(due)}. In about {estimate(preview.seconds)} this is done:", err=err)
     for step in preview.steps:
         say(f"  {step.words}", err=err)
-    if due.mandatory_from is not None:
-        say(f"From {due.mandatory_from:%Y-%m-%d} on it is done without being asked for.", err=err)
+    if sentence := mandatory_words(due):
+        say(sentence, err=err)
 
 
 def _consent(offer: Offer, terms: Terms) -> list[str]:

@@ -18,7 +18,7 @@ from ..sdk.values import (
     ServiceChanged,
     Synced,
 )
-from ..sdk.words import due_words, ended
+from ..sdk.words import due_words, ended, mandatory_words
 from .daemon_line import at_daemon, document
 from .output import json_option, say, show_json
 
@@ -78,13 +78,15 @@ def _words(event: Event, names: dict[str, str]) -> str | None:
         case OperationChanged(operation):
             doing = operation.words or operation.phase.value
             name = names.get(operation.card, operation.reader)
-            return f"operation  {name}: {operation.kind.value} {operation.percentage} %, {doing}"
+            what = f"{operation.kind.value}{' (mandatory)' if operation.unasked else ''}"
+            return f"operation  {name}: {what} {operation.percentage} %, {doing}"
         case ServiceChanged(None):
             return "service    smart cards can be used"
         case ServiceChanged(error) if error is not None:
             return f"service    {error.message}"
         case DueChanged(card_id, due):
-            return f"due        {names.get(card_id, 'a card')}: {due_words(due)}"
+            more = f". {must}" if (must := mandatory_words(due)) else ""
+            return f"due        {names.get(card_id, 'a card')}: {due_words(due)}{more}"
         case Missed(None):
             return "daemon     is gone; waiting for it"
         case Missed(count):

@@ -352,7 +352,10 @@ class DaemonClient:
         await self._call(self._stubs.updates.DismissPreview, pb.DismissPreviewRequest(card=card))
 
     async def postpone(self, card: str, until: datetime) -> v.Due:
-        """Not to be offered before then, or the day from which it is mandatory if that is earlier."""
+        """Not to be offered before then, or the day from which it is mandatory if that is earlier.
+
+        What is mandatory by now ends with UPDATE_MANDATORY.
+        """
         request = pb.PostponeUpdateRequest(card=card, until=_stamp(until))
         return read.due((await self._call(self._stubs.updates.PostponeUpdate, request)).due)
 

@@ -155,6 +155,7 @@ def operation(message: pb.Operation) -> v.Operation:
         cancellable=message.cancellable,
         started_at=moment(message, "started_at"),
         ended_at=moment(message, "ended_at"),
+        unasked=message.unasked,
     )
 
 
@@ -168,6 +169,7 @@ def due(message: pb.Due) -> v.Due:
         postponed_until=moment(message, "postponed_until"),
         request=_uuid(message.request, "request"),
         continues=message.continues,
+        begins_at=moment(message, "begins_at"),
     )
 
 

@@ -67,6 +67,8 @@ class Outcome(Enum):
     NOTHING_DUE = "nothing-due"
     PENDING = "pending"
     """All but certificates that are not issued yet; a later session brings them."""
+    SHOWN_AGAIN = "shown-again"
+    """Of going on after a session that broke off: more has to be done than was agreed to. Nothing was done."""
 
 
 class Purpose(Enum):
@@ -267,7 +269,7 @@ class PinStatus:
 @dataclass(frozen=True, slots=True)
 class Operation:
     """An operation on a card. ``percentage`` is 0 to 100; ``step`` the kind of the plan's step at work, ``words`` the
-    same for people; ``error`` is why it failed or was cancelled."""
+    same for people; ``error`` is why it failed or was cancelled. ``unasked``: the daemon began it by itself."""
 
     id: str
     kind: OperationKind
@@ -282,6 +284,7 @@ class Operation:
     cancellable: bool = False
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    unasked: bool = False
 
     @property
     def over(self) -> bool:
@@ -305,8 +308,9 @@ class DueItem:
 class Due:
     """What is due for a card, the most pressing first; false where nothing is.
 
-    ``until``: the answer holds until then. ``mandatory_from``: from then on it is done unasked. ``postponed_until``:
-    the person said later. ``continues``: consent that was given covers what is left.
+    ``until``: the answer holds until then. ``mandatory_from``: from then on it cannot be put off. ``postponed_until``:
+    the person said later. ``continues``: consent that was given covers what is left. ``begins_at``: when the daemon
+    begins it by itself, where it is mandatory and the machine's administrator allows that.
     """
 
     items: tuple[DueItem, ...] = ()
@@ -316,6 +320,7 @@ class Due:
     postponed_until: datetime | None = None
     request: UUID | None = None
     continues: bool = False
+    begins_at: datetime | None = None
 
     def __bool__(self) -> bool:
         return bool(self.items)
@@ -325,7 +330,7 @@ class Due:
         return self.postponed_until is not None and self.postponed_until > (now or datetime.now(UTC))
 
     def is_mandatory(self, now: datetime | None = None) -> bool:
-        """Whether it is done without being asked for."""
+        """Whether it cannot be put off."""
         return self.mandatory_from is not None and self.mandatory_from <= (now or datetime.now(UTC))
 
 

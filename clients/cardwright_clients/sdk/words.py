@@ -47,6 +47,16 @@ def due_words(due: Due) -> str:
     return "; ".join(dict.fromkeys(known)) or "nothing is due"
 
 
+def mandatory_words(due: Due) -> str:
+    """A sentence of what cannot be put off for ever, "" of what can."""
+    if due.mandatory_from is None or not due:
+        return ""
+    begins = "begins by itself" if due.begins_at is not None else "cannot be put off"
+    if due.is_mandatory():
+        return f"It is mandatory: it {begins}." if due.begins_at is not None else f"It is mandatory and {begins}."
+    return f"From {due.mandatory_from:%Y-%m-%d} on it {begins}."
+
+
 def estimate(seconds: float) -> str:
     """About how long: "10 s", "2 min"."""
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
@@ -64,4 +74,6 @@ def ended(operation: Operation) -> str:
             return "The card was as it should be."
         case Outcome.PENDING:
             return f"The card is {done}, except for certificates that are not issued yet; they come by themselves."
+        case Outcome.SHOWN_AGAIN:
+            return "More is due than was agreed to. Nothing was done; it is shown again."
     return f"The card is {done}."

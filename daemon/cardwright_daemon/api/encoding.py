@@ -24,7 +24,7 @@ from ..cards import Card, CardState, Reader
 from ..errors import BadRequest
 from ..link.ports import Due, EscrowedKey, LinkState, Method, MethodKind, Outcome, Purpose
 from ..operations import Kind, Operation, Phase
-from ..sessions import Shown
+from ..sessions import SHOWN_AGAIN, Shown
 from ..tokens import TokenDevice
 
 K = TypeVar("K")
@@ -82,6 +82,7 @@ _OUTCOMES: Final = {
     Outcome.DONE.value: pb.OUTCOME_DONE,
     Outcome.NOTHING_DUE.value: pb.OUTCOME_NOTHING_DUE,
     Outcome.PENDING.value: pb.OUTCOME_PENDING,
+    SHOWN_AGAIN: pb.OUTCOME_SHOWN_AGAIN,
 }
 
 
@@ -156,6 +157,7 @@ def operation(value: Operation) -> pb.Operation:
         cancellable=value.cancellable and not value.over,
         started_at=time(value.started_at),
         ended_at=time(value.ended_at),
+        unasked=value.unasked,
     )
 
 
@@ -190,8 +192,8 @@ def trace_entry(value: Entry, begin: float) -> pb.TraceEntry:
     )
 
 
-def due(value: Due, postponed: datetime | None, continues: bool) -> pb.Due:
-    """What is due."""
+def due(value: Due, postponed: datetime | None, continues: bool, begins: datetime | None) -> pb.Due:
+    """What is due, with what is known here: until when it is put off, whether it goes on, when it begins by itself."""
     items = [pb.DueItem(what=one.what, since=time(one.since), ends_at=time(one.ends_at)) for one in value.items]
     return pb.Due(
         items=items,
@@ -201,6 +203,7 @@ def due(value: Due, postponed: datetime | None, continues: bool) -> pb.Due:
         postponed_until=time(postponed),
         request=str(value.request or ""),
         continues=continues,
+        begins_at=time(begins),
     )
 
 

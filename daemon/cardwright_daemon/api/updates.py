@@ -10,7 +10,7 @@ from cardwright_proto.agent.v1 import agent_pb2_grpc
 
 from ..cards import Card
 from ..desk import Desk
-from ..errors import BadRequest
+from ..errors import BadRequest, UpdateMandatory
 from ..link.ports import Due, MethodKind, Purpose
 from ..operations import Operation
 from . import encoding as to
@@ -73,7 +73,9 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
         if until is None or until > datetime.now(UTC) + LONGEST:
             raise BadRequest(f"An update is put off for at most {LONGEST.days} days.")
         found = await self._desk.due.due(card)
-        if found.mandatory_from is not None:
+        if found and found.mandatory_from is not None:
+            if found.mandatory_from <= datetime.now(UTC):
+                raise UpdateMandatory("This is mandatory by now.")
             until = min(until, found.mandatory_from)
         await self._desk.sessions.dismiss(card)
         self._desk.due.postpone(card, until)
@@ -120,7 +122,15 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
 def due_message(desk: Desk, card: Card, found: Due) -> pb.Due:
     """What is due for ``card``, with what is known here of it."""
-    return to.due(found, desk.due.postponed_until(card), desk.sessions.consent_for(card) is not None)
+    postponed = desk.due.postponed_until(card)
+    if postponed is not None and found.mandatory_from is not None:
+        postponed = min(postponed, found.mandatory_from)
+    return to.due(
+        found,
+        postponed,
+        desk.sessions.consent_for(card) is not None,
+        desk.mandatory.begins_at(card, found),
+    )
 
 
 def _account(text: str) -> str:

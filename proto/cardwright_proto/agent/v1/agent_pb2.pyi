@@ -212,6 +212,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """The card was as it should be."""
     OUTCOME_PENDING: _Outcome.ValueType  # 3
     """Everything is done but certificates that are not issued yet; a later session brings them."""
+    OUTCOME_SHOWN_AGAIN: _Outcome.ValueType  # 4
+    """Of going on after a session that broke off: more has to be done than was agreed to. Nothing was done, and a new
+    preview waits.
+    """
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
 
@@ -222,6 +226,10 @@ OUTCOME_NOTHING_DUE: Outcome.ValueType  # 2
 """The card was as it should be."""
 OUTCOME_PENDING: Outcome.ValueType  # 3
 """Everything is done but certificates that are not issued yet; a later session brings them."""
+OUTCOME_SHOWN_AGAIN: Outcome.ValueType  # 4
+"""Of going on after a session that broke off: more has to be done than was agreed to. Nothing was done, and a new
+preview waits.
+"""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 class _Purpose:
@@ -1217,6 +1225,7 @@ class Operation(_message.Message):
     CANCELLABLE_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    UNASKED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: Global___OperationKind.ValueType
     card: _builtins.str
@@ -1231,6 +1240,8 @@ class Operation(_message.Message):
     """Of a session with the server that is done."""
     cancellable: _builtins.bool
     """Whether it can be cancelled now."""
+    unasked: _builtins.bool
+    """The daemon began it by itself, as it is mandatory."""
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
         """Why it failed or was cancelled."""
@@ -1255,10 +1266,11 @@ class Operation(_message.Message):
         cancellable: _builtins.bool = ...,
         started_at: _timestamp_pb2.Timestamp = ...,
         ended_at: _timestamp_pb2.Timestamp = ...,
+        unasked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "error", b"error", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "card", b"card", "ended_at", b"ended_at", "error", b"error", "id", b"id", "kind", b"kind", "outcome", b"outcome", "percentage", b"percentage", "phase", b"phase", "reader", b"reader", "started_at", b"started_at", "step", b"step", "step_words", b"step_words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "card", b"card", "ended_at", b"ended_at", "error", b"error", "id", b"id", "kind", b"kind", "outcome", b"outcome", "percentage", b"percentage", "phase", b"phase", "reader", b"reader", "started_at", b"started_at", "step", b"step", "step_words", b"step_words", "unasked", b"unasked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1422,6 +1434,7 @@ class Due(_message.Message):
     POSTPONED_UNTIL_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     CONTINUES_FIELD_NUMBER: _builtins.int
+    BEGINS_AT_FIELD_NUMBER: _builtins.int
     purpose: Global___Purpose.ValueType
     request: _builtins.str
     """UUID of the request; empty where the server finds it by the card."""
@@ -1437,11 +1450,15 @@ class Due(_message.Message):
 
     @_builtins.property
     def mandatory_from(self) -> _timestamp_pb2.Timestamp:
-        """From then on it is done without being asked for; not set where it never is."""
+        """From then on it cannot be put off; not set where it always can."""
 
     @_builtins.property
     def postponed_until(self) -> _timestamp_pb2.Timestamp:
         """Not offered before then: the person said later."""
+
+    @_builtins.property
+    def begins_at(self) -> _timestamp_pb2.Timestamp:
+        """When the daemon begins it by itself, as it is mandatory; not set where it does not."""
 
     def __init__(
         self,
@@ -1453,10 +1470,11 @@ class Due(_message.Message):
         postponed_until: _timestamp_pb2.Timestamp = ...,
         request: _builtins.str = ...,
         continues: _builtins.bool = ...,
+        begins_at: _timestamp_pb2.Timestamp = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["mandatory_from", b"mandatory_from", "postponed_until", b"postponed_until", "until", b"until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "mandatory_from", b"mandatory_from", "postponed_until", b"postponed_until", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continues", b"continues", "items", b"items", "mandatory_from", b"mandatory_from", "postponed_until", b"postponed_until", "purpose", b"purpose", "request", b"request", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "continues", b"continues", "items", b"items", "mandatory_from", b"mandatory_from", "postponed_until", b"postponed_until", "purpose", b"purpose", "request", b"request", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1725,7 +1743,7 @@ class PostponeUpdateRequest(_message.Message):
     card: _builtins.str
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
-        """Not offered again before then; the daemon may come back to it earlier where the server says it is mandatory."""
+        """Not offered again before then, or before it becomes mandatory. What is mandatory by now ends with UPDATE_MANDATORY."""
 
     def __init__(
         self,

@@ -1,0 +1,39 @@
+"""After a session that broke off: what was agreed to goes on by itself, and what is more than that is shown again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cardwright_cardops.plan.policy import parse_keys
+from cardwright_proto.agent.v1 import agent_pb2 as pb
+from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.reader.faults import FaultyCard, parse
+from tests.support.daemon_server import KEYS, Server, an_update
+from tests.support.daemon_sessions import PIN, issue, preview, start
+from tests.support.daemons import Person, running
+
+
+async def test_more_than_was_agreed_to_is_shown_again_and_told() -> None:
+    card, server = VirtualCard("yubikey-5.7", serial=77), Server(due_is=an_update())
+    faulty = FaultyCard(card, parse("ins=DB@3:remove"))
+    async with running(faulty, link=server, person=Person(*[PIN] * 4), readers=1) as run:
+        operation = await issue(run)
+        assert operation.error.code == "CARD_REMOVED"
+        server.policy = replace(server.policy, slots=parse_keys(f"{KEYS},82=p256"))
+        batches, asked = server.batches, len(run.person.asked)
+        run.bench.insert(card)
+        outcomes: list[int] = []
+
+        def told(event: pb.WatchEventsResponse) -> bool:
+            one = event.operation.operation
+            if event.HasField("operation") and one.id != operation.id and one.phase == pb.OPERATION_PHASE_DONE:
+                outcomes.append(one.outcome)
+            return bool(outcomes) and event.HasField("due") and not event.due.due.continues
+
+        assert (await run.client.until(told)).due.due.items
+        assert outcomes == [pb.OUTCOME_SHOWN_AGAIN]
+        assert (server.batches, len(run.person.asked)) == (batches, asked), "nothing is done before it is agreed to"
+        identifier = (await run.client.card()).id
+        shown = await preview(run, identifier)
+        assert any("82" in step.words for step in shown.steps)
+        assert (await start(run, identifier, shown)).phase == pb.OPERATION_PHASE_DONE
