@@ -43,7 +43,7 @@ from .readers import PcscReaders, ReaderSource
 from .report import Errors, version_of
 from .sessions import Sessions
 from .socket import Front, SocketFolder
-from .tokens import Tokens
+from .tokens import Device, Tokens
 
 _log = logging.getLogger(__name__)
 
@@ -194,8 +194,9 @@ class Daemon:
             self._errors.note(change.service, "")
         self.hub.publish(subject, change)
 
-    def _is_due(self, card: Card, due: Due) -> None:
-        self._mandatory.told(card, due)
+    def _is_due(self, card: Device, due: Due) -> None:
+        if isinstance(card, Card):
+            self._mandatory.told(card, due)
         self.hub.publish(("due", card.id), DueNews(card, due))
 
     def _failed(self, error: CardwrightError, call: str) -> None:

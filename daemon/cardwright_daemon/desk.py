@@ -24,7 +24,7 @@ from .prompts import HeadlessPrompter, PinentryPrompter, Prompter, seat_of
 from .proving import Proofs
 from .report import Errors
 from .sessions import Sessions
-from .tokens import TokenDevice, Tokens
+from .tokens import Device, Tokens
 
 TOKEN: str = "token-"
 """How the ids of PKCS#11 tokens begin."""
@@ -34,7 +34,7 @@ TOKEN: str = "token-"
 class DueNews:
     """The server said what is due for a card."""
 
-    card: Card
+    card: Device
     due: Due
 
 
@@ -83,7 +83,7 @@ class Desk:
         await card.met.wait()
         return self.cards.get(identifier)
 
-    async def device(self, identifier: str) -> Card | TokenDevice:
+    async def device(self, identifier: str) -> Device:
         """A card or a PKCS#11 token. Raises NoSuchCard."""
         if identifier.startswith(TOKEN):
             return await self.tokens.get(identifier)

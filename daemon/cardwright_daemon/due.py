@@ -10,15 +10,17 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
 
-from .cards import Card, Cards
+from .cards import Cards
 from .config import Updates
 from .link.ports import Due, LinkState, Push, ServerLink, ServerUnreachable
+from .tokens import Device, TokenDevice
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +39,8 @@ class DueChecks:
         cards: Cards,
         link: ServerLink,
         config: Updates,
-        tell: Callable[[Card, Due], None],
-        prove: Callable[[Card], Awaitable[bytes]],
+        tell: Callable[[Device, Due], None],
+        prove: Callable[[Device], Awaitable[bytes]],
         *,
         spread: Callable[[float], float] = lambda seconds: random.uniform(0.0, seconds),
     ) -> None:
@@ -62,7 +64,7 @@ class DueChecks:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def due(self, card: Card, *, refresh: bool = False) -> Due:
+    async def due(self, card: Device, *, refresh: bool = False) -> Due:
         """What is due; the last answer while it holds. Raises why the card is not known, and as the link."""
         if card.problem is not None:
             raise card.problem
@@ -71,6 +73,9 @@ class DueChecks:
         if kept is not None and not refresh and kept.until is not None and kept.until > datetime.now(UTC):
             return kept
         due = await self._link.due(card.identity, await self._prove(card))
+        if isinstance(card, TokenDevice) and not due:
+            # A token shows its UUID from the beginning; before its issuance the server knows its number only.
+            due = await self._link.due(replace(card.identity, guid=None))
         if guid is not None:
             self._kept.pop(guid, None)
             self._kept[guid] = due
@@ -80,7 +85,7 @@ class DueChecks:
             self._tell(card, due)
         return due
 
-    async def asked(self, card: Card) -> Due:
+    async def asked(self, card: Device) -> Due:
         """What the server says now, within the time that a check may take. Raises as ``due``."""
         return await self._timely(card, refresh=True)
 
@@ -88,12 +93,12 @@ class DueChecks:
         """Seconds to wait with what many workstations do at the same moment."""
         return self._spread(self._config.spread)
 
-    def postpone(self, card: Card, until: datetime) -> None:
+    def postpone(self, card: Device, until: datetime) -> None:
         """Do not offer it before then; a mandatory one is offered from its date on."""
         if (name := _name_of(card)) is not None:
             self._postponed[name] = until
 
-    def postponed_until(self, card: Card) -> datetime | None:
+    def postponed_until(self, card: Device) -> datetime | None:
         """When it is offered again, None where nobody said later."""
         name = _name_of(card)
         until = self._postponed.get(name) if name is not None else None
@@ -110,31 +115,31 @@ class DueChecks:
                     self._kept.pop(card.identity.guid, None)
                 self._check(card, 0.0 if push.guid is not None else self.spread())
 
-    def changed(self, card: Card) -> None:
+    def changed(self, card: Device) -> None:
         """A session changed the card: what was due need not be any more."""
         if card.identity.guid is not None:
             self._kept.pop(card.identity.guid, None)
         self._watch()
         self._check(card, 0.0)
 
-    def _inserted(self, card: Card) -> None:
+    def _inserted(self, card: Device) -> None:
         self._watch()
         if self._config.at_insertion:
             self._check(card, self.spread())
 
-    def _gone(self, card: Card) -> None:
+    def _gone(self, card: Device) -> None:
         self._removed(card)
         self._watch()
 
     def _watch(self) -> None:
         self._link.watch([card.identity for card in self._cards.all if not card.gone.is_set()])
 
-    def _removed(self, card: Card) -> None:
+    def _removed(self, card: Device) -> None:
         task = self._tasks.pop(card.id, None)
         if task is not None:
             task.cancel()
 
-    def _check(self, card: Card, seconds: float) -> None:
+    def _check(self, card: Device, seconds: float) -> None:
         if self._link.state is LinkState.NOT_CONFIGURED or card.gone.is_set():
             return
         self._removed(card)
@@ -142,14 +147,14 @@ class DueChecks:
         self._tasks[card.id] = task
         task.add_done_callback(lambda done: self._tasks.pop(card.id) if self._tasks.get(card.id) is done else None)
 
-    async def _later(self, card: Card, seconds: float) -> None:
+    async def _later(self, card: Device, seconds: float) -> None:
         await asyncio.sleep(seconds)
         try:
             await self._timely(card)
         except CardwrightError as error:
             _log.info("a check with the server failed: %s", error.code)
 
-    async def _timely(self, card: Card, *, refresh: bool = False) -> Due:
+    async def _timely(self, card: Device, *, refresh: bool = False) -> Due:
         try:
             async with asyncio.timeout(self._config.check_seconds):
                 return await self.due(card, refresh=refresh)
@@ -157,6 +162,6 @@ class DueChecks:
             raise ServerUnreachable("The server did not answer a check in time.") from None
 
 
-def _name_of(card: Card) -> UUID | str | None:
+def _name_of(card: Device) -> UUID | str | None:
     """What a card is known by when it comes back: its card UUID, before its issuance its serial number."""
     return card.identity.guid or card.identity.serial or None

@@ -29,6 +29,8 @@ from .operations import Kind, Operation, Operations
 from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current
 from .proving import KIND_OF, Proofs
+from .token_relay import look_at, signed_in
+from .tokens import Device, TokenDevice
 
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ class KeyActs:
         self._link = link
         self._proofs = proofs
 
-    async def prove(self, card: Card, purpose: Purpose, prompter: Prompter) -> datetime:
+    async def prove(self, card: Device, purpose: Purpose, prompter: Prompter) -> datetime:
         """Prove to the server, for what comes next, that the holder is here; until when it holds. Raises as ``pfx``."""
         act = f"prove to the server who you are, with {card.name}"
 
@@ -60,7 +62,7 @@ class KeyActs:
 
         return self._proofs.keep(card, purpose, await self._operations.run(KIND_OF[Purpose.PROVE], card, work))
 
-    async def pfx(self, card: Card, key: str, prompter: Prompter) -> bytes:
+    async def pfx(self, card: Device, key: str, prompter: Prompter) -> bytes:
         """One key as PKCS #12; its password is shown to the person, and forgotten.
 
         Raises what ``ServerLink.pfx`` raises, NoPin, VerificationFailed, LastTry, AnotherCard, TransportError.
@@ -93,8 +95,10 @@ class KeyActs:
 
         return await self._operations.run(Kind.SIGN_IN, card, work)
 
-    async def _proved(self, card: Card, operation: Operation, prompter: Prompter, act: str) -> Proof:
+    async def _proved(self, card: Device, operation: Operation, prompter: Prompter, act: str) -> Proof:
         """What the server gives for a signature of the card, behind a PIN that is asked for now."""
+        if isinstance(card, TokenDevice):
+            return await self._proved_by_token(card, operation, prompter, act)
         async with self._opened(card) as opened:
             opening = Opening(Purpose.PROVE, opened[1], card.reader, self._software(), (), _ITEMS, MAX_MESSAGE)
             proving = await self._link.prove_by_card(opening)
@@ -103,6 +107,20 @@ class KeyActs:
                 return await proving.finish(token)
             finally:
                 await asyncio.shield(proving.close())
+
+    async def _proved_by_token(
+        self, device: TokenDevice, operation: Operation, prompter: Prompter, act: str
+    ) -> Proof:
+        features, inventory = await look_at(device)
+        software = self._software()
+        opening = Opening(
+            Purpose.PROVE, inventory, device.reader, software, (), _ITEMS, MAX_MESSAGE, token=features
+        )
+        proving = await self._link.prove_by_card(opening)
+        try:
+            return await proving.finish(await signed_in(device, operation, prompter, act, proving.challenge))
+        finally:
+            await asyncio.shield(proving.close())
 
     @asynccontextmanager
     async def _opened(self, card: Card) -> AsyncIterator[tuple[Connection, Inventory]]:

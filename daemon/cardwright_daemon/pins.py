@@ -29,6 +29,7 @@ from cardwright_cardops.transport.connection import CardRemoved, Connection
 from .cards import Card, Cards
 from .operations import Kind, Operation, Operations
 from .prompts import Prompter, StagePins, act_of, ask_current, ask_new
+from .tokens import Device
 
 T = TypeVar("T")
 
@@ -178,7 +179,7 @@ def _again(wrong: VerificationFailed, keep: int) -> str:
     return _WRONG
 
 
-async def while_in(card: Card, asking: Awaitable[T]) -> T:
+async def while_in(card: Device, asking: Awaitable[T]) -> T:
     """What ``asking`` gives; it is cancelled when the card is taken out. Raises CardRemoved, and as ``asking``."""
     task = asyncio.ensure_future(asking)
     gone = asyncio.ensure_future(card.gone.wait())

@@ -22,6 +22,7 @@ from cardwright_cardops.program.runner import run
 
 from .cards import Card, Cards
 from .prompts import StagePins
+from .tokens import Device, TokenDevice
 
 _log = logging.getLogger(__name__)
 _LOOK: Final = Look(slots=(Slot.CARD_AUTHENTICATION,), objects=(), stage="look")
@@ -38,7 +39,7 @@ class Presence:
     def __init__(self, cards: Cards) -> None:
         self._cards = cards
 
-    async def proof(self, card: Card) -> bytes:
+    async def proof(self, card: Device) -> bytes:
         """What 9E signed about this minute; b"" where the card has no such key, is at work, or does not answer."""
         guid = card.identity.guid
         # An operation may hold a transaction between two calls of the worker; another one would wait for it for ever.
@@ -46,6 +47,8 @@ class Presence:
             return b""
         nonce = check_nonce(guid, datetime.now(UTC))
         try:
+            if isinstance(card, TokenDevice):
+                return await card.worker.run(lambda: card.proof(nonce))
             return await card.worker.run(lambda: self._signed(card, nonce))
         except CardwrightError as error:
             _log.info("a card gave no proof for a check: %s", error.code)

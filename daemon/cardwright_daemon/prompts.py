@@ -180,14 +180,16 @@ def rules_text(rules: PinRules, *, has_old: bool = False) -> str:
     return f"It has {many} {kind}{', not ' if refused else ''}{' and not '.join(refused)}."
 
 
-async def ask_current(prompter: Prompter, reference: int, act: str, tries: int | None, *, error: str = "") -> Secret:
-    """The value that is set now. Raises as ``Prompter.ask``."""
+async def ask_current(
+    prompter: Prompter, reference: int, act: str, tries: int | None, *, error: str = "", longest: int = PUK_OCTETS
+) -> Secret:
+    """The value that is set now, of at most ``longest`` characters. Raises as ``Prompter.ask``."""
     while True:
         value = await prompter.ask(Asked(f"current {reference_name(reference)}", act, tries, error=error))
-        if 1 <= len(value) <= PUK_OCTETS:
+        if 1 <= len(value) <= longest:
             return value
         value.wipe()
-        error = "It has one to eight characters."
+        error = "It has one to eight characters." if longest == PUK_OCTETS else f"It has 1 to {longest} characters."
 
 
 async def ask_new(

@@ -7,11 +7,11 @@ from typing import Final
 
 from cardwright_cardops.secret import Secret
 
-from .cards import Card
 from .link.ports import MethodKind, Proof, Purpose, ServerLink
 from .operations import Kind
 from .pins import while_in
 from .prompts import Asked, Prompter, Value, act_of
+from .tokens import Device
 
 KIND_OF: Final = {
     Purpose.ISSUE: Kind.ISSUE,
@@ -36,7 +36,7 @@ class Proofs:
         self._link = link
         self._kept: dict[tuple[str, Purpose], Proof] = {}
 
-    def of(self, card: Card, purpose: Purpose) -> Proof | None:
+    def of(self, card: Device, purpose: Purpose) -> Proof | None:
         """What was proved and still holds: a copy, which outlives the card's leaving."""
         found = self._kept.get((card.id, purpose))
         if found is not None and found.until <= datetime.now(UTC):
@@ -44,13 +44,13 @@ class Proofs:
             return None
         return None if found is None else Proof(Secret(found.token.reveal()), found.until)
 
-    def forget(self, card: Card) -> None:
+    def forget(self, card: Device) -> None:
         """The card is out: what was proved for it is worth nothing any more."""
         for key in [key for key in self._kept if key[0] == card.id]:
             self._drop(key)
 
     async def prove(
-        self, card: Card, purpose: Purpose, kind: MethodKind, account: str, prompter: Prompter
+        self, card: Device, purpose: Purpose, kind: MethodKind, account: str, prompter: Prompter
     ) -> datetime:
         """Ask the person and have the server check it; until when it holds. Not for CARD: that is ``KeyActs.prove``.
 
@@ -74,7 +74,7 @@ class Proofs:
                 value.wipe()
         return self.keep(card, purpose, proof)
 
-    def keep(self, card: Card, purpose: Purpose, proof: Proof) -> datetime:
+    def keep(self, card: Device, purpose: Purpose, proof: Proof) -> datetime:
         """What was proved for ``card``; until when it holds."""
         self._drop((card.id, purpose))
         self._kept[card.id, purpose] = proof

@@ -41,7 +41,7 @@ from cardwright_cardops.transport.connection import CardReset, Connection
 
 from .cards import Card
 from .errors import StageEnded
-from .link.ports import EndStage, Execute, Finished, Message, Outcome, Preview, Progress, ServerUnreachable
+from .link.ports import EndStage, Execute, Finished, Message, Outcome, Preview, Progress, ServerUnreachable, StepAnswers
 from .operations import Operation, Phase
 from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current, ask_new
@@ -55,7 +55,7 @@ SILENCE_SECONDS: Final = 300.0
 """For the server to say the next thing: it may wait for a certification authority, but not for ever."""
 _PIN_STAGE: Final = "pin"
 
-Answer = Callable[[int, Answers | CardwrightError], Awaitable[None]]
+Answer = Callable[[int, Answers | StepAnswers | CardwrightError], Awaitable[None]]
 Show = Callable[[Progress], None]
 
 
@@ -141,6 +141,11 @@ class RelayedCard:
         self._ended = ""
         self.batches = 0
         """How many were executed."""
+
+    @staticmethod
+    def wants(permit: Permit) -> Wants:
+        """What the person will be asked for."""
+        return Wants.of(permit)
 
     @property
     def _worker(self) -> ReaderWorker:

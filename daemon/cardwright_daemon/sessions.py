@@ -38,7 +38,11 @@ from .link.ports import (
 from .operations import Operation, Operations
 from .prompts import Prompter, act_of
 from .proving import KIND_OF, Proofs
-from .relay import Approved, RelayedCard, Wants, reading
+from .relay import Approved, RelayedCard, reading
+from .token_relay import AWAY as TOKEN_AWAY
+from .token_relay import ITEMS as TOKEN_ITEMS
+from .token_relay import RelayedToken, look_at
+from .tokens import Device, TokenDevice
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +90,7 @@ class Consent:
     until: datetime
     proof: Proof | None = field(default=None, repr=False)
 
-    def is_for(self, card: Card) -> bool:
+    def is_for(self, card: Device) -> bool:
         """Whether ``card`` says that it is the one."""
         identity = card.identity
         if self.serial or identity.serial:
@@ -100,7 +104,7 @@ class _Waiting:
 
     session: CardSession
     messages: AsyncIterator[Message]
-    relayed: RelayedCard
+    relayed: RelayedCard | RelayedToken
     opening: Opening
     approved: Approved
     until: datetime
@@ -127,7 +131,7 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
         self.rules = PinRules()
-        self.changed: list[Callable[[Card], None]] = []
+        self.changed: list[Callable[[Device], None]] = []
         cards.inserted.append(self._inserted)
         cards.removed.append(self._removed)
 
@@ -141,13 +145,13 @@ class Sessions:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def consent_for(self, card: Card) -> Consent | None:
+    def consent_for(self, card: Device) -> Consent | None:
         """The consent that covers what is left on ``card``."""
         now = datetime.now(UTC)
         self._consents = [one for one in self._consents if one.until > now]
         return next((one for one in self._consents if one.is_for(card)), None)
 
-    def is_wanted(self, card: Card) -> bool:
+    def is_wanted(self, card: Device) -> bool:
         """Whether a person has ``card`` in hand: a preview waits for them, or they agreed to what is left."""
         return card.id in self._waiting or self.consent_for(card) is not None
 
@@ -155,7 +159,7 @@ class Sessions:
 
     async def preview(
         self,
-        card: Card,
+        card: Device,
         purpose: Purpose,
         prompter: Prompter,
         *,
@@ -178,7 +182,7 @@ class Sessions:
             return Shown(None, datetime.now(UTC))
         return self._wait(card, waiting)
 
-    def _wait(self, card: Card, waiting: _Waiting) -> Shown:
+    def _wait(self, card: Device, waiting: _Waiting) -> Shown:
         """Keep the preview for its time."""
         self._waiting[card.id] = waiting
         if card.gone.is_set():
@@ -186,12 +190,12 @@ class Sessions:
         seconds = (waiting.until - datetime.now(UTC)).total_seconds()
         waiting.timer = asyncio.get_running_loop().call_later(seconds, self._removed, card)
         permit = waiting.approved.permit
-        wants = Wants.of(permit)
+        wants = waiting.relayed.wants(permit)
         return Shown(waiting.approved.plan, waiting.until, permit.acts, wants.current, wants.new)
 
     async def _open(
         self,
-        card: Card,
+        card: Device,
         purpose: Purpose,
         request: UUID | None,
         keys: tuple[str, ...],
@@ -199,17 +203,13 @@ class Sessions:
         operation: Operation,
         proof: Proof | None = None,
     ) -> _Waiting | Outcome:
-        connection = await card.worker.run(lambda: self._cards.connect(card))
-        relayed: RelayedCard | None = None
+        act = act_of(KIND_OF[purpose], card.name)
+        relayed, opening = await self._reached(card, act, operation, prompter)
+        opening = replace(
+            opening, purpose=purpose, request=request, proof=proof or self._proofs.of(card, purpose), keys=keys
+        )
         session: CardSession | None = None
         try:
-            inventory = await card.worker.run(lambda: self._cards.look(card, _LOOK, connection))
-            act = act_of(KIND_OF[purpose], card.name)
-            relayed = RelayedCard(card, connection, operation, prompter, act, reading(inventory), self.rules)
-            opening = Opening(
-                purpose, inventory, card.reader, self._software(), tuple(STEP_KINDS), ITEMS, MAX_MESSAGE,
-                request, proof or self._proofs.of(card, purpose), keys,
-            )  # fmt: skip
             session = await self._link.open(opening)
             messages = session.messages()
             found = await relayed.follow(messages, session.answer, _teller(operation))
@@ -219,19 +219,36 @@ class Sessions:
                 await session.close()
                 return found
             relayed.rules = found.pin_rules or self.rules
-            approved = Approved(found.plan, found.contents, inventory)
+            approved = Approved(found.plan, found.contents, opening.card)
             assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
             return _Waiting(session, messages, relayed, opening, approved, datetime.now(UTC) + CONSENT)
         except BaseException:
-            if relayed is not None:
-                await relayed.close()
-            else:
-                await asyncio.shield(card.worker.run(connection.close))
+            await relayed.close()
             if session is not None:
                 await asyncio.shield(session.close())
             raise
 
-    async def dismiss(self, card: Card) -> None:
+    async def _reached(
+        self, card: Device, act: str, operation: Operation, prompter: Prompter
+    ) -> tuple[RelayedCard | RelayedToken, Opening]:
+        """``card`` as it is now, in hands that only read, and what a session with it begins with."""
+        software, steps = self._software(), tuple(STEP_KINDS)
+        if isinstance(card, TokenDevice):
+            features, inventory = await look_at(card)
+            opening = Opening(
+                Purpose.UPDATE, inventory, card.reader, software, steps, TOKEN_ITEMS, MAX_MESSAGE, token=features
+            )
+            return RelayedToken(card, operation, prompter, act, self.rules), opening
+        connection = await card.worker.run(lambda: self._cards.connect(card))
+        try:
+            inventory = await card.worker.run(lambda: self._cards.look(card, _LOOK, connection))
+            relayed = RelayedCard(card, connection, operation, prompter, act, reading(inventory), self.rules)
+        except BaseException:
+            await asyncio.shield(card.worker.run(connection.close))
+            raise
+        return relayed, Opening(Purpose.UPDATE, inventory, card.reader, software, steps, ITEMS, MAX_MESSAGE)
+
+    async def dismiss(self, card: Device) -> None:
         """Give the preview of ``card`` up, if there is one. Never raises."""
         waiting = self._waiting.pop(card.id, None)
         if waiting is not None:
@@ -249,7 +266,7 @@ class Sessions:
 
     # ------------------------------------------------------------------------------------------------------ start
 
-    def start(self, card: Card, digest: bytes, confirmed: frozenset[Act], prompter: Prompter) -> Operation:
+    def start(self, card: Device, digest: bytes, confirmed: frozenset[Act], prompter: Prompter) -> Operation:
         """Do what was previewed. Raises WrongPhase, ConfirmationMissing, CardInOperation."""
         waiting = self._waiting.get(card.id)
         if waiting is None or bytes.fromhex(waiting.approved.plan.digest) != digest:
@@ -262,7 +279,7 @@ class Sessions:
         waiting.relayed.prompter = prompter
         return self._begin(card, waiting)
 
-    def _begin(self, card: Card, waiting: _Waiting) -> Operation:
+    def _begin(self, card: Device, waiting: _Waiting) -> Operation:
         kind = KIND_OF[waiting.opening.purpose]
         operation = self._operations.start(kind, card, lambda operation: self._carry_out(card, waiting, operation))
         self._waiting.pop(card.id, None)
@@ -272,7 +289,7 @@ class Sessions:
 
     async def through(
         self,
-        card: Card,
+        card: Device,
         purpose: Purpose,
         prompter: Prompter,
         *,
@@ -297,7 +314,7 @@ class Sessions:
 
         return self._operations.start(KIND_OF[purpose], card, work, unasked=unasked)
 
-    async def _carry_out(self, card: Card, waiting: _Waiting, operation: Operation) -> None:
+    async def _carry_out(self, card: Device, waiting: _Waiting, operation: Operation) -> None:
         relayed, session, approved = waiting.relayed, waiting.session, waiting.approved
         relayed.operation = operation
         agreed = False
@@ -320,14 +337,16 @@ class Sessions:
         finally:
             await relayed.close()
             await asyncio.shield(session.close())
-            self._cards.forget(card)
+            if isinstance(card, Card):
+                self._cards.forget(card)
             if relayed.batches and not card.gone.is_set():
                 await self._meet_again(card)
 
-    async def _meet_again(self, card: Card) -> None:
+    async def _meet_again(self, card: Device) -> None:
         """The card may have a card UUID now that it had not, also after a session that broke off: know it again."""
         try:
-            await self._cards.renew(card)
+            if isinstance(card, Card):
+                await self._cards.renew(card)
         except CardwrightError as error:
             _log.info("a card could not be read after its session: %s", error.code)
         for listener in self.changed:
@@ -335,7 +354,7 @@ class Sessions:
 
     # --------------------------------------------------------------------------------------------------- going on
 
-    def _remember(self, card: Card, waiting: _Waiting) -> None:
+    def _remember(self, card: Device, waiting: _Waiting) -> None:
         identity, opening = waiting.opening.card.identity, waiting.opening
         until = waiting.until
         consent = Consent(
@@ -345,18 +364,18 @@ class Sessions:
         self._consents = [*(one for one in self._consents if not one.is_for(card)), consent]
         self._go_on_later(card, consent, AGAIN)
 
-    def _inserted(self, card: Card) -> None:
+    def _inserted(self, card: Device) -> None:
         consent = self.consent_for(card)
         if consent is not None:
             self._go_on_later(card, consent, (0.0, *AGAIN))
 
-    def _go_on_later(self, card: Card, consent: Consent, pauses: tuple[float, ...]) -> None:
+    def _go_on_later(self, card: Device, consent: Consent, pauses: tuple[float, ...]) -> None:
         if not self._stopped:
             task = asyncio.create_task(self._go_on(card, consent, pauses), name=f"go-on:{card.reader}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _go_on(self, card: Card, consent: Consent, pauses: tuple[float, ...]) -> None:
+    async def _go_on(self, card: Device, consent: Consent, pauses: tuple[float, ...]) -> None:
         """Do the rest as soon as that can be, while the card is in and nobody agreed to something else."""
         for seconds in itertools.chain(pauses, itertools.repeat(pauses[-1])):
             if await _left_within(card, seconds * random.uniform(0.5, 1.0)):
@@ -371,7 +390,7 @@ class Sessions:
                 if not (_broke_off(error) or isinstance(error, CardInOperation) or error.code in _LATER):
                     return
 
-    async def _rest(self, card: Card, consent: Consent, operation: Operation) -> None:
+    async def _rest(self, card: Device, consent: Consent, operation: Operation) -> None:
         """A session for the rest; what the consent does not cover waits as a preview for another one, and is told."""
         found = await self._open(
             card, consent.purpose, consent.request, consent.keys, consent.prompter, operation, consent.proof
@@ -390,7 +409,7 @@ class Sessions:
         for listener in self.changed:
             listener(card)
 
-    def _removed(self, card: Card) -> None:
+    def _removed(self, card: Device) -> None:
         """The card is out, or its preview has lapsed."""
         if card.id in self._waiting:
             task = asyncio.create_task(self.dismiss(card))
@@ -410,10 +429,10 @@ def _teller(operation: Operation) -> Callable[[Progress], None]:
 
 def _broke_off(error: BaseException) -> bool:
     """Whether a session ended because card, line or server were away, and not because something was refused."""
-    return isinstance(error, _BROKEN) or (isinstance(error, CardwrightError) and error.code in _CARD_AWAY)
+    return isinstance(error, _BROKEN) or (isinstance(error, CardwrightError) and error.code in _CARD_AWAY | TOKEN_AWAY)
 
 
-async def _left_within(card: Card, seconds: float) -> bool:
+async def _left_within(card: Device, seconds: float) -> bool:
     """Whether the card leaves within that time; waits for it."""
     try:
         async with asyncio.timeout(seconds):

@@ -10,12 +10,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.piv.references import PinReference
+from cardwright_cardops.piv.references import PinReference, Slot
+from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.pin_rules import PinRules
+from cardwright_cardops.plan.token import TokenName
 
+from .cards import Card
 from .config import Pkcs11Module
 from .errors import NoSuchCard
 from .operations import Kind, Operation, Operations
@@ -37,6 +40,26 @@ class TokenDevice:
     token: Token = field(repr=False)
     worker: ReaderWorker = field(repr=False)
     operation: str = ""
+    gone: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """Never set: a token that is away for a while is the same one when it is back."""
+    problem: None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is, in the form of a card."""
+        told = self.token.info.identity
+        return TokenName(told.label, told.serial, told.manufacturer, told.model).identity()
+
+    def proof(self, nonce: bytes) -> bytes:
+        """What 9E signs to show that the token is here; b"" where it has no such key. Blocks. Raises Pkcs11Error."""
+        from cardwright_cardops.piv.proofs import PROOF_AUDIENCE
+        from cardwright_cardops.pkcs11.errors import ObjectNotFound
+        from cardwright_cardops.plan.token_steps import prove
+
+        try:
+            return prove(self.token, Slot.CARD_AUTHENTICATION, PROOF_AUDIENCE, nonce)
+        except ObjectNotFound:
+            return b""
 
     @property
     def reader(self) -> str:
@@ -47,6 +70,10 @@ class TokenDevice:
     def name(self) -> str:
         """What to call it in a sentence of ours."""
         return f"token {self.token.info.identity.serial or self.token.info.identity.label}"
+
+
+Device: TypeAlias = Card | TokenDevice
+"""What a session works on."""
 
 
 @dataclass(eq=False)
@@ -66,6 +93,7 @@ class Tokens:
         self._operations = operations
         self._shelves: list[_Shelf] = []
         self._known: dict[str, TokenDevice] = {}
+        self._met: dict[str, TokenDevice] = {}
         self.problems: dict[str, CardwrightError] = {}
         """Modules that cannot be used, and why."""
 
@@ -102,9 +130,9 @@ class Tokens:
             self.problems.pop(path, None)
             for token in tokens:
                 identifier = _id_of(path, token)
-                known = self._known.get(identifier)
+                known = self._met.get(identifier)
                 if known is None:
-                    known = TokenDevice(identifier, path, token, shelf.worker)
+                    known = self._met[identifier] = TokenDevice(identifier, path, token, shelf.worker)
                 found[identifier] = known
         self._known = found
         return tuple(found.values())

@@ -57,7 +57,9 @@ async def test_its_pin_is_changed_and_a_stranger_agrees(hsm: SoftHsm) -> None:
         puk = pb.ChangePinRequest(card=device.id, reference=pb.PIN_REFERENCE_PUK)
         assert (await failing(run.client.pins.ChangePin(puk))).code == "NOT_FOR_TOKENS"
         update = run.client.updates.PreviewUpdate(pb.PreviewUpdateRequest(card=device.id))
-        assert (await failing(update)).code == "NOT_FOR_TOKENS"
+        assert (await failing(update)).code == "SERVER_NOT_CONFIGURED"
+        check = run.client.cards.CheckCard(pb.CheckCardRequest(card=device.id))
+        assert (await failing(check)).code == "NOT_FOR_TOKENS"
     assert [one.error for one in person.asked if one.what == "current PIN"] == ["", "It was wrong."]
     with pytest.raises(subprocess.CalledProcessError):
         hsm.pkcs11_tool("--list-objects", "--type", "privkey")

@@ -129,13 +129,13 @@ def card(value: Card) -> pb.Card:
 
 def token(value: TokenDevice) -> pb.Card:
     """A PKCS#11 token, as a card."""
-    told = value.token.info.identity
+    told, who = value.token.info.identity, value.identity
     return pb.Card(
         id=value.id,
         kind=pb.CARD_KIND_PKCS11,
         reader=value.reader,
         state=pb.CARD_STATE_READY,
-        identity=inventory_pb2.Identity(serial=told.serial),
+        identity=inventory_pb2.Identity(guid=str(who.guid), serial=who.serial),
         operation=value.operation,
         label=told.label,
     )

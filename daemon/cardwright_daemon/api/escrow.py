@@ -8,6 +8,8 @@ from cardwright_proto.agent.v1 import agent_pb2_grpc
 from ..desk import Desk
 from ..errors import BadRequest
 from ..link.ports import Purpose
+from ..token_relay import look_at
+from ..tokens import TokenDevice
 from . import encoding as to
 from .asking import prompter_of
 from .edge import Context
@@ -24,16 +26,19 @@ class EscrowServicer(agent_pb2_grpc.EscrowServiceServicer):
         self, request: pb.ListEscrowedKeysRequest, context: Context
     ) -> pb.ListEscrowedKeysResponse:
         """Keys of the card's holder."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         proof = self._desk.proofs.of(card, Purpose.RECOVER)
         found = await self._desk.link.escrowed(card.identity, proof)
-        inventory = await self._desk.cards.inventory(card)
+        if isinstance(card, TokenDevice):
+            _, inventory = await look_at(card)
+        else:
+            inventory = await self._desk.cards.inventory(card)
         on_card = frozenset(key.fingerprint for key in inventory.keys)
         return pb.ListEscrowedKeysResponse(keys=[to.escrowed(one, on_card) for one in found])
 
     async def RecoverKeys(self, request: pb.RecoverKeysRequest, context: Context) -> pb.RecoverKeysResponse:
         """Put them into retired slots."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         if len(request.keys) > MOST_KEYS:
             raise BadRequest("Too many keys.")
         prompter = prompter_of(self._desk, request.asking)
@@ -42,6 +47,6 @@ class EscrowServicer(agent_pb2_grpc.EscrowServiceServicer):
 
     async def DownloadPfx(self, request: pb.DownloadPfxRequest, context: Context) -> pb.DownloadPfxResponse:
         """One as PKCS #12."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         content = await self._desk.keys.pfx(card, request.key, prompter_of(self._desk, request.asking))
         return pb.DownloadPfxResponse(pfx=content)

@@ -13,6 +13,7 @@ from ..desk import Desk
 from ..errors import BadRequest, UpdateMandatory
 from ..link.ports import Due, MethodKind, Purpose
 from ..operations import Operation
+from ..tokens import Device
 from . import encoding as to
 from .asking import prompter_of
 from .edge import Context
@@ -31,16 +32,16 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def GetDue(self, request: pb.GetDueRequest, context: Context) -> pb.GetDueResponse:
         """Ask the server, or tell its last answer."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         return pb.GetDueResponse(due=self.due(card, await self._desk.due.due(card, refresh=request.refresh)))
 
-    def due(self, card: Card, found: Due) -> pb.Due:
+    def due(self, card: Device, found: Due) -> pb.Due:
         """What is due, with what is known here of it."""
         return due_message(self._desk, card, found)
 
     async def PreviewUpdate(self, request: pb.PreviewUpdateRequest, context: Context) -> pb.PreviewUpdateResponse:
         """Begin a session and wait at its preview."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         purpose = to.key_of(to.PURPOSES, request.purpose, "purpose", Purpose.UPDATE)
         if len(request.keys) > MOST_KEYS:
             raise BadRequest("Too many keys.")
@@ -55,7 +56,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def StartUpdate(self, request: pb.StartUpdateRequest, context: Context) -> pb.StartUpdateResponse:
         """Do what was previewed."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         prompter = prompter_of(self._desk, request.asking)
         confirmed = to.acts_of(list(request.confirmed))
         operation = self._desk.sessions.start(card, request.digest, confirmed, prompter)
@@ -63,12 +64,12 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def DismissPreview(self, request: pb.DismissPreviewRequest, context: Context) -> pb.DismissPreviewResponse:
         """Give it up."""
-        await self._desk.sessions.dismiss(await self._desk.card(request.card))
+        await self._desk.sessions.dismiss(await self._desk.device(request.card))
         return pb.DismissPreviewResponse()
 
     async def PostponeUpdate(self, request: pb.PostponeUpdateRequest, context: Context) -> pb.PostponeUpdateResponse:
         """Later."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         until = to.moment_of(request, "until")
         if until is None or until > datetime.now(UTC) + LONGEST:
             raise BadRequest(f"An update is put off for at most {LONGEST.days} days.")
@@ -83,14 +84,14 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
 
     async def ListMethods(self, request: pb.ListMethodsRequest, context: Context) -> pb.ListMethodsResponse:
         """How the person can prove who they are."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         purpose = to.key_of(to.PURPOSES, request.purpose, "purpose")
         methods = await self._desk.link.methods(card.identity, purpose, _account(request.account))
         return pb.ListMethodsResponse(methods=[to.method(one) for one in methods])
 
     async def Prove(self, request: pb.ProveRequest, context: Context) -> pb.ProveResponse:
         """Prove it."""
-        card = await self._desk.card(request.card)
+        card = await self._desk.device(request.card)
         purpose = to.key_of(to.PURPOSES, request.purpose, "purpose")
         method = to.key_of(to.METHODS, request.method, "method")
         prompter = prompter_of(self._desk, request.asking)
@@ -114,13 +115,13 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
         return pb.ResetForgottenPinResponse(operation=to.operation(operation))
 
     async def _through(self, identifier: str, purpose: Purpose, request: str, asking: pb.Asking) -> Operation:
-        card = await self._desk.card(identifier)
+        card = await self._desk.device(identifier)
         prompter = prompter_of(self._desk, asking)
         wanted = to.uuid_of(request, "request")
         return await self._desk.sessions.through(card, purpose, prompter, request=wanted)
 
 
-def due_message(desk: Desk, card: Card, found: Due) -> pb.Due:
+def due_message(desk: Desk, card: Device, found: Due) -> pb.Due:
     """What is due for ``card``, with what is known here of it."""
     postponed = desk.due.postponed_until(card)
     if postponed is not None and found.mandatory_from is not None:
@@ -129,7 +130,7 @@ def due_message(desk: Desk, card: Card, found: Due) -> pb.Due:
         found,
         postponed,
         desk.sessions.consent_for(card) is not None,
-        desk.mandatory.begins_at(card, found),
+        desk.mandatory.begins_at(card, found) if isinstance(card, Card) else None,
     )
 
 

@@ -17,7 +17,9 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.plan.inventory import Identity, Inventory
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.steps import Plan
+from cardwright_cardops.plan.token import TokenAnswer, TokenFeatures
 from cardwright_cardops.program.items import Answers, AnyBatch
+from cardwright_cardops.program.token_items import TokenBatch
 from cardwright_cardops.secret import Secret
 
 
@@ -161,6 +163,8 @@ class Opening:
     request: UUID | None = None
     proof: Proof | None = None
     keys: tuple[str, ...] = ()
+    token: TokenFeatures | None = None
+    """Set where the card is a PKCS#11 token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,14 @@ class Execute:
 
 
 @dataclass(frozen=True, slots=True)
+class ExecuteSteps:
+    """Steps for a PKCS#11 token; ``CardSession.answer`` has to be called with their number."""
+
+    number: int
+    batch: TokenBatch
+
+
+@dataclass(frozen=True, slots=True)
 class EndStage:
     """The stage is over; no answer."""
 
@@ -210,7 +222,8 @@ class Finished:
     outcome: Outcome
 
 
-Message: TypeAlias = Greeted | Preview | Execute | EndStage | Progress | Finished
+StepAnswers: TypeAlias = tuple[TokenAnswer, ...]
+Message: TypeAlias = Greeted | Preview | Execute | ExecuteSteps | EndStage | Progress | Finished
 
 
 class CardSession(Protocol):
@@ -229,8 +242,8 @@ class CardSession(Protocol):
     async def refuse(self) -> None:
         """The person did not agree."""
 
-    async def answer(self, number: int, answers: Answers | CardwrightError) -> None:
-        """The answers to the batch with ``number``, or why nothing of it was done."""
+    async def answer(self, number: int, answers: Answers | StepAnswers | CardwrightError) -> None:
+        """The answers to the batch or steps with ``number``, or why nothing of them was done."""
 
     async def close(self) -> None:
         """End the session, with a word to the server where that is still possible. Never raises."""

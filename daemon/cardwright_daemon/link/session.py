@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import grpc
 
-from cardwright_cardops import wire
+from cardwright_cardops import wire, wire_tokens
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.plan.pin_rules import PinRules
-from cardwright_cardops.program.items import Answers, AnyBatch
+from cardwright_cardops.program.items import Answers
 from cardwright_cardops.wire_reading import WireMalformed, refuse_unknown
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 
@@ -21,6 +21,7 @@ from .line import meaning_of, proved
 from .ports import (
     EndStage,
     Execute,
+    ExecuteSteps,
     Finished,
     Greeted,
     Message,
@@ -30,6 +31,7 @@ from .ports import (
     Progress,
     Purpose,
     ServerUnreachable,
+    StepAnswers,
 )
 
 PROTOCOL: Final = 1
@@ -59,7 +61,7 @@ class StreamSession:
     def __init__(self, call: Any) -> None:
         self._call = call
         self._over = False
-        self._batches: dict[int, AnyBatch] = {}
+        self._steps = False
 
     async def messages(self) -> AsyncIterator[Message]:
         """See ``CardSession``. Also raises WireMalformed and WireUnsupported for what breaks the contract."""
@@ -89,14 +91,25 @@ class StreamSession:
         """See ``CardSession``."""
         await self._send(consent=sessions_pb2.Consent(refused=True))
 
-    async def answer(self, number: int, answers: Answers | CardwrightError) -> None:
+    async def answer(self, number: int, answers: Answers | StepAnswers | CardwrightError) -> None:
         """See ``CardSession``."""
+        if self._steps:
+            await self._answer_steps(number, cast("StepAnswers | CardwrightError", answers))
+            return
         message = sessions_pb2.BatchAnswers(number=number)
         if isinstance(answers, CardwrightError):
             message.refused.CopyFrom(wire.error_to_wire(answers))
         else:
-            message.answers.CopyFrom(wire.answers_to_wire(answers))
+            message.answers.CopyFrom(wire.answers_to_wire(cast("Answers", answers)))
         await self._send(answers=message)
+
+    async def _answer_steps(self, number: int, answers: StepAnswers | CardwrightError) -> None:
+        message = sessions_pb2.StepAnswers(number=number)
+        if isinstance(answers, CardwrightError):
+            message.refused.CopyFrom(wire.error_to_wire(answers))
+        else:
+            message.answers.CopyFrom(wire_tokens.step_answers_to_wire(answers))
+        await self._send(step_answers=message)
 
     async def close(self) -> None:
         """See ``CardSession``."""
@@ -123,6 +136,9 @@ class StreamSession:
                 return Preview(wire.plan_from_wire(shown.plan), _contents(shown), _pin_rules(shown))
             case "batch":
                 return Execute(message.batch.number, wire.batch_from_wire(message.batch.batch))
+            case "steps":
+                self._steps = True
+                return ExecuteSteps(message.steps.number, wire_tokens.steps_from_wire(message.steps.batch))
             case "end_stage":
                 return EndStage()
             case "progress":
@@ -155,19 +171,20 @@ async def say(call: Any, message: sessions_pb2.RunRequest) -> None:
 def hello(opening: Opening, *, assisted: bool = False) -> sessions_pb2.RunRequest:
     """The first message. ``assisted``: the help desk asked for the unlock."""
     purpose = sessions_pb2.PURPOSE_UNLOCK_ASSISTED if assisted else PURPOSES[opening.purpose]
-    return sessions_pb2.RunRequest(
-        hello=sessions_pb2.ClientHello(
-            protocol=PROTOCOL,
-            steps=opening.steps,
-            items=opening.items,
-            max_batch=opening.max_batch,
-            software=opening.software,
-            reader=opening.reader,
-            purpose=purpose,
-            request="" if opening.request is None else str(opening.request),
-            card=wire.inventory_to_wire(opening.card),
-        )
+    greeting = sessions_pb2.ClientHello(
+        protocol=PROTOCOL,
+        steps=opening.steps,
+        items=opening.items,
+        max_batch=opening.max_batch,
+        software=opening.software,
+        reader=opening.reader,
+        purpose=purpose,
+        request="" if opening.request is None else str(opening.request),
+        card=wire.inventory_to_wire(opening.card),
     )
+    if opening.token is not None:
+        greeting.token.CopyFrom(wire_tokens.token_to_wire(opening.token))
+    return sessions_pb2.RunRequest(hello=greeting)
 
 
 def _pin_rules(preview: sessions_pb2.Preview) -> PinRules | None:
