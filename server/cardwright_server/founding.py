@@ -166,7 +166,7 @@ async def _authorities(installation: Installation, database: Database, vault: Op
     await establish(database, vault.client, vault.admin, own, SERVER, org, Plan(base, NAMES))
 
 
-async def _founder(unit: Unit, principal: Principal, call: Call, target: CallTarget) -> Permission:
+async def _founder(unit: Unit | None, principal: Principal, call: Call, target: CallTarget) -> Permission:
     """``Authorize`` while there are no operators: the program drafts what it brings, the installation publishes it."""
     if call.name not in _MAY or principal.kind is not PrincipalKind.SYSTEM or principal.org != target.org:
         raise AccessDenied(f"{call.name} is no part of founding an installation")

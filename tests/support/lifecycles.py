@@ -71,7 +71,7 @@ class Services:
     due: DueList
 
 
-async def allow_every_part(unit: Unit, principal: Principal, call: Call, target: CallTarget) -> Permission:
+async def allow_every_part(unit: Unit | None, principal: Principal, call: Call, target: CallTarget) -> Permission:
     """An ``Authorize`` that permits everything, in whatever part it is done."""
     return Permission(principal, tuple(Grant(role) for role in Role))
 

@@ -57,6 +57,7 @@ FROM made
 """
 
 _STATEMENT = re.compile(r"(?P<database>\S+) \[(?P<process>\d+)\] LOG:  (?:statement|execute [^:]*): (?P<statement>.*)")
+_PARAMETERS = re.compile(r"(?P<database>\S+) \[(?P<process>\d+)\] DETAIL:  (?P<parameters>parameters: .*)")
 _HEAD = re.compile(r"\S* \[\d+\] ")
 
 
@@ -162,11 +163,17 @@ def transactions_of(server: PostgreSql, name: str) -> Iterator[list[list[str]]]:
 
 
 def _said(text: str, name: str) -> list[tuple[str, str]]:
-    """(process, statement) of a database; lines without a head belong to the statement before them."""
+    """(process, statement) of a database; lines without a head belong to the statement before them.
+
+    What its parameters were follows a statement.
+    """
     found: list[tuple[str, str]] = []
     ours = False
     for line in text.splitlines():
-        if _HEAD.match(line):
+        told = _PARAMETERS.match(line)
+        if told is not None and ours and told["process"] == found[-1][0]:
+            found[-1] = found[-1][0], f"{found[-1][1]} {told['parameters']}"
+        elif _HEAD.match(line):
             matched = _STATEMENT.match(line)
             ours = matched is not None and matched["database"] == name
             if matched is not None and ours:

@@ -18,7 +18,7 @@ from cardwright_server.people.standing import PeopleStandings
 from cardwright_server.store.unit import Database, Unit
 
 
-async def allow(unit: Unit, principal: Principal, call: Call, target: CallTarget) -> Permission:
+async def allow(unit: Unit | None, principal: Principal, call: Call, target: CallTarget) -> Permission:
     """An ``Authorize`` that permits everything, for making what a test begins with."""
     return Permission(principal, (Grant(Role.ADMINISTRATOR),))
 

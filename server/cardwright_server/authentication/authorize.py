@@ -113,9 +113,12 @@ class Workstations(Protocol):
 
 
 class Authorize(Protocol):
-    """How services ask. Raises AuthorizationError."""
+    """How services ask. Raises AuthorizationError.
 
-    async def __call__(self, unit: Unit, principal: Principal, call: Call, target: CallTarget) -> Permission:
+    ``unit`` may be None for workstations: what they may is known without a statement. Others are denied without one.
+    """
+
+    async def __call__(self, unit: Unit | None, principal: Principal, call: Call, target: CallTarget) -> Permission:
         """Permission, or an error."""
 
 
@@ -149,7 +152,7 @@ class Authorizer:
         self._workstations = workstations
         self._rules = rules
 
-    async def __call__(self, unit: Unit, principal: Principal, call: Call, target: CallTarget) -> Permission:
+    async def __call__(self, unit: Unit | None, principal: Principal, call: Call, target: CallTarget) -> Permission:
         """May ``principal`` make ``call`` on ``target``?
 
         Raises UnlistedCall, AccessDenied, NotYourOwn, PartsSeparated, ProofRequired, ProofExpired.
@@ -170,9 +173,9 @@ class Authorizer:
                     return Permission(principal)
             case PrincipalKind.WORKSTATION:
                 return self._workstation(principal, call, rule, target)
-            case PrincipalKind.PERSON:
+            case PrincipalKind.PERSON if unit is not None:
                 return await self._person(unit, principal, call, rule, target)
-            case PrincipalKind.OPERATOR | PrincipalKind.SERVICE:
+            case PrincipalKind.OPERATOR | PrincipalKind.SERVICE if unit is not None:
                 return await self._account(unit, principal, call, rule, target)
         raise _denied(call)
 

@@ -7,14 +7,30 @@ a policy from its publication, and so on; what is done with is removed. So askin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, func, insert, literal, or_, select, update
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..notify.model import DomainEvent
@@ -22,6 +38,7 @@ from ..policies.model import DeviceKind
 from ..store.columns import UtcTime
 from ..store.devices_tables import device, device_due
 from ..store.ids import new_id
+from ..store.question import Among, Question
 from ..store.unit import Unit
 from .model import IN_USE, DeviceState
 
@@ -67,37 +84,81 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class DueOfCard:
-    """What is due for the card that says a card UUID."""
+    """What is due for a card at ``now``, the time of the database. ``beside``: what was asked along."""
 
     device: UUID
     state: DeviceState
     due: Due
-    life: int = 1
-    policy_number: int | None = None
+    life: int
+    policy_number: int | None
+    now: datetime
+    beside: Any = field(default=None, repr=False)
 
 
-PIV_KINDS = (DeviceKind.SMART_CARD, DeviceKind.USB_KEY, DeviceKind.VIRTUAL_CARD)
+NUMBERED = (DeviceKind.SMART_CARD, DeviceKind.USB_KEY, DeviceKind.VIRTUAL_CARD, DeviceKind.PKCS11_TOKEN)
 """Kinds of devices that show a card UUID and a maker's number."""
 WARNINGS = (30, 14, 7, 3, 1)
 """Days before the end on which holders are warned."""
 
 
-def _of_card(*conditions: ColumnElement[bool]) -> Select[Any]:
-    """Made once: it is asked at every insertion, and making it takes longer than carrying it out."""
+class RowOfCard(NamedTuple):
+    """One thing that is or becomes due for a card; a card of which nothing is known has one row without ``what``."""
+
+    now: datetime
+    device: UUID
+    guid: UUID | None
+    state: str
+    life: int
+    policy_number: int | None
+    beside: Any
+    what: str | None
+    due_at: datetime
+    ends_at: datetime | None
+    detail: Any
+
+
+Beside = Callable[[ColumnElement[UUID], ColumnElement[int]], ColumnElement[Any]]
+"""What another domain asks along, from tables of its own, about a device (its id) in its life."""
+
+
+def _of_card(beside: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Select[Any]:
+    """In the order of ``RowOfCard``."""
     joined = device.outerjoin(device_due, device_due.c.device == device.c.id)
-    facts = (device.c.id.label("of"), device.c.state, device.c.life, device.c.policy_number)
     now = func.coalesce(bindparam("now", type_=UtcTime), func.now(type_=UtcTime), type_=UtcTime)
-    mine = (device.c.org == bindparam("org", type_=device.c.org.type), *conditions)
-    return select(now.label("now"), *facts, device_due).select_from(joined).where(*mine)
+    facts = (device.c.id, device.c.guid, device.c.state, device.c.life, device.c.policy_number)
+    due = (device_due.c.what, device_due.c.due_at, device_due.c.ends_at, type_coerce(device_due.c.detail, Text))
+    # Said so that no index serves it: that of the card UUID is always the better one, and a plan is kept for long.
+    mine = device.c.org.is_not_distinct_from(bindparam("org", type_=device.c.org.type))
+    return select(now, *facts, beside, *due).select_from(joined).where(mine, *conditions)
 
 
-_OF_CARD: Final = _of_card(device.c.guid == bindparam("guid", type_=device.c.guid.type))
 _OF_BLANK: Final = _of_card(
-    device.c.kind.in_(PIV_KINDS),
+    null(),
+    device.c.kind.in_(NUMBERED),
     device.c.serial == bindparam("serial", type_=device.c.serial.type),
-    device.c.guid.is_(None),
+    # One that was erased shows none any more, until it is back in stock.
+    or_(device.c.guid.is_(None), device.c.state == DeviceState.TERMINATED),
     device.c.person.is_not(None),
 )
+
+
+class DueOfCards:
+    """What is due for cards that say their card UUIDs: one statement for all of them, made once.
+
+    ``beside`` is asked along, so that what another domain knows of the same cards costs no statement of its own.
+    """
+
+    def __init__(self, beside: Beside) -> None:
+        def make(among: Among) -> Select[Any]:
+            return _of_card(beside(device.c.id, device.c.life), among(device.c.guid, "guids"))
+
+        self._question = Question(make)
+
+    async def ask(self, unit: Unit, org: UUID, guids: Sequence[UUID]) -> dict[UUID, Sequence[RowOfCard]]:
+        """By card UUID what ``due_of`` reads; without cards that are not ours."""
+        asked = {"now": unit.known_time, "org": org, "guids": list(guids)}
+        found = _by_device(await unit.ask(self._question, asked))
+        return {rows[0].guid: rows for rows in found if rows[0].guid is not None}
 
 
 class DueList:
@@ -110,33 +171,14 @@ class DueList:
         )
         return _due(rows)
 
-    async def of_card(self, unit: Unit, org: UUID, guid: UUID) -> DueOfCard | None:
-        """The same by what the card says it is, with the device; None for a card that is not ours. One statement."""
-        found = await self._of(unit, _OF_CARD, {"org": org, "guid": guid})
-        return found[0] if found else None
-
     async def of_blank(self, unit: Unit, org: UUID, serial: str) -> DueOfCard | None:
         """The same for a bound card that has no card UUID yet, by its maker's number. One statement.
 
         None also where several kinds of devices have this number.
         """
-        found = await self._of(unit, _OF_BLANK, {"org": org, "serial": serial})
-        return found[0] if len(found) == 1 else None
-
-    async def _of(self, unit: Unit, statement: Select[Any], parameters: dict[str, Any]) -> list[DueOfCard]:
-        by_device: dict[UUID, list[Any]] = {}
-        for row in (await unit.execute(statement, parameters | {"now": unit.known_time})).all():
-            by_device.setdefault(row.of, []).append(row)
-        return [
-            DueOfCard(
-                identifier,
-                DeviceState(rows[0].state),
-                _due([row for row in rows if row.what is not None]),
-                rows[0].life,
-                rows[0].policy_number,
-            )
-            for identifier, rows in by_device.items()
-        ]
+        asked = {"now": unit.known_time, "org": org, "serial": serial}
+        found = _by_device((await unit.execute(_OF_BLANK, asked)).all())
+        return due_of(found[0]) if len(found) == 1 else None
 
     async def put(
         self,
@@ -267,6 +309,22 @@ class DueList:
                 .where(device_due.c.id.in_(rows))
                 .values(**values, changed_at=unit.now, version=device_due.c.version + 1)
             )
+
+
+def due_of(rows: Sequence[RowOfCard]) -> DueOfCard:
+    """What the rows of one card say. Raises ValueError for what this program does not know."""
+    first = rows[0]
+    things = [row._replace(detail=msgspec.json.decode(row.detail)) for row in rows if row.what is not None]
+    return DueOfCard(
+        first.device, DeviceState(first.state), _due(things), first.life, first.policy_number, first.now, first.beside
+    )
+
+
+def _by_device(rows: Iterable[Sequence[Any]]) -> list[Sequence[RowOfCard]]:
+    found: dict[UUID, list[RowOfCard]] = {}
+    for row in map(RowOfCard._make, rows):
+        found.setdefault(row.device, []).append(row)
+    return list(found.values())
 
 
 def _due(rows: Any) -> Due:

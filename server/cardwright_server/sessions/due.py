@@ -1,11 +1,12 @@
-"""What is due for a card that a workstation sees: asked often, answered by two statements at most."""
+"""What is due for a card that a workstation sees: asked often, answered by one statement for many at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -17,16 +18,15 @@ from cardwright_cardops.piv.references import Slot
 from ..authentication.authorize import Authorize, CallTarget
 from ..authentication.matrix import Call
 from ..authentication.principal import Principal, PrincipalKind
-from ..devices.due import DueItem, DueList, DueOfCard, What
+from ..devices.due import DueItem, DueList, DueOfCard, DueOfCards, RowOfCard, What, due_of
 from ..devices.errors import NoSuchDevice
 from ..devices.model import DeviceState
 from ..requests.model import RequestKind, RequestState
 from ..requests.service import RequestService
+from ..store.gathering import Gathering
 from ..store.unit import Database, Unit
 from . import store
 from .model import Purpose
-
-T = TypeVar("T")
 
 MANDATORY_BEFORE: Final = timedelta(days=7)
 """How long before its certificates end a renewal cannot be put off any more."""
@@ -48,6 +48,7 @@ _PURPOSES: Final = {
     RequestKind.RECOVERY: Purpose.UPDATE,
     RequestKind.REISSUE: Purpose.REISSUE,
     RequestKind.UNLOCK: Purpose.UNLOCK_ASSISTED,
+    RequestKind.RECYCLE: Purpose.RECYCLE,
 }
 _OF: Final = {What.UNLOCK: Purpose.UNLOCK, What.REPLACEMENT: Purpose.ISSUE}
 _TO_BE_WRITTEN: Final = frozenset((DeviceState.ASSIGNED, DeviceState.IN_PRODUCTION, DeviceState.FAILED))
@@ -91,78 +92,90 @@ class DueAnswer:
 
 
 class DueChecks:
-    """Answers. Stateless."""
+    """Answers. Made once for a process: checks that come at the same time share a statement."""
 
     def __init__(self, database: Database, authorize: Authorize, due: DueList, requests: RequestService) -> None:
         self._database = database
         self._authorize = authorize
         self._due = due
         self._requests = requests
+        self._cards = DueOfCards(lambda device, life: store.newest_key(device, life, Slot.CARD_AUTHENTICATION))
+        self._gathered = Gathering(self._ask)
 
     async def check(self, principal: Principal, card: CardName, proof: bytes = b"") -> DueAnswer:
         """What is due. Raises AuthorizationError, StoreError, and NoSuchDevice for a card that is not ours, without
         more.
         """
-
-        async def work(unit: Unit) -> DueAnswer:
-            await self._may(unit, principal, "SessionService.Due")
-            return await self._answer(unit, principal.org, card, proof)
-
-        return await self._read(principal, work)
+        await self._may(principal, "SessionService.Due")
+        found = await self._found(principal.org, card)
+        if found is None:
+            raise NoSuchDevice("this card is not known here")
+        due = bool(found.due.what)
+        if card.guid is None and not due and found.state in _TO_BE_WRITTEN:
+            due = await self._database.glance(lambda unit: self._ready(unit, principal.org, found.device))
+        if card.guid is None or not proof or not _proves(found, card.guid, proof):
+            return DueAnswer(due)
+        things = tuple(map(_thing, found.due.what))
+        return DueAnswer(due, True, things, found.due.until, found.policy_number or 0)
 
     async def devices(self, principal: Principal, cards: Sequence[CardName]) -> dict[UUID, CardName]:
         """The devices of cards that are to be watched; those that are not ours are left out, and nothing is said.
 
         Raises AuthorizationError, StoreError.
         """
+        await self._may(principal, "SessionService.Watch")
+        found = await asyncio.gather(*(self._found(principal.org, card) for card in cards))
+        return {one.device: card for one, card in zip(found, cards, strict=True) if one is not None}
 
-        async def work(unit: Unit) -> dict[UUID, CardName]:
-            await self._may(unit, principal, "SessionService.Watch")
-            found = [(await self._found(unit, principal.org, card), card) for card in cards]
-            return {one.device: card for one, card in found if one is not None}
-
-        return await self._read(principal, work)
-
-    async def _read(self, principal: Principal, work: Callable[[Unit], Awaitable[T]]) -> T:
-        # What workstations may is known without asking for the time, which would be a statement of its own.
+    async def _may(self, principal: Principal, name: str) -> None:
+        call, target = Call(name), CallTarget(principal.org, workstation=principal.id)
+        # What workstations may is known without a statement, which would be the most of what a check costs.
         if principal.kind is PrincipalKind.WORKSTATION:
-            return await self._database.glance(work)
-        return await self._database.read(work)
+            await self._authorize(None, principal, call, target)
+        else:
+            await self._database.read(lambda unit: self._authorize(unit, principal, call, target))
 
-    async def _may(self, unit: Unit, principal: Principal, name: str) -> None:
-        await self._authorize(unit, principal, Call(name), CallTarget(principal.org, workstation=principal.id))
-
-    async def _answer(self, unit: Unit, org: UUID, card: CardName, proof: bytes) -> DueAnswer:
-        found = await self._found(unit, org, card)
-        if found is None:
-            raise NoSuchDevice("this card is not known here")
-        due = bool(found.due.what)
-        if card.guid is None and not due and found.state in _TO_BE_WRITTEN:
-            opened = await self._requests.open_of(unit, org, found.device, RequestKind.ISSUANCE)
-            due = any(one.state not in _NOT_READY for one in opened)
-        if card.guid is None or not proof or not await self._proves(unit, org, found, card.guid, proof):
-            return DueAnswer(due)
-        things = tuple(map(_thing, found.due.what))
-        return DueAnswer(due, True, things, found.due.until, found.policy_number or 0)
-
-    async def _found(self, unit: Unit, org: UUID, card: CardName) -> DueOfCard | None:
+    async def _found(self, org: UUID, card: CardName) -> DueOfCard | None:
         if card.guid is not None:
-            return await self._due.of_card(unit, org, card.guid)
-        return await self._due.of_blank(unit, org, card.serial) if card.serial else None
+            rows = await self._gathered.get((org, card.guid))
+            return None if rows is None else due_of(rows)
+        if not card.serial:
+            return None
+        return await self._database.glance(lambda unit: self._due.of_blank(unit, org, card.serial))
 
-    async def _proves(self, unit: Unit, org: UUID, found: DueOfCard, guid: UUID, proof: bytes) -> bool:
-        """Whether the key in 9E that the card was issued with signed for this card and about this minute."""
-        row = await store.newest_key(unit, org, found.device, found.life, Slot.CARD_AUTHENTICATION)
-        key = None if row is None else load_der_public_key(row[0])
-        if row is None or not isinstance(key, PublicKey):
-            return False
-        for shift in _SKEW:
-            try:
-                verify(proof, audience=PROOF_AUDIENCE, nonce=check_nonce(guid, row[1] + shift), key=key)
-            except ProofInvalid:
-                continue
-            return True
+    async def _ask(self, keys: Sequence[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], Sequence[RowOfCard]]:
+        """One statement for each organization, which is one."""
+        by_org: dict[UUID, list[UUID]] = {}
+        for org, guid in keys:
+            by_org.setdefault(org, []).append(guid)
+
+        async def work(unit: Unit) -> dict[tuple[UUID, UUID], Sequence[RowOfCard]]:
+            return {
+                (org, guid): rows
+                for org, guids in by_org.items()
+                for guid, rows in (await self._cards.ask(unit, org, guids)).items()
+            }
+
+        return await self._database.glance(work)
+
+    async def _ready(self, unit: Unit, org: UUID, device: UUID) -> bool:
+        """Whether a blank card's issuance may begin."""
+        opened = await self._requests.open_of(unit, org, device, RequestKind.ISSUANCE)
+        return any(one.state not in _NOT_READY for one in opened)
+
+
+def _proves(found: DueOfCard, guid: UUID, proof: bytes) -> bool:
+    """Whether the key in 9E that the card was issued with signed for this card and about this minute."""
+    key = None if found.beside is None else load_der_public_key(found.beside)
+    if not isinstance(key, PublicKey):
         return False
+    for shift in _SKEW:
+        try:
+            verify(proof, audience=PROOF_AUDIENCE, nonce=check_nonce(guid, found.now + shift), key=key)
+        except ProofInvalid:
+            continue
+        return True
+    return False
 
 
 def _thing(item: DueItem) -> DueThing:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, or_, select
+from sqlalchemy import ColumnElement, Row, delete, literal_column, or_, select
 
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.records import Entry, Kind
@@ -24,7 +23,15 @@ from .model import LIVE, SESSION, CardKey, CardSession, Purpose, SessionEvent, S
 
 MOST_RECORDS = 10_000
 _SECRETS = frozenset(
-    {Kind.MANAGEMENT_KEY, Kind.MANAGEMENT_KEY_SET, Kind.MANAGEMENT_KEY_REFUSED, Kind.PUK, Kind.PUK_SET}
+    {
+        Kind.MANAGEMENT_KEY,
+        Kind.MANAGEMENT_KEY_SET,
+        Kind.MANAGEMENT_KEY_REFUSED,
+        Kind.PUK,
+        Kind.PUK_SET,
+        Kind.RESET,
+        Kind.RESET_DONE,
+    }
 )
 
 
@@ -206,14 +213,11 @@ async def made_for(unit: Unit, org: UUID, request: UUID) -> frozenset[str]:
     return frozenset(row.fingerprint for row in rows)
 
 
-async def newest_key(
-    unit: Unit, org: UUID, device: UUID, life: int, slot: Slot
-) -> tuple[bytes, datetime] | None:
-    """The key that a slot got last (SubjectPublicKeyInfo), and the time of the database. One statement."""
-    mine = (card_key.c.org == org, card_key.c.device == device, card_key.c.life == life, card_key.c.slot == int(slot))
-    newest = select(card_key.c.public_key, unit.time.label("now")).where(*mine).order_by(card_key.c.id.desc()).limit(1)
-    row = await unit.row(newest)
-    return None if row is None else (row.public_key, row.now)
+def newest_key(device: ColumnElement[UUID], life: ColumnElement[int], slot: Slot) -> ColumnElement[bytes]:
+    """The key that a slot of a device got last (SubjectPublicKeyInfo), as a part of another domain's question."""
+    mine = (card_key.c.device == device, card_key.c.life == life, card_key.c.slot == literal_column(str(int(slot))))
+    newest = select(card_key.c.public_key).where(*mine).order_by(card_key.c.id.desc()).limit(literal_column("1"))
+    return newest.scalar_subquery()
 
 
 async def put_objects(unit: Unit, session: CardSession, contents: Mapping[int, bytes]) -> None:

@@ -27,6 +27,7 @@ from .errors import CommitInDoubt, StaleVersion, StoreError
 from .faults import Fault, fault_of, store_error
 from .ids import new_id
 from .notify_tables import outbox
+from .question import Question
 from .second_medium import JournalEvent, SecondMedium
 
 T = TypeVar("T")
@@ -81,6 +82,10 @@ class Unit:
     async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run one statement; a list of parameters runs it once for each."""
         return await self.connection.execute(statement, parameters)
+
+    async def ask(self, question: Question, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """The rows of a question that is asked very often: see ``question``."""
+        return await question.ask(self.connection, parameters)
 
     async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
         """All rows of a statement."""
