@@ -22,6 +22,7 @@ class DevicesFollowPeople:
     """Devices of a person who was suspended, came back or left."""
 
     name = "devices-follow-people"
+    names = frozenset((STATUS_CHANGED,))
 
     def __init__(self, devices: DeviceService) -> None:
         self._devices = devices
@@ -37,6 +38,7 @@ class CertificatesFollowChannels:
     """Certificates of workstations that were revoked, and of keys that operators no longer have."""
 
     name = "certificates-follow-channels"
+    names = frozenset((STATION_REVOKED, KEY_REMOVED))
 
     async def handle(self, unit: Unit, event: Recorded) -> None:
         """See ``Consumer``."""

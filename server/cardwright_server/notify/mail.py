@@ -44,11 +44,10 @@ class MailConsumer:
         self._directory = directory
         self._domain = domain
         self._portal = portal
+        self.names = frozenset(shipped())
 
     async def handle(self, unit: Unit, event: Recorded) -> None:
         """Queue the mails of one event. Raises TemplateInvalid if the event lacks what its text needs."""
-        if event.name not in shipped():
-            return
         recipients = await self._directory.recipients(unit, event)
         if not recipients:
             return

@@ -32,6 +32,10 @@ class Consumer(Protocol):
     def name(self) -> str:
         """At most 40 characters."""
 
+    @property
+    def names(self) -> frozenset[str] | None:
+        """The events it does something about; it passes others without being asked. None: all."""
+
     async def handle(self, unit: Unit, event: Recorded) -> None:
         """Write what follows from the event. Safe to run again; anything it raises is tried again later."""
 
@@ -79,7 +83,10 @@ class Dispatcher:
             self._wake.clear()
 
     async def step(self) -> bool:
-        """Order what is new, and give each consumer at most one event. Whether anything was done. Raises StoreError."""
+        """Order what is new, and give each consumer at most one event of those that concern it.
+
+        Whether anything was done. Raises StoreError.
+        """
         placed = await self._database.transact(self._place, isolation=Isolation.READ_COMMITTED)
         handled = [await self._serve(consumer) for consumer in self._consumers]
         if any(handled):
@@ -96,9 +103,12 @@ class Dispatcher:
 
         async def work(unit: Unit) -> bool:
             tried.clear()
-            event = await self._next(unit, consumer)
-            if event is None:
+            position = await self._position(unit, consumer)
+            if position is None:
                 return False
+            event = await store.next_event(unit, position, consumer.names)
+            if event is None:
+                return await store.pass_rest(unit, consumer.name, position)
             tried.append(event)
             await consumer.handle(unit, event)
             await store.move(unit, consumer.name, event.position)
@@ -114,13 +124,14 @@ class Dispatcher:
                 raise
             return await self._failed(consumer, tried[0], str(getattr(error, "code", type(error).__name__)))
 
-    async def _next(self, unit: Unit, consumer: Consumer) -> Recorded | None:
+    async def _position(self, unit: Unit, consumer: Consumer) -> int | None:
+        """Where a consumer stands; None if it is another process's, or waits after a failure."""
         if await acquire(unit, f"outbox:{consumer.name}", self._holder, self._patience.lease) is None:
             return None
         row = await store.consumer_row(unit, consumer.name)
         if row.not_before is not None and row.not_before > unit.now:
             return None
-        return await store.next_event(unit, row.position)
+        return int(row.position)
 
     async def _failed(self, consumer: Consumer, event: Recorded, error: str) -> bool:
         patience = self._patience

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -84,10 +84,10 @@ async def consumer_row(unit: Unit, name: str) -> Row[Any]:
     return row
 
 
-async def next_event(unit: Unit, after: int) -> Recorded | None:
-    """The event that follows a position."""
+async def next_event(unit: Unit, after: int, names: Collection[str] | None = None) -> Recorded | None:
+    """The event that follows a position, of those with one of the names if any are given."""
     query = select(outbox).where(outbox.c.position > after).order_by(outbox.c.position).limit(1)
-    row = await unit.row(query)
+    row = await unit.row(query if names is None else query.where(outbox.c.name.in_(sorted(names))))
     if row is None:
         return None
     who = (row.subject_kind, row.subject, row.person)
@@ -98,6 +98,15 @@ async def move(unit: Unit, name: str, position: int) -> None:
     """A consumer is done with everything up to a position."""
     done = {"position": position, "failures": 0, "not_before": None, "error": ""}
     await unit.execute(update(consumer).where(consumer.c.name == name).values(done))
+
+
+async def pass_rest(unit: Unit, name: str, position: int) -> bool:
+    """Nothing behind a position concerns a consumer: it moves to the end. Whether there was anything."""
+    last = await unit.value(select(func.max(outbox.c.position)).where(outbox.c.position > position))
+    if last is None:
+        return False
+    await move(unit, name, last)
+    return True
 
 
 async def fail(unit: Unit, name: str, failures: int, pause: timedelta, error: str) -> None:

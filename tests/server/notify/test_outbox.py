@@ -27,8 +27,9 @@ Opener = Callable[..., Database]
 class Collector:
     """Writes a row for each event, in the unit it is given; fails where told."""
 
-    def __init__(self, name: str = "collector") -> None:
+    def __init__(self, name: str = "collector", names: frozenset[str] | None = None) -> None:
         self.name = name
+        self.names = names
         self.failing: dict[str, Exception] = {}
         self.calls = 0
 
@@ -78,11 +79,31 @@ async def test_events_reach_each_consumer_once_and_in_order(database: Database) 
     assert await collected(database, "two") == expected
 
 
+async def test_a_consumer_passes_what_does_not_concern_it_in_one_step(database: Database) -> None:
+    some, failing = Collector("some", frozenset({"a.kept", "a.late"})), Collector("failing", frozenset({"a.late"}))
+    failing.failing["a.late"] = LookupError("no such person")
+    await emit(database, *(["a.other"] * 40), "a.kept", *(["a.other"] * 40))
+    dispatcher = Dispatcher(database, [some, failing], Patience(lease=timedelta(0)))
+    steps = 0
+    while await dispatcher.step():
+        steps += 1
+    assert (steps, await collected(database, "some"), failing.calls) == (2, [(41, "a.kept")], 0)
+    await emit(database, "a.other", "a.late", "a.kept")
+    await drain(dispatcher)
+    # One that failed stays before its event, and is not taken past it by those that do not concern it.
+    assert await collected(database, "some") == [(41, "a.kept"), (83, "a.late"), (84, "a.kept")]
+    stands = await database.read(lambda unit: unit.rows(select(consumer_table.c.name, consumer_table.c.position)))
+    assert {row.name: row.position for row in stands} == {"some": 84, "failing": 81}
+    unread = await database.read(lambda unit: unit.rows(select(outbox.c.position).where(outbox.c.read_at.is_(None))))
+    assert sorted(row.position for row in unread) == [82, 83, 84]
+
+
 async def test_an_event_keeps_what_it_was_given(database: Database) -> None:
     seen: list[Recorded] = []
 
     class Reader:
         name = "reader"
+        names = None
 
         async def handle(self, unit: Unit, event: Recorded) -> None:
             seen.append(event)
