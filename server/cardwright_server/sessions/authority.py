@@ -45,8 +45,11 @@ def require_allowed(plan: Plan, task: Task, *, attests: bool) -> None:
 
 
 def origin_of(task: Task) -> Origin:
-    """What an open session proves of a key: the workstation's word, if it is a trusted station."""
-    return Origin.TRUSTED_STATION if task.trusted else Origin.UNPROVEN
+    """What an open session proves of a key: the workstation's word, if it is a trusted station.
+
+    A station knows of a PKCS#11 module no more than the module says of itself.
+    """
+    return Origin.TRUSTED_STATION if task.trusted and not task.token else Origin.UNPROVEN
 
 
 def require_origin(task: Task, slot: Slot) -> Origin:
