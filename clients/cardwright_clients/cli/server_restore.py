@@ -13,14 +13,22 @@ from .server_place import installation, passphrase, passphrase_option, place_opt
 @click.command("restore")
 @place_options
 @passphrase_option
+@click.option("--without-second-medium", "forgetting", is_flag=True,
+              help="The second medium is lost for good: what happened since the backup is forgotten, revocations and "
+                   "archived keys too.")  # fmt: skip
 @click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @json_option
-def command(data: Path | None, config: Path | None, passphrase_fd: int | None, source: Path, as_json: bool) -> None:
+def command(
+    data: Path | None, config: Path | None, passphrase_fd: int | None, forgetting: bool, source: Path, as_json: bool
+) -> None:
     """Restore the backup in the folder SOURCE, and replay what the second medium remembers.
 
     No server may run. Nothing is overwritten: move a damaged database away first. A vault that is still in the data
     folder is kept, and its passphrase is asked for; if it is lost, too, it comes from the backup and the passphrase is
     the backup's. A restore that was interrupted is finished by the same command; no server starts before that.
+
+    The second medium has to be where the configuration names it ('second-medium' in the data folder otherwise). On
+    another host, write server.toml into the new data folder or copy the journals there first.
     """
     import asyncio
 
@@ -28,7 +36,7 @@ def command(data: Path | None, config: Path | None, passphrase_fd: int | None, s
 
     here = installation(data, config)
     credential = passphrase(passphrase_fd)
-    done = asyncio.run(restore(here, source, credential, lambda: own_vault(here, credential)))
+    done = asyncio.run(restore(here, source, credential, lambda: own_vault(here, credential), forgetting=forgetting))
     if as_json:
         show_json({"made_at": done.made_at.isoformat(), "events": done.events, "replayed": done.replayed,
                    "vault_epoch": done.vault_epoch, "journal_epoch": done.journal_epoch})  # fmt: skip

@@ -35,7 +35,7 @@ from ..people import journal as people
 from ..sessions import journal as sessions
 from ..store import migrate
 from ..store.ids import SYSTEM, new_id
-from ..store.second_medium import Remembered, SecondMedium, Settled, raise_epoch, remembered
+from ..store.second_medium import Remembered, SecondMedium, Settled, is_begun, raise_epoch, remembered
 from ..store.unit import Database, Unit
 from ..vault import administration
 from ..vault.calls import VaultAdmin
@@ -85,11 +85,14 @@ def require_whole(installation: Installation) -> None:
         raise RestoreUnfinished("a restore was begun here and did not end")
 
 
-async def restore(installation: Installation, source: Path, passphrase: Secret, open_vault: OpenVault) -> Restored:
+async def restore(
+    installation: Installation, source: Path, passphrase: Secret, open_vault: OpenVault, *, forgetting: bool = False
+) -> Restored:
     """Restore the backup in the folder ``source``. No server may run on this folder or this database.
 
     What is there is never overwritten: the database must be empty. A vault that is still there is kept, with its newer
     state; otherwise it comes from the backup, under the backup's ``passphrase``. ``open_vault`` gives it, unlocked.
+    A second medium without a journal is refused, unless it is lost for good: ``forgetting`` then goes without it.
     Raises BackupUnusable, RestoreRefused, DataFolderInUse, DataFolderUnusable, SecondMediumDamaged, MigrationRefused,
     VaultError, StoreError, OSError.
     """
@@ -100,6 +103,8 @@ async def restore(installation: Installation, source: Path, passphrase: Secret, 
             advice="Restore into the same kind of database as the backup was made of.",
         )
     with opening.own_folder(installation):
+        if not forgetting:
+            _require_journal(installation)
         await _load(installation, source, found)
         _place_configuration(installation, source, found)
         _place_vault(installation, source, found, passphrase)
@@ -117,6 +122,16 @@ async def own_vault(installation: Installation, passphrase: Secret) -> AsyncIter
     async with opening.open_vault(installation, passphrase) as opened:
         assert opened.admin is not None
         yield opened.client, opened.admin
+
+
+def _require_journal(installation: Installation) -> None:
+    """A folder that is not mounted, or another one, looks like one that remembers nothing."""
+    if not is_begun(installation.second_medium):
+        raise RestoreRefused(
+            f"there is no journal in {installation.second_medium}, so what happened since the backup is not known",
+            advice="Put the second medium back there, or name its folder in the configuration "
+            "(database.second_medium); only if it is lost for good, give --without-second-medium.",
+        )
 
 
 async def _load(installation: Installation, source: Path, found: Manifest) -> None:

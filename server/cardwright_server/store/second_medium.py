@@ -222,8 +222,14 @@ def current_epoch(folder: Path) -> int:
     return max((int(found[1]) for path in folder.glob("*.journal") if (found := _NAME.fullmatch(path.name))), default=1)
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether there is a journal in ``folder``."""
+    return any(_NAME.fullmatch(path.name) for path in folder.glob("*.journal"))
+
+
 def raise_epoch(folder: Path) -> int:
     """Begin the next epoch, and give its number. Done by a restore, when no server runs. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     epoch = current_epoch(folder) + 1
     path = folder / f"{epoch:08d}-{new_id().hex}.journal"
     _, octets = _chained(_START, [canonical({"epoch": epoch, "at": datetime.now(UTC)})])

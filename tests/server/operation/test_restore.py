@@ -109,7 +109,7 @@ class Site:
         """It is gone; the next one will be elsewhere."""
         self.installation = self.at(self.another())
 
-    async def restore(self, source: Path, passphrase: Secret = PASSPHRASE) -> Restored:
+    async def restore(self, source: Path, passphrase: Secret = PASSPHRASE, *, forgetting: bool = False) -> Restored:
         """Restore with a vault in this process."""
 
         @asynccontextmanager
@@ -123,7 +123,7 @@ class Site:
             finally:
                 core.close()
 
-        return await restore(self.installation, source, passphrase, open_vault)
+        return await restore(self.installation, source, passphrase, open_vault, forgetting=forgetting)
 
 
 def time() -> float:
@@ -265,6 +265,30 @@ async def test_vault_that_is_lost_comes_back_too(site: Site) -> None:
         path.write_bytes(x509.load_der_x509_crl(published.crl).public_bytes(Encoding.PEM))
         cards = pem(world.folder, "cards", world.authorities[Purpose.CARDS].certificate)
         assert "verify OK" in openssl("crl", "-in", path, "-CAfile", cards, "-noout")
+
+
+@ON_SQLITE
+async def test_a_second_medium_that_is_not_there_is_not_one_that_remembers_nothing(site: Site) -> None:
+    """A disk that is not mounted: nothing is restored before somebody says that it is lost for good."""
+    source = await site.back_up()
+    await issued(site.world)
+    await site.stop()
+    site.lose_database()
+    medium = site.installation.second_medium
+    elsewhere = medium.rename(medium.with_name("elsewhere"))
+    for there in (False, True):
+        if there:
+            medium.mkdir()
+        with pytest.raises(RestoreRefused, match="no journal"):
+            await site.restore(source)
+    require_whole(site.installation)
+    medium.rmdir()
+    shutil.copytree(elsewhere, medium)
+    assert (await site.restore(source)).replayed > 0
+    site.lose_database()
+    shutil.rmtree(medium)
+    done = await site.restore(source, forgetting=True)
+    assert (done.events, done.journal_epoch) == (0, 2)
 
 
 class Killed(Exception):
