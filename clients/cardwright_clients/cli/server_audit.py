@@ -70,7 +70,10 @@ def verify(
         given = _given(keys)
         if not given:
             raise AuditKeyMissing("An export is judged by a key that comes from elsewhere.")
-        with export_file.open(encoding="utf-8") if str(export_file) != "-" else nullcontext(sys.stdin) as lines:
+        # What is no UTF-8 is no export either, and is told as that.
+        with (
+            nullcontext(sys.stdin) if str(export_file) == "-" else export_file.open(encoding="utf-8", errors="replace")
+        ) as lines:
             report = verify_export(lines, Expectations(given, expected))
     else:
         report = asyncio.run(_judge(installation(data, config), _given(keys), expected))

@@ -14,7 +14,7 @@ from cardwright_cardops.errors import CardwrightError
 from ..sdk.identity import OperatorFile
 from .files import read_bounded
 from .output import json_option, say, show_json, show_table
-from .server_admin_link import ServerLine, data_folder
+from .server_admin_link import ServerLine, address_in, data_folder, operator_file
 from .server_place import data_option
 
 MAX_FILE = 64 << 10
@@ -30,7 +30,8 @@ class ServerNotRunning(CardwrightError):
 
 @click.command("status")
 @click.option("--as", "identity", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Key and certificates (PEM) of an operator who may see everything.")  # fmt: skip
+              help="Key and certificates (PEM) of an operator who may see everything, or their NAME in the data "
+                   "folder.")  # fmt: skip
 @data_option
 @json_option
 def command(identity: Path | None, data: Path | None, as_json: bool) -> int:
@@ -56,9 +57,9 @@ def command(identity: Path | None, data: Path | None, as_json: bool) -> int:
     serving = health.status == health_pb2.HealthCheckResponse.SERVING
     shown: dict[str, Any] = {"serving": serving, "release": hello.release, "root": hello.root.hex(), **addresses}
     if identity is not None:
-        given = OperatorFile.read(identity)
+        given = OperatorFile.read(operator_file(identity, folder))
         credentials = grpc.ssl_channel_credentials(given.root, given.key, given.chain)
-        with grpc.secure_channel(addresses["calls"], credentials) as channel:
+        with grpc.secure_channel(address_in(folder), credentials) as channel:
             found = ServerLine(channel).call(
                 lambda to: system_pb2_grpc.SystemServiceStub(to).Status, system_pb2.StatusRequest()
             )

@@ -109,7 +109,10 @@ async def export(database: Database, out: TextIO, *, details: bool = False) -> i
 
 def verify_export(lines: Iterable[str], expected: Expectations) -> Report:
     """Judge an export, line by line. Raises MalformedExport for what is no export."""
-    return verify(_parsed(lines), expected)
+    report = verify(_parsed(lines), expected)
+    if not report.blocks and report.valid:
+        raise MalformedExport("there is no block in it")
+    return report
 
 
 async def verify_database(database: Database, expected: Expectations, *, waiting: timedelta) -> Report:

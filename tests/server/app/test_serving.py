@@ -115,7 +115,7 @@ def test_status_is_for_operators(here: Site) -> None:
     assert {one.name: one.code for one in said.parts if not one.good} == {}
     assert {"vault", "audit", "outbox", "revocations", "publish-crl", "purge"} <= {one.name for one in said.parts}
     assert [one.kind for one in said.certificates].count("ocsp-responder") == 3
-    shown = cardwright("status", "--data", here.data, "--json", "--as", here.data / "operators" / "sam.pem")
+    shown = cardwright("status", "--data", here.data, "--json", "--as", "sam")
     assert (shown.code, shown.json["serving"], shown.json["database"]) == (0, True, "sqlite")
     bare = cardwright("status", "--data", here.data, "--json")
     assert bare.code == 0 and "parts" not in bare.json
@@ -318,3 +318,7 @@ def test_the_audit_verifies_beside_the_running_server(here: Site, tmp_path: Path
     cut = anchor if number == len(lines) else str(said.json["anchor"])
     said = cardwright("audit", "verify", "--export", exported, "--key", keys, "--anchor", cut, "--json")
     assert (said.code, [one["fault"] for one in said.json["findings"]]) == (1, ["cut"])
+    no_export = tmp_path / "program"
+    no_export.write_bytes(b"\x7fELF\xff\xfe\n")
+    said = cardwright("audit", "verify", "--export", no_export, "--key", keys, "--json")
+    assert (said.code, said.json["error"]["code"]) == (1, "MALFORMED_AUDIT_EXPORT")

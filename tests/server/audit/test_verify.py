@@ -317,6 +317,11 @@ def test_what_is_no_export_is_refused(line: str) -> None:
         verify_export([line], Expectations({}))
 
 
+def test_an_export_without_a_block_is_not_called_good() -> None:
+    with pytest.raises(MalformedExport):
+        verify_export([], Expectations({}))
+
+
 async def test_blocks_of_an_export_with_unknown_fields_are_refused(chain: Database, signer: Signer) -> None:
     first = json.loads((await lines(chain))[0])
     with pytest.raises(MalformedExport):
