@@ -29,7 +29,7 @@ class Desk:
 
     def __init__(self, here: Site) -> None:
         self.here = here
-        self.issuer = self._operator("ida", operators.ROLE_ISSUANCE)
+        self.issuer = self.operator("ida", operators.ROLE_ISSUANCE)
 
     def ask(self, identity: Identity, service: str, method: str, request: Any) -> Any:
         stubs: Any = {
@@ -58,7 +58,7 @@ class Desk:
         self.ask(administrator, "GroupService", "AddMember", people.AddMemberRequest(group=group, person=made.id))
         return str(made.id)
 
-    def _operator(self, login: str, role: operators.Role.ValueType) -> Identity:
+    def operator(self, login: str, role: operators.Role.ValueType) -> Identity:
         """A further operator: made by the administrator, given a role by the security officer."""
         here = self.here
         person = self.person(login)

@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from cardwright_proto.cms.v1 import authentication_pb2 as proofs
+from cardwright_proto.cms.v1 import operators_pb2 as operators
 from cardwright_proto.cms.v1 import requests_pb2 as requests
 from cardwright_simulators.card import VirtualCard
 from tests.support.daemons import Person
 from tests.support.front_desk import Desk
-from tests.support.installation import Site
+from tests.support.installation import Identity, Site
 from tests.support.seat import seated
 from tests.support.virtual import POOL
 from tests.whole.test_workstation import enrolled, link_of
 
 PIN = b"739146"
+NEW = b"862951"
+
+
+@pytest.fixture(scope="module")
+def desk(here: Site) -> Desk:
+    """The operators of this module's installation."""
+    return Desk(here)
 
 
 async def test_a_person_gets_a_card_and_has_it_renewed_by_the_command_line(
-    here: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Site, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server says that it wants to know who they are: first by the password they were given, then by the card."""
-    desk = await asyncio.to_thread(Desk, here)
     login, serial = f"p{uuid4().hex[:8]}", str(uuid4().int % 10**8)
     person = await asyncio.to_thread(desk.person, login)
     device, _ = await asyncio.to_thread(desk.issuance, person, serial)
-    given = await asyncio.to_thread(
-        desk.ask, desk.issuer, "AuthenticationService", "SetInitialPassword",
-        proofs.SetInitialPasswordRequest(person=person),
-    )  # fmt: skip
+    given = await _password(desk, desk.issuer, "SetInitialPassword", proofs.SetInitialPasswordRequest(person=person))
     card = VirtualCard("yubikey-5.7", serial=int(serial), key_pool=POOL)
     # The password, the new PIN twice; then the PIN for each proof and each session.
-    holder = Person(given.password.encode(), PIN, PIN, *[PIN] * 6)
+    holder = Person(given, PIN, PIN, *[PIN] * 6)
     await enrolled(here, tmp_path / "station")
     link = link_of(here, tmp_path / "station")
     async with seated(monkeypatch, card, link=link, person=holder) as seat:
@@ -50,3 +55,33 @@ async def test_a_person_gets_a_card_and_has_it_renewed_by_the_command_line(
         assert "The card is updated." in renewed.out
         kept = await seat.done("escrow", "list", "--json")
         assert len(kept.json["keys"]) == 2
+
+
+async def test_the_help_desk_reads_out_a_password_and_the_command_finds_its_request(
+    here: Site, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = await asyncio.to_thread(desk.operator, "hal", operators.ROLE_HELP_DESK)
+    login, serial = f"p{uuid4().hex[:8]}", str(uuid4().int % 10**8)
+    person = await asyncio.to_thread(desk.person, login)
+    device, _ = await asyncio.to_thread(desk.issuance, person, serial)
+    given = await _password(desk, desk.issuer, "SetInitialPassword", proofs.SetInitialPasswordRequest(person=person))
+    card = VirtualCard("yubikey-5.7", serial=int(serial), key_pool=POOL)
+    await enrolled(here, tmp_path / "station")
+    holder = Person(given, PIN, PIN)
+    async with seated(monkeypatch, card, link=link_of(here, tmp_path / "station"), person=holder) as seat:
+        await seat.done("update", "--yes", "--account", login, "--method", "initial-password")
+        made = await asyncio.to_thread(
+            desk.ask, helper, "RequestService", "CreateUnlock", requests.CreateUnlockRequest(device=device)
+        )
+        spoken = await _password(
+            desk, helper, "SetEmergencyPassword",
+            proofs.SetEmergencyPasswordRequest(person=person, request=made.request.id),
+        )  # fmt: skip
+        holder.answers.extend([spoken, NEW, NEW])
+        unlocked = await seat.done("unlock", "--account", login, "--method", "emergency-password")
+    assert "The card is unlocked." in unlocked.out
+
+
+async def _password(desk: Desk, who: Identity, call: str, request: Any) -> bytes:
+    given = await asyncio.to_thread(desk.ask, who, "AuthenticationService", call, request)
+    return str(given.password).encode()

@@ -7,7 +7,9 @@ from uuid import UUID
 
 import click
 
-from ..sdk.values import Operation, Purpose
+from cardwright_cardops.errors import CardwrightError
+
+from ..sdk.values import Card, Operation, Purpose
 from ..sdk.words import ended
 from .cards import Choice, card_options
 from .daemon_line import asking, at_daemon, document, pick
@@ -34,11 +36,12 @@ def command(choice: Choice, forgotten: bool, request: UUID | None, who: Who, as_
 
     async def work(daemon: DaemonClient) -> Operation:
         card = await pick(daemon, choice)
+        asked = request or await _asked(daemon, card, forgotten)
 
         async def act() -> Operation:
             begin = daemon.reset_forgotten_pin if forgotten else daemon.unlock
             async with cancelling(daemon, [card]):
-                begun = await begin(card.id, request=request, asking=asking())
+                begun = await begin(card.id, request=asked, asking=asking())
                 (done,) = await to_the_end(daemon, [(card, begun)], quiet=as_json)
             return require_done(done)
 
@@ -50,3 +53,12 @@ def command(choice: Choice, forgotten: bool, request: UUID | None, who: Who, as_
     done = at_daemon(work)
     if as_json:
         show_json({"operation": document(done)})
+
+
+async def _asked(daemon: DaemonClient, card: Card, forgotten: bool) -> UUID | None:
+    """The request that the help desk made for the card, None where the holder has to make one."""
+    try:
+        due = await daemon.due(card.id, refresh=True)
+    except CardwrightError:
+        return None  # what keeps the server from answering is told when it is asked to unlock
+    return due.request if due.purpose is (Purpose.FORGOTTEN_PIN if forgotten else Purpose.UNLOCK) else None

@@ -186,7 +186,7 @@ class Authorizer:
         if not rule.workstation:
             if rule.own:
                 # The person at it may make the call. One answer whatever it is about, and whether that exists.
-                raise ProofRequired(f"{call.name} needs a proof of who you are", _wanted(rule, strict=False))
+                raise _unproven(f"{call.name} needs a proof of who you are", rule, strict=False)
             raise _denied(call)
         return Permission(principal)
 
@@ -208,7 +208,7 @@ class Authorizer:
             closed = [reason for service in rule.own if (reason := refusal(service, piv=target.strict))]
             if len(closed) == len(rule.own):
                 raise ProofRequired(f"this policy does not open {call.name} to persons by themselves: {closed[0]}")
-            raise ProofRequired(f"{call.name} needs another proof of who you are", _wanted(rule, strict=target.strict))
+            raise _unproven(f"{call.name} needs another proof of who you are", rule, strict=target.strict)
         return Permission(principal, own=principal.person)
 
     async def _account(
@@ -252,10 +252,11 @@ class Authorizer:
         return tuple(grant for grant in grants if self._people.covers(grant, standing))
 
 
-def _wanted(rule: Rule, *, strict: bool) -> frozenset[Method]:
-    """The methods by which a person may prove enough for their own call."""
+def _unproven(words: str, rule: Rule, *, strict: bool) -> ProofRequired:
+    """With the methods by which a person may prove enough for their own call."""
     sets = (one for service in rule.own for one in alternatives(service, piv=strict))
-    return frozenset[Method]().union(*sets)
+    methods = frozenset[Method]().union(*sets)
+    return ProofRequired(f"{words}: {', '.join(sorted(methods))}", methods)
 
 
 def _not_own(principal: Principal, call: Call, rule: Rule, target: CallTarget) -> None:
