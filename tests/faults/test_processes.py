@@ -234,8 +234,8 @@ async def test_two_servers_are_asked_for_one_card_and_one_does_it(pair: Pair) ->
 
 
 def test_two_operators_approve_at_once_on_two_servers(pair: Pair) -> None:
-    helper = pair.desk._operator("hal", operators_pb2.ROLE_HELP_DESK)
-    others = [pair.desk._operator(login, operators_pb2.ROLE_ISSUANCE) for login in ("ivy", "ira")]
+    helper = pair.desk.operator("hal", operators_pb2.ROLE_HELP_DESK)
+    others = [pair.desk.operator(login, operators_pb2.ROLE_ISSUANCE) for login in ("ivy", "ira")]
     device = pair.sql("SELECT id FROM device WHERE state = 'issued' LIMIT 1")
     asked = requests_pb2.CreateTerminationRequest(device=device, reason=devices_pb2.DEVICE_REASON_COMPROMISED)
     made = pair.desk.ask(helper, "RequestService", "CreateTermination", asked).request
