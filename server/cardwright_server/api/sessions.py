@@ -12,9 +12,11 @@ from uuid import UUID
 import grpc
 from google.protobuf.message import Message
 
-from cardwright_cardops import wire
+from cardwright_cardops import wire, wire_tokens
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.plan.token import TokenAnswer
 from cardwright_cardops.program.items import Answers, AnyBatch
+from cardwright_cardops.program.token_items import TokenBatch
 from cardwright_cardops.wire_reading import MAX_CODE, MAX_MESSAGE, refuse_unknown
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 
@@ -172,6 +174,13 @@ class StreamLine:
 
     async def show(self, showing: Showing, batch: AnyBatch) -> Answers | None:
         """See ``Line``."""
+        await self._preview(showing)
+        await self._send_batch(batch)
+        if not await self._consented(showing):
+            return None
+        return await self._answers(batch)
+
+    async def _preview(self, showing: Showing) -> None:
         message = sessions_pb2.Preview(plan=wire.plan_to_wire(showing.plan))
         for tag, digest in showing.digests.items():
             message.contents.add(tag=f"{tag:X}", digest=digest)
@@ -187,16 +196,40 @@ class StreamLine:
             )
         )
         await self._send(preview=message)
-        await self._send_batch(batch)
+
+    async def _consented(self, showing: Showing) -> bool:
         consent = (await self._next("consent", CONSENT_WAIT)).consent
-        if consent.refused or consent.plan != bytes.fromhex(showing.plan.digest):
-            return None
-        return await self._answers(batch)
+        return not consent.refused and consent.plan == bytes.fromhex(showing.plan.digest)
 
     async def execute(self, batch: AnyBatch) -> Answers:
         """See ``Line``."""
         await self._send_batch(batch)
         return await self._answers(batch)
+
+    async def show_steps(self, showing: Showing, batch: TokenBatch) -> tuple[TokenAnswer, ...] | None:
+        """See ``Line``."""
+        await self._preview(showing)
+        await self._send_steps(batch)
+        if not await self._consented(showing):
+            return None
+        return await self._step_answers(batch)
+
+    async def steps(self, batch: TokenBatch) -> tuple[TokenAnswer, ...]:
+        """See ``Line``."""
+        await self._send_steps(batch)
+        return await self._step_answers(batch)
+
+    async def _send_steps(self, batch: TokenBatch) -> None:
+        self._number += 1
+        await self._send(steps=sessions_pb2.Steps(number=self._number, batch=wire_tokens.steps_to_wire(batch)))
+
+    async def _step_answers(self, batch: TokenBatch) -> tuple[TokenAnswer, ...]:
+        message = (await self._next("step_answers", ANSWER_WAIT)).step_answers
+        if message.number != self._number:
+            raise SessionProtocolBroken("Answers came to other steps than the last ones.")
+        if message.HasField("refused"):
+            raise wire.error_from_wire(message.refused)
+        return wire_tokens.step_answers_from_wire(message.answers, batch)
 
     async def _send_batch(self, batch: AnyBatch) -> None:
         self._number += 1
@@ -288,15 +321,21 @@ def _greeting(hello: sessions_pb2.ClientHello) -> Greeting:
         request = UUID(hello.request) if hello.request else None
     except ValueError:
         raise SessionProtocolBroken("The request is not named by its id.") from None
+    token, card = None, wire.inventory_from_wire(hello.card)
+    if hello.HasField("token"):
+        token = wire_tokens.token_from_wire(hello.token)
+        if card.identity != token.name.identity(card.identity.card_key):
+            raise SessionProtocolBroken("The token's identity is not that of what is on it.")
     return Greeting(
         frozenset(hello.steps),
         frozenset(hello.items),
         hello.max_batch,
         purpose,
-        wire.inventory_from_wire(hello.card),
+        card,
         request,
         hello.software,
         hello.reader,
+        token,
     )
 
 

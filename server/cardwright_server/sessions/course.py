@@ -134,13 +134,26 @@ def steps_for(
     """
     if purpose.unlocks:
         return Plan(policy.name, card.identity, (SetPuk(), SetPin()))
-    card = believed(policy, card, objects)
+    card = worn(purpose, policy, believed(policy, card, objects), records, now, made, revoked)
+    return plan(policy, card, records, now=now, certifies_existing=False)
+
+
+def worn(
+    purpose: Purpose,
+    policy: DevicePolicy,
+    card: Inventory,
+    records: Records,
+    now: datetime,
+    made: Set[str],
+    revoked: Set[str],
+) -> Inventory:
+    """The card, with certificates that have to be made anew taken for ended. The rest is as for ``steps_for``."""
     for row in card.certificates:
         ended = row.key in revoked and (row.slot, row.key) not in records.certificates
         anew = ended or (purpose is Purpose.REISSUE and row.key not in made)
         if anew and policy.slot(row.slot) is not None:
             card = card.with_certificate(replace(row, not_after=now))
-    return plan(policy, card, records, now=now, certifies_existing=False)
+    return card
 
 
 def course(

@@ -16,16 +16,17 @@ from ..authentication.principal import Principal, server
 from ..devices.due import DueList
 from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import Device, DeviceEvent, DeviceState
-from ..devices.numbering import Numbering
+from ..devices.numbering import NINES, Numbering
 from ..devices.stock import StockService
 from ..issuance import status
 from ..issuance.model import CertificateState
 from ..machine import Actor
+from ..policies.model import DeviceKind
 from ..requests.model import Request, RequestKind, RequestState
 from ..requests.service import RequestService
 from ..store.unit import Unit
 from . import store
-from .errors import NothingToDo
+from .errors import NothingToDo, WrongCard
 from .failures import Failure
 from .model import Greeting, Outcome, Purpose
 from .ports import Task
@@ -80,6 +81,9 @@ class Desk:
         policy = await self._lifecycle.policy_of(unit, device)
         if policy is None:
             raise NothingToDo("This device is bound to nobody, so no policy applies to it.")
+        is_token = greeting.token is not None
+        if is_token is not (device.kind is DeviceKind.PKCS11_TOKEN):
+            raise WrongCard(f"The device that the request is for is a {device.kind}.")
         initial = await self._stock.initial_secrets(unit, device) if device.life == 1 else None
         expires = device.expires_at or unit.now + policy.document.validity
         since = None if request is None else request.created_at
@@ -88,12 +92,15 @@ class Desk:
             device.id,
             greeting.purpose,
             policy.document,
-            device.guid or await self._numbering.card_uuid(unit, device.org, device.id, since=since),
+            device.guid
+            or (greeting.card.identity.guid if is_token else None)
+            or await self._numbering.card_uuid(unit, device.org, device.id, since=since),
             expires.date(),
             person=device.person,
             request=None if request is None else request.id,
             serial=device.serial,
             trusted=self._stations.is_trusted(principal.workstation),
+            token=is_token,
             unlockable=device.state is DeviceState.ISSUED,
             adrift=request is None and device.state is DeviceState.UPDATING and device.session is None,
             guid_is_new=device.guid is None,
@@ -154,7 +161,10 @@ class Desk:
             )
 
     async def _fascn(self, unit: Unit, device: Device) -> bytes:
-        """The number of the device's present life: given at its first session, then always the same."""
+        """The number of the device's present life: given at its first session, then always the same. A token has none.
+        """
+        if device.kind is DeviceKind.PKCS11_TOKEN:
+            return NINES.encode()
         given = device.fascn or await store.fascn(unit, device.org, device.id, device.life)
         if given:
             return bytes.fromhex(given)

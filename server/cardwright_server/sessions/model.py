@@ -12,6 +12,7 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.steps import Plan
+from cardwright_cardops.plan.token import TokenFeatures
 
 from ..machine import Actor, Machine, Transition
 from ..policies.model import Origin
@@ -105,7 +106,10 @@ LIVE = frozenset(_LIVE)
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a workstation says first. ``steps`` and ``items`` are the kinds that it knows; ``max_batch`` in octets."""
+    """What a workstation says first. ``steps`` and ``items`` are the kinds that it knows; ``max_batch`` in octets.
+
+    ``token`` is set where the card is a PKCS#11 token, whose sessions go by steps.
+    """
 
     steps: frozenset[str]
     items: frozenset[str]
@@ -115,6 +119,7 @@ class Greeting:
     request: UUID | None = None
     software: str = ""
     reader: str = ""
+    token: TokenFeatures | None = None
 
 
 @dataclass(frozen=True, slots=True)

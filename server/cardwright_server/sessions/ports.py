@@ -13,7 +13,9 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.authority import Issued, Pending, Refused
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.policy import RecoveredKey
+from cardwright_cardops.plan.token import TokenAnswer
 from cardwright_cardops.program.items import Answers, AnyBatch
+from cardwright_cardops.program.token_items import TokenBatch
 
 from ..authentication.authorize import CallTarget, Permission
 from ..authentication.principal import Principal
@@ -35,7 +37,8 @@ class Task:
     ``fascn`` has 25 octets. ``life``: how often the device began anew as stock; each has a journal of its own.
     ``revoked``: fingerprints of keys whose certificates ended with an issuance that failed: the card gets others.
     ``initial``: what the vault sealed of the secrets that the card came with; all else is the vendor's published value.
-    ``trusted``: the workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
+    ``token``: it is a PKCS#11 token, of whose keys nobody's word proves where they were made. ``trusted``: the
+    workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
     last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is being updated,
     and nobody asks for it any more: the request was taken back.
     """
@@ -50,6 +53,7 @@ class Task:
     request: UUID | None = None
     serial: str = ""
     trusted: bool = False
+    token: bool = False
     unlockable: bool = False
     adrift: bool = False
     asked_as: CallTarget | None = None
@@ -198,6 +202,12 @@ class Line(Protocol):
 
     async def execute(self, batch: AnyBatch) -> Answers:
         """Send a batch and wait for its answers. Also raises what the workstation says was wrong with the batch."""
+
+    async def show_steps(self, showing: Showing, batch: TokenBatch) -> tuple[TokenAnswer, ...] | None:
+        """As ``show``, for a PKCS#11 token."""
+
+    async def steps(self, batch: TokenBatch) -> tuple[TokenAnswer, ...]:
+        """As ``execute``, for a PKCS#11 token."""
 
     async def end_stage(self) -> None:
         """The stage is over. Never raises."""

@@ -61,6 +61,7 @@ from .ledger import LEASE, Ledger, lease_name
 from .model import CardKey, CardSession, Greeting, Outcome, Purpose, SessionEvent, Showing
 from .ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Line, Task
 from .secrets import CardSecrets
+from .token_course import TokenCourse
 
 _E = SessionEvent
 _LOST = (LineLost, SessionLost, SessionCancelled)
@@ -186,6 +187,9 @@ class SessionService:
     async def _conduct(
         self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
     ) -> Outcome:
+        if greeting.token is not None:
+            ended = await self._token_course(principal, greeting, line, opened, ledger).run(opened.task)
+            return await self._finish(principal, ended.task, ledger, ended.outcome, ended.card, *ended.events)
         card, seen = greeting.card, None
         if not greeting.purpose.unlocks:
             opened, card, seen = await self._known(opened, line, ledger, greeting)
@@ -289,6 +293,30 @@ class SessionService:
 
     # ------------------------------------------------------------------------------------------------- execution
 
+    def _authority(
+        self, principal: Principal, opened: _Opened, ledger: Ledger, task: Task, contents: Mapping[int, bytes]
+    ) -> SessionAuthority:
+        behalf = Authorization(str(principal.actor), str(task.request or ledger.session.id), str(ledger.session.id))
+        secrets = CardSecrets(self._ports.vault, ledger, task, behalf)
+        certificates, escrow = self._ports.certificates, self._ports.escrow
+        return SessionAuthority(task, ledger, secrets, certificates, escrow, contents, opened.now)
+
+    def _token_course(
+        self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
+    ) -> TokenCourse:
+        return TokenCourse(
+            self._database,
+            self._ports.escrow,
+            ledger,
+            line,
+            greeting,
+            lambda task: self._authority(principal, opened, ledger, task, {}),
+            lambda task, card: self._without_pending(replace(opened, task=task), ledger, card),
+            now=opened.now,
+            unfinished=opened.unfinished,
+            prover=_prover(opened) if greeting.purpose.unlocks else None,
+        )
+
     async def _execute(
         self,
         principal: Principal,
@@ -299,17 +327,7 @@ class SessionService:
         showing: Showing,
     ) -> Report:
         task, plan = opened.task, showing.plan
-        behalf = Authorization(str(principal.actor), str(task.request or ledger.session.id), str(ledger.session.id))
-        secrets = CardSecrets(self._ports.vault, ledger, task, behalf)
-        authority = SessionAuthority(
-            task,
-            ledger,
-            secrets,
-            self._ports.certificates,
-            self._ports.escrow,
-            showing.contents,
-            opened.now,
-        )
+        authority = self._authority(principal, opened, ledger, task, showing.contents)
         prover = _prover(opened) if task.purpose.unlocks else None
         execution = course(
             task.purpose,
