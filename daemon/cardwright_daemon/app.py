@@ -15,6 +15,7 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.workstation import default_folder
 from cardwright_proto.agent.v1 import agent_pb2, agent_pb2_grpc
 
+from .answers import FILE, Answers
 from .api.cards import CardServicer
 from .api.edge import Edge
 from .api.escrow import EscrowServicer
@@ -29,6 +30,7 @@ from .desk import Desk, DueNews, News, Surroundings
 from .due import DueChecks
 from .events import Hub
 from .keys import KeyActs
+from .link import credentials
 from .link.absent import NoServer
 from .link.ports import Due, ServerLink
 from .link.server import GrpcLink
@@ -56,7 +58,7 @@ class Daemon:
     """The daemon, running inside ``async with``.
 
     ``sources``: where readers come from; PC/SC by the configuration unless given. ``link``: the way to the server, by
-    the configuration unless given.
+    the configuration unless given. ``answers``: what the server said is due; in a file by the configuration.
     ``asker`` takes the place of pinentry. ``machine``: what the machine's administrator allows. Without ``api`` there
     is no socket and no gRPC server, only ``desk``: many such daemons fit into one process, for simulated workstations.
     """
@@ -67,6 +69,7 @@ class Daemon:
         *,
         sources: Sequence[ReaderSource] | None = None,
         link: ServerLink | None = None,
+        answers: Answers | None = None,
         asker: Prompter | None = None,
         machine: Machine = NOTHING_ALLOWED,
         api: bool = True,
@@ -75,6 +78,7 @@ class Daemon:
         self._machine = machine
         self._sources = sources
         self._link = link or link_of(self.config)
+        self._answers = answers or (answers_of(self.config) if link is None else Answers())
         self._asker = asker
         self._api = api
         self._open = AsyncExitStack()
@@ -108,7 +112,9 @@ class Daemon:
         link, proofs = self._link, Proofs(self._link)
         tokens = Tokens(self.config.pkcs11, operations)
         sessions = Sessions(cards, operations, link, proofs, software=self._software)
-        due = DueChecks(cards, link, self.config.updates, self._is_due, Presence(cards).proof)
+        due = DueChecks(
+            cards, link, self.config.updates, self._is_due, Presence(cards).proof, answers=self._answers
+        )
         sessions.changed.append(due.changed)
         mandatory = self._mandatory = Mandatory(
             cards, operations, sessions,
@@ -204,6 +210,19 @@ class Daemon:
 
     def _refused(self) -> None:
         self.desk.refused += 1
+
+
+def answers_of(config: Config) -> Answers:
+    """The server's last answers, in a file beside the workstation's credentials."""
+    if config.server is None:
+        return Answers()
+    server = config.server
+    folder = Path(server.folder) if server.folder else credentials.default_folder()
+
+    def mark() -> bytes:
+        return server.address.encode() + credentials.load(folder).anchor
+
+    return Answers(folder / FILE, mark)
 
 
 def link_of(config: Config) -> ServerLink:

@@ -1,7 +1,8 @@
 """What the server wants done on the cards that are in: asked for at insertion, when the server says so, on request.
 
-Checks after an insertion are spread over a while, an answer "nothing until then" is kept, and a server that does not
-answer costs nobody anything: it is asked again at the next occasion.
+Checks after an insertion are spread over a while, an answer "nothing until then" is kept, also for the next daemon, and
+a server that does not answer costs nobody anything: it is asked again at the next occasion. A word of the server's that
+was lost is made good for: what was kept is asked anew now and then, spread wide, so that nobody notices.
 """
 
 from __future__ import annotations
@@ -11,21 +12,27 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
 
+from .answers import Answers
 from .cards import Cards
 from .config import Updates
 from .link.ports import Due, LinkState, Push, ServerLink, ServerUnreachable
 from .tokens import Device, TokenDevice
+from .waiting import sleep_until
 
 _log = logging.getLogger(__name__)
 
-MOST_KEPT: Final = 1024
-"""Answers kept for cards that were here."""
+OLDEST: Final = 8 * 3600.0
+"""Seconds after which an answer that still holds is asked for anew while its card is in."""
+WIDE: Final = 3600.0
+"""Seconds over which such questions are spread, and that about an answer which an earlier daemon was given."""
+WRITTEN_WITHIN: Final = 5.0
+"""Seconds within which what was answered is in the file."""
 
 
 class DueChecks:
@@ -42,6 +49,7 @@ class DueChecks:
         tell: Callable[[Device, Due], None],
         prove: Callable[[Device], Awaitable[bytes]],
         *,
+        answers: Answers | None = None,
         spread: Callable[[float], float] = lambda seconds: random.uniform(0.0, seconds),
     ) -> None:
         self._cards = cards
@@ -50,7 +58,8 @@ class DueChecks:
         self._tell = tell
         self._prove = prove
         self._spread = spread
-        self._kept: dict[UUID, Due] = {}
+        self._answers = answers or Answers()
+        self._saving: asyncio.Task[None] | None = None
         self._postponed: dict[UUID | str, datetime] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         cards.inserted.append(self._inserted)
@@ -63,24 +72,26 @@ class DueChecks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.wait([self._saving])
+        await asyncio.to_thread(self._answers.write, self._answers.take())
 
     async def due(self, card: Device, *, refresh: bool = False) -> Due:
         """What is due; the last answer while it holds. Raises why the card is not known, and as the link."""
         if card.problem is not None:
             raise card.problem
         guid = card.identity.guid
-        kept = self._kept.get(guid) if guid is not None else None
-        if kept is not None and not refresh and kept.until is not None and kept.until > datetime.now(UTC):
-            return kept
+        kept = self._answers.get(guid) if guid is not None and not refresh else None
+        if kept is not None:
+            return kept.due
         due = await self._link.due(card.identity, await self._prove(card))
         if isinstance(card, TokenDevice) and not due:
             # A token shows its UUID from the beginning; before its issuance the server knows its number only.
             due = await self._link.due(replace(card.identity, guid=None))
         if guid is not None:
-            self._kept.pop(guid, None)
-            self._kept[guid] = due
-            while len(self._kept) > MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
+            self._answers.put(guid, due)
+            self._save_soon()
         if not card.gone.is_set():
             self._tell(card, due)
         return due
@@ -109,23 +120,24 @@ class DueChecks:
 
     def pushed(self, push: Push) -> None:
         """The server says that something changed."""
+        self._answers.drop(push.guid)
+        self._save_soon()
         for card in self._cards.all:
             if push.guid in (None, card.identity.guid):
-                if card.identity.guid is not None:
-                    self._kept.pop(card.identity.guid, None)
                 self._check(card, 0.0 if push.guid is not None else self.spread())
 
     def changed(self, card: Device) -> None:
         """A session changed the card: what was due need not be any more."""
         if card.identity.guid is not None:
-            self._kept.pop(card.identity.guid, None)
+            self._answers.drop(card.identity.guid)
         self._watch()
         self._check(card, 0.0)
 
     def _inserted(self, card: Device) -> None:
         self._watch()
         if self._config.at_insertion:
-            self._check(card, self.spread())
+            kept = self._wait_for(card)
+            self._check(card, self.spread() if kept is None else kept, refresh=kept is not None)
 
     def _gone(self, card: Device) -> None:
         self._removed(card)
@@ -139,20 +151,45 @@ class DueChecks:
         if task is not None:
             task.cancel()
 
-    def _check(self, card: Device, seconds: float) -> None:
+    def _check(self, card: Device, seconds: float, *, refresh: bool = False) -> None:
         if self._link.state is LinkState.NOT_CONFIGURED or card.gone.is_set():
             return
         self._removed(card)
-        task = asyncio.create_task(self._later(card, seconds), name=f"due:{card.reader}")
+        task = asyncio.create_task(self._later(card, seconds, refresh), name=f"due:{card.reader}")
         self._tasks[card.id] = task
         task.add_done_callback(lambda done: self._tasks.pop(card.id) if self._tasks.get(card.id) is done else None)
 
-    async def _later(self, card: Device, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        try:
-            await self._timely(card)
-        except CardwrightError as error:
-            _log.info("a check with the server failed: %s", error.code)
+    async def _later(self, card: Device, seconds: float, refresh: bool) -> None:
+        """Ask after so many seconds, and from then on as long as the card is in."""
+        while True:
+            await sleep_until(datetime.now(UTC) + timedelta(seconds=seconds))
+            try:
+                await self._timely(card, refresh=refresh)
+            except CardwrightError as error:
+                _log.info("a check with the server failed: %s", error.code)
+            found = self._wait_for(card)
+            seconds, refresh = (OLDEST + self._spread(WIDE) if found is None else found), True
+
+    def _wait_for(self, card: Device) -> float | None:
+        """Seconds until the answer for ``card`` is asked for anew; None where there is none that holds."""
+        guid = card.identity.guid
+        kept = self._answers.get(guid) if guid is not None else None
+        if kept is None or kept.due.until is None:
+            return None
+        now, wide = datetime.now(UTC), self._spread(WIDE)
+        if kept.at is None:
+            return wide
+        moment = min(kept.due.until, kept.at + timedelta(seconds=OLDEST))
+        return max(0.0, (moment - now).total_seconds()) + wide
+
+    def _save_soon(self) -> None:
+        if self._answers.dirty and (self._saving is None or self._saving.done()):
+            self._saving = asyncio.create_task(self._save(), name="due:save")
+
+    async def _save(self) -> None:
+        while self._answers.dirty:
+            await asyncio.sleep(WRITTEN_WITHIN)
+            await asyncio.shield(asyncio.to_thread(self._answers.write, self._answers.take()))
 
     async def _timely(self, card: Device, *, refresh: bool = False) -> Due:
         try:

@@ -23,6 +23,7 @@ from .link.ports import Due
 from .operations import Operations
 from .prompts import Prompter
 from .sessions import Sessions
+from .waiting import sleep_until
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ PAUSES: Final = tuple(timedelta(minutes=minutes) for minutes in (10, 30, 120, 24
 """Between beginnings on one card; after the last it is left alone."""
 BUSY: Final = 30.0
 """Seconds after which a card is looked at again that somebody else has in hand."""
-LONGEST_SLEEP: Final = 900.0
-"""Seconds: clocks stand still in suspend, and are set."""
 MOST_KEPT: Final = 1024
 
 
@@ -123,7 +122,7 @@ class Mandatory:
 
     async def _come(self, card: Card, moment: datetime) -> None:
         """Its day has come: the server says whether it still is due, and clients hear of it."""
-        await _sleep_until(moment)
+        await sleep_until(moment)
         await asyncio.sleep(self._spread())
         for seconds in (*(pause.total_seconds() for pause in self.pauses), None):
             try:
@@ -135,7 +134,7 @@ class Mandatory:
                 await asyncio.sleep(seconds)
 
     async def _begin(self, card: Card, due: Due, at: datetime) -> None:
-        await _sleep_until(at)
+        await sleep_until(at)
         while True:
             if self._sessions.is_wanted(card):
                 # Somebody looks at its plan just now, or agreed to what is left.
@@ -162,11 +161,6 @@ class Mandatory:
         self._tried[name] = Tried(dues, count + 1, datetime.now(UTC))
         while len(self._tried) > MOST_KEPT:
             del self._tried[next(iter(self._tried))]
-
-
-async def _sleep_until(moment: datetime) -> None:
-    while (left := (moment - datetime.now(UTC)).total_seconds()) > 0:
-        await asyncio.sleep(min(left, LONGEST_SLEEP))
 
 
 def _name_of(card: Card) -> UUID | str:

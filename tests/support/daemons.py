@@ -17,6 +17,7 @@ import msgspec
 from cardwright_cardops.pinentry import PinentryCancelled
 from cardwright_cardops.rpc_status import DETAILS, RemoteError, error_of
 from cardwright_cardops.secret import Secret
+from cardwright_daemon.answers import Answers
 from cardwright_daemon.app import Daemon
 from cardwright_daemon.config import Config, Pins, Updates
 from cardwright_daemon.link.ports import ServerLink
@@ -168,6 +169,7 @@ async def running(
     link: ServerLink | None = None,
     readers: int = 2,
     machine: Machine = NOTHING_ALLOWED,
+    answers: Answers | None = None,
     **changes: Any,
 ) -> AsyncIterator[Run]:
     """A daemon with ``cards`` in its first readers. Without ``asks`` it asks by pinentry."""
@@ -177,7 +179,7 @@ async def running(
         bench.slots[number].insert(card)
     made = Daemon(
         config(folder, **changes), sources=[bench.source, *sources], link=link, asker=somebody if asks else None,
-        machine=machine,
+        machine=machine, answers=answers,
     )  # fmt: skip
     try:
         async with made as daemon, client_of(daemon.socket) as client:
