@@ -51,7 +51,8 @@ SHOWN_AGAIN: Final = "shown-again"
 CONSENT: Final = timedelta(minutes=10)
 """How long a preview waits, and how long consent covers what a broken session left."""
 ITEMS: Final = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request")
-_LOOK: Final = Look(objects=EVERYTHING.objects, stage="look")
+_LOOK: Final = Look(objects=EVERYTHING.objects, counted=True, stage="look")
+"""All that a server needs for its plan; else it looks for itself first, which takes one more round trip."""
 _BROKEN: Final = (TransportError, ServerUnreachable, StageEnded)
 _CARD_AWAY: Final = frozenset(
     kind.code for kind in (CardRemoved, CardReset, ReaderGone, NoCard, NoReader, PcscNotRunning, ConnectionOver)

@@ -6,7 +6,10 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from cardwright_cardops.piv import commands
+from cardwright_cardops.iso7816.tlv import encode
+from cardwright_cardops.piv import commands, containers
+from cardwright_cardops.piv.objects import KeyHistory
+from cardwright_cardops.piv.references import RETIRED_SLOTS
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.program.items import AnyBatch, Apdu
 from cardwright_daemon.app import Daemon
@@ -246,6 +249,20 @@ async def test_what_is_due_is_asked_at_insertion_kept_and_told() -> None:
     assert event is not None
     assert [item.what for item in found.items] == ["renewal"]
     assert put_off.due.postponed_until == later
+
+
+async def test_the_server_is_told_of_keys_in_retired_slots_where_there_are_some() -> None:
+    """It need not look for itself before it plans, which would cross the line once more."""
+    card, server = token(), Server()
+    await issued_card(server, card)
+    objects = card._core.state.objects
+    objects[0x5FC10D] = objects[containers.CERT_9D.tag]
+    objects[containers.KEY_HISTORY.tag] = encode(0x53, KeyHistory(on_card=1).encode())
+    async with running(card, link=server) as run:
+        await preview(run, (await run.client.card()).id, pb.PURPOSE_UPDATE)
+    told = server.openings[-1].card
+    assert told.retired_counts == (1, 0)
+    assert [row.slot for row in told.certificates if row.slot.is_retired] == [RETIRED_SLOTS[0]]
 
 
 def test_an_item_that_uses_a_key_is_not_named_by_the_daemon() -> None:

@@ -65,14 +65,15 @@ class Look:
     """What to read. ``objects`` are container tags beside the certificates of ``slots``.
 
     A card that shows no CHUID, tells its keys outright and has none in ``slots`` is fresh, and is asked no further
-    unless ``thorough``. ``retired`` looks into every retired slot, in a batch of its own. ``one_batch`` asks the rest
-    at once: more commands, fewer round trips.
+    unless ``thorough``. ``retired`` looks into every retired slot, in a batch of its own; ``counted`` does so where Key
+    History counts keys in them. ``one_batch`` asks the rest at once: more commands, fewer round trips.
     """
 
     slots: tuple[Slot, ...] = ACTIVE_SLOTS
     objects: tuple[int, ...] = (containers.CHUID.tag, containers.CCC.tag)
     thorough: bool = False
     retired: bool = False
+    counted: bool = False
     one_batch: bool = False
     stage: str = ""
 
@@ -135,7 +136,7 @@ def observe_with_witness(look: Look, algorithm: ManagementAlgorithm | None) -> P
                 reading.object(tag, answer)
             if not reading.has_metadata:
                 reading.pin_state(answers[-1][0])
-    if look.retired:
+    if look.retired or (look.counted and reading.counts_retired):
         yield from _retired(look, reading)
     return reading.inventory(), witness.data if witness is not None and witness.ok else None
 
@@ -223,6 +224,11 @@ class _Reading:
     def is_fresh(self) -> bool:
         absent = self._value.object(containers.CHUID.tag).presence is Presence.ABSENT
         return self.has_metadata and absent and not self._value.keys
+
+    @property
+    def counts_retired(self) -> bool:
+        """Whether Key History counts keys in retired slots."""
+        return any(self._value.retired_counts or ())
 
     def was_asked(self, tag: int) -> bool:
         """Whether the inventory already has an answer for the container."""

@@ -180,6 +180,23 @@ def test_retired_keys_are_found_through_key_history() -> None:
     assert [row.slot for row in seen.certificates if row.slot.is_retired] == list(RETIRED_SLOTS[:2])
 
 
+def test_retired_slots_are_looked_at_where_key_history_counts_keys() -> None:
+    """Without any it costs no command; with some, the twenty slots and the certificates of the twenty."""
+    card = issued()
+    plain, counted = replace(EVERYTHING, retired=False), replace(EVERYTHING, retired=False, counted=True)
+    assert _commands(card, counted) == _commands(card, plain)
+    damage(card, containers.KEY_HISTORY.tag, encode(0x53, KeyHistory(on_card=1).encode()))
+    damage(card, 0x5FC10D, card._core.state.objects[containers.CERT_9D.tag])
+    assert run(observe(counted), executor(card)) == run(observe(), executor(card))
+    assert _commands(card, counted) - _commands(card, plain) == 20 + 20
+
+
+def _commands(card: VirtualCard, look: Look) -> int:
+    counting = Counting(card)
+    run(observe(look), executor(counting))
+    return counting.seen.total()
+
+
 @pytest.mark.parametrize("profile", ["yubikey-5.7", "sp800-73-5"])
 def test_retired_slots_are_found_without_key_history(profile: str) -> None:
     card = issued(profile)
