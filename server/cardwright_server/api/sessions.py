@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from cardwright_cardops import wire, wire_tokens
 from cardwright_cardops.errors import CardwrightError
@@ -278,12 +278,17 @@ class StreamLine:
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             raise LineLost("The line to the workstation is gone.") from error
 
+    async def _read(self) -> Any:
+        return await self._context.read()
+
     async def _next(self, wanted: str, patience: timedelta) -> sessions_pb2.RunRequest:
         try:
             async with asyncio.timeout(patience.total_seconds()):
-                message = await self._context.read()
+                message = await self._read()
         except TimeoutError as error:
             raise LineLost("The workstation did not answer in time.") from error
+        except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise wire.WireMalformed("These octets are no message of a session.") from error
         except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             raise LineLost("The line to the workstation is gone.") from error
         if message is grpc.aio.EOF:

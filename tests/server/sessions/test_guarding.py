@@ -7,18 +7,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
+from google.protobuf.message import DecodeError
 from sqlalchemy import text
 
 from cardwright_cardops.plan.inventory import Inventory, fingerprint
 from cardwright_cardops.program.items import Answers, AnyBatch, Apdu, Batch, SignRequest
 from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.api.sessions import StreamLine
 from cardwright_server.authentication.authorize import CallTarget, Permission
 from cardwright_server.authentication.errors import AccessDenied
 from cardwright_server.authentication.matrix import Call
@@ -28,7 +32,7 @@ from cardwright_server.sessions.ledger import LEASE
 from cardwright_server.store.unit import Database, Unit
 from tests.support.databases import Clock
 from tests.support.people import allow, authorizer
-from tests.support.sessions import Station, faults_of, fresh_card, make_office, policy, serving
+from tests.support.sessions import Station, faults_of, fresh_card, make_office, policy, reason_of, serving
 
 GENERATE = 0x47
 NINE_A = 0x9A
@@ -199,7 +203,8 @@ async def test_a_caller_without_the_right_gets_no_session(database: Database, tm
     before = card.snapshot()
     async with serving(database, office, authorizer()) as socket:
         trip = await Station(card).run(socket)
-    assert (trip.error, trip.status, trip.messages) == ("ACCESS_DENIED", "PERMISSION_DENIED", [])
+    # Nobody at the workstation said who they are.
+    assert (trip.error, trip.status, trip.messages) == ("PROOF_REQUIRED", "UNAUTHENTICATED", [])
     assert card.snapshot() == before
 
 
@@ -221,6 +226,35 @@ async def test_a_right_that_is_taken_in_mid_stream_ends_the_session(database: Da
 
 
 # --------------------------------------------------------------------------------------------------- both ends
+
+
+@pytest.mark.parametrize("octets", [b"\xff\xff\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x04\x12\x02\xff\xfe"])
+async def test_octets_that_are_no_message_are_told_as_that(database: Database, tmp_path: Path, octets: bytes) -> None:
+    async with (
+        serving(database, make_office(tmp_path)) as socket,
+        grpc.aio.insecure_channel(f"unix:{socket}") as channel,
+    ):
+        call = channel.stream_stream("/cardwright.cms.v1.SessionService/Run")()
+        await call.write(octets)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    assert (refused.value.code(), reason_of(refused.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "WIRE_MALFORMED")
+
+
+async def test_octets_that_are_no_message_end_a_session_that_has_begun(database: Database, tmp_path: Path) -> None:
+    office = make_office(tmp_path)
+
+    async def garble(message: sessions_pb2.RunRequest) -> None:
+        if message.HasField("consent"):
+            read.side_effect = DecodeError("damaged")
+
+    with patch.object(StreamLine, "_read", autospec=True, side_effect=StreamLine._read) as read:
+        async with serving(database, office) as socket:
+            trip = await Station(fresh_card(), before=garble).run(socket)
+    assert trip.error == "WIRE_MALFORMED"
+    async with database.engine.connect() as connection:
+        states = {tuple(row) for row in await connection.execute(text("SELECT state, outcome FROM card_session"))}
+    assert states == {("failed", "WIRE_MALFORMED")}
 
 
 async def test_without_consent_nothing_is_sent(database: Database, tmp_path: Path) -> None:
