@@ -38,6 +38,7 @@ from cardwright_server.people.model import Person
 from cardwright_server.policies.model import DeviceKind
 from cardwright_server.store.ids import new_id
 from cardwright_server.store.unit import Database
+from tests.support.session_streams import SEEN, round_trips
 from tests.support.session_world import SessionWorld, make_session_world
 from tests.support.sessions import Cut, Trip, reason_of
 from tests.support.softhsm import SOFTHSM
@@ -67,8 +68,8 @@ class SoftToken:
         )
         self.tool("--init-token", "--slot-index", "0", "--label", self.label, "--so-pin", self.so_pin.decode())
         if self.pin is not None:
-            so = ("--login-type", "so", "--so-pin", self.so_pin.decode())
-            self.tool(*self.named, "--init-pin", *so, "--new-pin", self.pin.decode())
+            so = ("--login", "--login-type", "so", "--so-pin", self.so_pin.decode())
+            self.tool(*self.named, *so, "--init-pin", "--new-pin", self.pin.decode())
 
     @property
     def configuration(self) -> Path:
@@ -241,6 +242,7 @@ class TokenStation:
                 trip.error = trip.error or reason_of(error)
             finally:
                 executor.close()
+        trip.trips = round_trips(trip.order, SEEN.get(socket, [])[-1:])
         return trip
 
     def _answers(self, executor: TokenExecutor, message: sessions_pb2.Steps) -> sessions_pb2.StepAnswers:

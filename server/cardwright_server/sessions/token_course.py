@@ -21,6 +21,7 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan import authority as ask
 from cardwright_cardops.plan.acts import expect
 from cardwright_cardops.plan.candidates import PukUnknown, puk_candidates
+from cardwright_cardops.plan.capabilities import CapabilityMissing
 from cardwright_cardops.plan.execute import CertificateUnfit
 from cardwright_cardops.plan.init import PlanChanged
 from cardwright_cardops.plan.inventory import Inventory, fingerprint, public_key
@@ -46,6 +47,12 @@ from .ports import Escrow, Line, Task
 S = TypeVar("S", bound=Step)
 
 _E = SessionEvent
+_KNOWN: Final = frozenset(
+    {
+        Purpose.ISSUE, Purpose.UPDATE, Purpose.REISSUE,
+        Purpose.UNLOCK, Purpose.UNLOCK_ASSISTED, Purpose.FORGOTTEN_PIN,
+    }
+)  # fmt: skip
 _WRONG_PIN: Final = "PKCS11_PIN_INCORRECT"
 
 MakesAuthority = Callable[[Task], SessionAuthority]
@@ -100,6 +107,8 @@ class TokenCourse:
     async def run(self, task: Task) -> Conclusion:
         """The whole of it. Raises the CardwrightError of what went wrong."""
         card = self._greeting.card
+        if task.purpose not in _KNOWN:
+            raise CapabilityMissing("A PKCS#11 token is not erased over a session; its module has a tool.", "erase")
         if not task.purpose.unlocks:
             task = await self._with_recovered(task, card)
         whole, task = task, await self._without_pending(task, card)
