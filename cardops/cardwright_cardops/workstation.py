@@ -37,6 +37,17 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "cardwright/run"
 
 
+def has_folder(folder: Path) -> bool:
+    """Whether anything is called ``folder``. Raises FolderUnsafe where this user may not even see that."""
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise FolderUnsafe(f"{folder} cannot be looked at: {error.strerror}.") from error
+    return True
+
+
 def require_own(folder: Path) -> None:
     """Raise FolderUnsafe unless ``folder`` is a folder of this user's that nobody else can enter."""
     try:

@@ -15,7 +15,7 @@ from uuid import UUID
 import click
 
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.workstation import SOCKET, default_folder, require_own
+from cardwright_cardops.workstation import SOCKET, default_folder, has_folder, require_own
 
 from ..sdk.values import Asking, Card, CardKind
 from .cards import CardSummary, Choice, choose
@@ -50,7 +50,7 @@ def at_daemon(work: Callable[[DaemonClient], Awaitable[T]]) -> T:
 def daemon_runs() -> bool:
     """Whether a daemon of this user takes connections. Raises FolderUnsafe."""
     folder = default_folder()
-    if not folder.is_symlink() and not folder.exists():
+    if not has_folder(folder):
         return False
     require_own(folder)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:

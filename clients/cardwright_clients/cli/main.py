@@ -26,6 +26,7 @@ COMMANDS = {
     "readers": ("readers", "List the readers and what is in them"),
     "report": ("report", "The workstation, for the help desk"),
     "server": ("server", "The card management server"),
+    "sign-in": ("sign_in", "Prove with a card who you are, to the server or a portal"),
     "sim": ("sim", "Virtual cards for tests and trials"),
     "status": ("status", "The daemon, its cards, and what is due"),
     "unlock": ("unlock", "A new PIN with the help of the server"),

@@ -19,7 +19,7 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.references import PinReference
 from cardwright_cardops.rpc_status import RemoteError
 from cardwright_cardops.wire_reading import refuse_unknown
-from cardwright_cardops.workstation import SOCKET, default_folder, require_own
+from cardwright_cardops.workstation import SOCKET, default_folder, has_folder, require_own
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.agent.v1 import agent_pb2_grpc
 
@@ -88,7 +88,7 @@ class DaemonClient:
     async def __aenter__(self) -> Self:
         """Connect. Raises DaemonNotRunning, FolderUnsafe."""
         socket = self.folder / SOCKET
-        if not self.folder.is_symlink() and not self.folder.exists():
+        if not has_folder(self.folder):
             raise DaemonNotRunning("No workstation daemon runs.", effect="Nothing was sent to any card.")
         require_own(self.folder)
         if not socket.exists():
