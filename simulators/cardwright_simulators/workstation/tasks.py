@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -31,16 +31,16 @@ class Named:
     serial: str = ""
     key: ec.EllipticCurvePrivateKey | None = field(default=None, repr=False)
 
-    def request(self) -> sessions_pb2.DueRequest:
-        """The question what is due for it, with a proof of this minute if it has a key."""
+    def request(self, ahead: timedelta = timedelta(0)) -> sessions_pb2.DueRequest:
+        """The question what is due for it, with a proof of this minute if it has a key, or of one that is to come."""
         name = sessions_pb2.CardName(guid="" if self.guid is None else str(self.guid), serial=self.serial)
-        return sessions_pb2.DueRequest(protocol=PROTOCOL, card=name, proof=self._proof())
+        return sessions_pb2.DueRequest(protocol=PROTOCOL, card=name, proof=self._proof(datetime.now(UTC) + ahead))
 
-    def _proof(self) -> bytes:
+    def _proof(self, moment: datetime) -> bytes:
         if self.key is None or self.guid is None:
             return b""
         # Our own random is as good as any here: nobody tries to make this key sign something else.
-        made = prepare(PROOF_AUDIENCE, check_nonce(self.guid, datetime.now(UTC)), bytes(RANDOM_OCTETS))
+        made = prepare(PROOF_AUDIENCE, check_nonce(self.guid, moment), bytes(RANDOM_OCTETS))
         return token(made, Algorithm.P256, self.key.sign(made.message, ec.ECDSA(hashes.SHA256())))
 
 
