@@ -25,10 +25,11 @@ from cardwright_cardops.piv.algorithms import ManagementAlgorithm
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.audit.sealer import Sealer
 from cardwright_server.authentication.principal import Principal
+from cardwright_server.devices.model import Disposition, Reason
 from cardwright_server.people.model import Role
 from cardwright_server.sessions.ledger import LEASE
 from cardwright_server.store.second_medium import SecondMedium
-from cardwright_server.store.unit import Database
+from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.messages import Limit
 from cardwright_server.vault.model import (
     ArchiveContext,
@@ -41,6 +42,7 @@ from cardwright_server.vault.model import (
 )
 from cardwright_simulators.card import VirtualCard
 from tests.oracle.books import Books, SecretName, remembered
+from tests.oracle.recycled import judge_recycled
 from tests.oracle.server import Told, judge, picture
 from tests.support.audit import Signer
 from tests.support.databases import Clock
@@ -223,7 +225,8 @@ class FaultWorld:
     async def wrong(self, job: Job, card: VirtualCard, like: object = None) -> list[str]:
         """What the judge finds; ``like`` is the picture that the end has to have."""
         books, told = await self.seen(job)
-        found = judge(card.snapshot(), books, told)
+        recycled = job.purpose == sessions_pb2.PURPOSE_RECYCLE
+        found = (judge_recycled if recycled else judge)(card.snapshot(), books, told)
         if like is not None:
             ends: Any = picture(card.snapshot(), books, told)
             found += [f"the end is another one: {name}" for name, one in dict(like).items() if ends[name] != one]  # type: ignore[call-overload]
@@ -323,4 +326,18 @@ async def unlock(here: FaultWorld) -> tuple[Job, VirtualCard]:
     return Job("unlock", here.moment(card), sessions_pb2.PURPOSE_UNLOCK, people.helper, NEW_PIN, request), card
 
 
-JOBS = {"issue": issuance, "update": renewal, "unlock": unlock}
+async def recycling(here: FaultWorld) -> tuple[Job, VirtualCard]:
+    """The card of someone who left, which an operator wants back in stock."""
+    card = await issued(here)
+    people = here.world.world
+
+    async def work(unit: Unit) -> UUID:
+        devices, requests = people.services.devices, people.services.requests
+        await devices.terminate(unit, people.helper, here.device, Reason.LEFT, Disposition.COLLECTED)
+        return (await requests.create_recycle(unit, people.issuer, here.device)).request.id
+
+    request = await here.database.transact(work)
+    return Job("recycle", here.moment(card), sessions_pb2.PURPOSE_RECYCLE, people.issuer, request=request), card
+
+
+JOBS = {"issue": issuance, "update": renewal, "unlock": unlock, "recycle": recycling}

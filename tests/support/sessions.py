@@ -27,7 +27,7 @@ from sqlalchemy import event
 
 from cardwright_cardops import wire
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.guard import GuardedExecutor, State, begin
+from cardwright_cardops.guard import Act, GuardedExecutor, State, begin
 from cardwright_cardops.guard.preview import identity_of, permit_for
 from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PrivateKey
 from cardwright_cardops.piv.key_items import KeyItems
@@ -119,8 +119,9 @@ STEPS = (
     "import-key",
     "write-certificate",
     "write-object",
+    "reset-card",
 )
-ITEMS = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request", "sign_in")
+ITEMS = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "block", "prove", "sign_request", "sign_in")
 
 
 def policy(*, clear: str = "any", least: str = "unproven", renew: int = 30) -> Policy:
@@ -315,6 +316,8 @@ class Station:
     card: DirectCard
     pin: bytes = PIN
     agrees: bool = True
+    confirms: bool = True
+    """Whether they type the confirmation for erasing a card; for nothing else."""
     guarded: bool = True
     steps: Sequence[str] = STEPS
     items: Sequence[str] = ITEMS
@@ -375,7 +378,7 @@ class Station:
                     match kind:
                         case "preview":
                             trip.preview = message.preview
-                            executor = self.wrap(self._permitted(local, message.preview, seen))
+                            executor = self.wrap(self._permitted(local, message.preview, seen, purpose))
                             digest = bytes.fromhex(wire.plan_from_wire(message.preview.plan).digest)
                             consent = sessions_pb2.Consent(plan=digest, refused=not self.agrees)
                             await say(sessions_pb2.RunRequest(consent=consent))
@@ -400,12 +403,18 @@ class Station:
         trip.trips = round_trips(trip.order, SEEN.get(socket, [])[-1:])
         return trip
 
-    def _permitted(self, local: LocalExecutor, preview: sessions_pb2.Preview, seen: Inventory) -> Any:
+    def _permitted(
+        self, local: LocalExecutor, preview: sessions_pb2.Preview, seen: Inventory, purpose: int
+    ) -> Any:
         if not self.guarded:
             return local
         plan = wire.plan_from_wire(preview.plan)
         contents = {int(row.tag, 16): row.digest for row in preview.contents}
-        permit = permit_for(plan.document(), seen.document(), contents=contents)
+        wipes = purpose == sessions_pb2.PURPOSE_RECYCLE
+        confirmed = frozenset((Act.RESET,)) if wipes and self.confirms else frozenset[Act]()
+        permit = permit_for(
+            plan.document(), seen.document(), contents=contents, confirmed=confirmed, wipes=wipes
+        )
         state = begin(permit, identity_of(seen.document()), plan=bytes.fromhex(plan.digest))
         assert isinstance(state, State)
         return GuardedExecutor(local, state, unbroken=lambda: True)

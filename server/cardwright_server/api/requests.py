@@ -80,6 +80,14 @@ class RequestServicer(requests_pb2_grpc.RequestServiceServicer):
             request.device, context, lambda unit, who, device, key: service.create_reissue(unit, who, device, key=key)
         )
 
+    async def CreateRecycle(self, request: pb.CreateRecycleRequest, context: Context) -> pb.CreatedRequest:
+        """Ask that a card be erased."""
+
+        async def create(unit: Unit, principal: Principal, device: UUID, key: str) -> Opened:
+            return await self._service.create_recycle(unit, principal, device, found=request.found, key=key)
+
+        return await self._create(request.device, context, create)
+
     async def CreateTermination(self, request: pb.CreateTerminationRequest, context: Context) -> pb.CreatedRequest:
         """Ask that a device be terminated."""
 

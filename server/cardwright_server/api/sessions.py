@@ -52,6 +52,7 @@ _PURPOSES = {
     sessions_pb2.PURPOSE_UNLOCK_ASSISTED: Purpose.UNLOCK_ASSISTED,
     sessions_pb2.PURPOSE_FORGOTTEN_PIN: Purpose.FORGOTTEN_PIN,
     sessions_pb2.PURPOSE_PROVE: Purpose.PROVE,
+    sessions_pb2.PURPOSE_RECYCLE: Purpose.RECYCLE,
 }
 _NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
 _OUTCOMES = {

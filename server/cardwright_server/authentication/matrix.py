@@ -170,6 +170,7 @@ RULES: Mapping[str, Rule] = {
     "RequestService.CreateUnlock": _rule("H", own=(Service.UNLOCK_SELF, Service.FORGOTTEN_PIN), refuse=_NOT_OWN),
     "RequestService.CreateUpdate": _rule("IH", refuse=_NOT_OWN, part=Part.REQUEST, server=True),
     "RequestService.CreateReissue": _rule("IH", refuse=_NOT_OWN, part=Part.REQUEST, server=True),
+    "RequestService.CreateRecycle": _rule("I", _STOCK, refuse=_NOT_OWN),
     "RequestService.CreateTermination": _rule("H", refuse=_NOT_OWN, part=Part.REQUEST),
     "RequestService.CreateRecovery": _rule("IS", refuse=_NOT_OWN, part=Part.REQUEST),
     "RequestService.Approve": _rule("IS", refuse=_NOT_MINE, part=Part.APPROVE),
@@ -195,7 +196,8 @@ RULES: Mapping[str, Rule] = {
     "SessionService.Run/unlock": _rule("H", own=(Service.UNLOCK_SELF,), refuse=_NOT_OWN),
     "SessionService.Run/unlock-assisted": _rule("H", own=(Service.UNLOCK_ASSISTED,), refuse=_NOT_OWN),
     "SessionService.Run/forgotten-pin": _rule("H", own=(Service.FORGOTTEN_PIN,), refuse=_NOT_OWN),
-    "SessionService.Run/recycle": _rule("I", _STOCK, refuse=_NOT_OWN),
+    # What an operator asked for is carried out at an issuance station, too; sessions look at the kind of the station.
+    "SessionService.Run/recycle": _rule("I", _STOCK, refuse=_NOT_OWN, workstation=True),
     "SessionService.Run/prove": _ANYONE,
     "CertificateService.Get": _rule("IHSU", own=_SEEN),
     "CertificateService.Find": _rule("IHSU", _SOME),

@@ -135,6 +135,8 @@ class DeviceLifecycle:
                 "has_expired": lambda move: _passed(move, move.device.expires_at),
                 "second_person_agrees": self._second_person_agrees,
                 "may_be_used_again": self._may_be_used_again,
+                "recycle_is_executing": self._recycle_is_executing,
+                "nobody_works_on_it": lambda move: move.device.session is None,
             },
             effects={
                 "close_requests": lambda move: self._requests.close(move.unit, move.principal, move.device.id),
@@ -354,9 +356,18 @@ class DeviceLifecycle:
         return True
 
     async def _may_be_used_again(self, move: _Move) -> bool:
-        if move.device.disposition == Disposition.DESTROYED:
+        return move.device.session in (None, move.told.session) and may_be_used_again(
+            move.device, found=move.told.found
+        )
+
+    async def _recycle_is_executing(self, move: _Move) -> bool:
+        """Whatever became of its holder."""
+        told, device = move.told, move.device
+        if told.request is None or told.session is None or device.session is not None:
             return False
-        return move.told.found or move.device.reason not in (Reason.LOST, Reason.STOLEN)
+        if not may_be_used_again(device, found=True):
+            return False
+        return await self._requests.is_executing(move.unit, device.org, device.id, told.request, told.session)
 
     # Effects. The device is as it was before, but for its reason.
 
@@ -431,6 +442,13 @@ class DeviceLifecycle:
         await self.move(move.unit, server(device.org), original.id, DeviceEvent.RESTORE, Actor.SERVER)
 
 
+def may_be_used_again(device: Device, *, found: bool) -> bool:
+    """Whether a device at its end can go back to stock. ``found``: a lost or stolen one is at hand again."""
+    if device.disposition == Disposition.DESTROYED:
+        return False
+    return found or device.reason not in (Reason.LOST, Reason.STOLEN)
+
+
 def replace_device(move: _Move, reason: Reason) -> _Move:
     """The same move as effects see it: with the reason that the device has now."""
     return replace(move, device=replace(move.device, reason=reason))
@@ -453,6 +471,9 @@ def _values(move: _Move, target: DeviceState) -> dict[str, Any]:
             return {**_CLEAN}
         case DeviceEvent.RECYCLE:
             return {**_CLEAN, "reason": Reason.RECYCLED, "life": move.device.life + 1}
+        case DeviceEvent.START_RECYCLE:
+            ended = {"ended_at": now, "disposition": Disposition.COLLECTED}
+            return {"session": told.session, **(ended if move.device.state is DeviceState.FAILED else {})}
         case event if event in _STARTS:
             return {**told.values, "session": told.session, "reason": Reason.NONE}
         case DeviceEvent.ISSUE:

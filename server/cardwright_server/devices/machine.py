@@ -144,8 +144,41 @@ ROWS: tuple[_Row, ...] = (
         effects=(*_END, "forget_holds"),
         note="virtual cards by the server itself",
     ),
-    _Row(_S.TERMINATED, _E.RECYCLE, _S.STOCK, ISSUER | SERVER, guard="may_be_used_again", effects=("forget_holds",)),
-    _Row(_S.TERMINATED, _E.DISPOSE, _S.DISPOSED, ISSUER),
+    _Row(
+        _S.FAILED,
+        _E.START_RECYCLE,
+        _S.TERMINATED,
+        ISSUER | SERVER,
+        guard="recycle_is_executing",
+        effects=_END,
+        note="what is on the card goes now; it is not issued as it is any more",
+    ),
+    _Row(
+        _S.TERMINATED,
+        _E.START_RECYCLE,
+        _S.TERMINATED,
+        ISSUER | SERVER,
+        guard="recycle_is_executing",
+        effects=("revoke_credentials",),
+        note="its certificates are revoked before anything is erased",
+    ),
+    _Row(_S.TERMINATED, _E.INTERRUPT, _S.TERMINATED, SERVER | TIMER),
+    _Row(
+        _S.TERMINATED,
+        _E.RECYCLE,
+        _S.STOCK,
+        ISSUER | SERVER,
+        guard="may_be_used_again",
+        effects=("close_requests", "forget_due", "forget_holds"),
+    ),
+    _Row(
+        _S.TERMINATED,
+        _E.DISPOSE,
+        _S.DISPOSED,
+        ISSUER,
+        guard="nobody_works_on_it",
+        effects=("close_requests", "forget_due"),
+    ),
 )
 
 DEVICE = Machine("device", DeviceState, DeviceEvent, ROWS)

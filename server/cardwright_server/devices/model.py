@@ -56,6 +56,8 @@ class DeviceEvent(StrEnum):
     EXPIRE = "expire"
     REPLACE = "replace"
     TERMINATE = "terminate"
+    START_RECYCLE = "start-recycle"
+    """A card session is about to erase it: from here on it is good for nothing else."""
     RECYCLE = "recycle"
     DISPOSE = "dispose"
 

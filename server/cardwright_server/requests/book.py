@@ -32,7 +32,9 @@ from .model import (
 )
 from .record import moved, noted
 
-ASKED = frozenset({RequestKind.UPDATE, RequestKind.REISSUE, RequestKind.RECOVERY, RequestKind.UNLOCK})
+ASKED = frozenset(
+    {RequestKind.UPDATE, RequestKind.REISSUE, RequestKind.RECOVERY, RequestKind.UNLOCK, RequestKind.RECYCLE}
+)
 """Kinds that are carried out on a card that somebody has already."""
 CARRIED_OUT = frozenset({RequestState.READY, RequestState.EXECUTING, RequestState.RETRYABLE})
 """States in which a session may work on a request, or does."""

@@ -16,7 +16,7 @@ from ..authentication.errors import AuthorizationError
 from ..authentication.matrix import Call
 from ..authentication.principal import Principal, PrincipalKind, server
 from ..devices.errors import NoSuchDevice
-from ..devices.lifecycle import DeviceLifecycle, Told
+from ..devices.lifecycle import DeviceLifecycle, Told, may_be_used_again
 from ..devices.model import INCIDENTS, Device, DeviceEvent, Reason
 from ..machine import Actor, IllegalTransition
 from ..people.service import PeopleService
@@ -35,6 +35,16 @@ PLANNED = frozenset({Reason.RENEWED, Reason.AFFILIATION, Reason.COMPROMISED})
 """Reasons to replace a device that works, until the new one is issued."""
 _UPDATES = frozenset({RequestKind.UPDATE, RequestKind.REISSUE, RequestKind.RECOVERY})
 _PRODUCES = frozenset({RequestKind.ISSUANCE, RequestKind.REPLACEMENT})
+_STARTS = {
+    **dict.fromkeys(_PRODUCES, DeviceEvent.START),
+    **dict.fromkeys(_UPDATES, DeviceEvent.START_UPDATE),
+    RequestKind.RECYCLE: DeviceEvent.START_RECYCLE,
+}
+"""What carrying out a request of a kind begins with for its device."""
+_FAILURES = {
+    **dict.fromkeys(_PRODUCES, DeviceEvent.FAIL),
+    **dict.fromkeys(_UPDATES, DeviceEvent.FAIL_UPDATE),
+}
 
 
 class RequestService:
@@ -100,10 +110,19 @@ class RequestService:
         """Ask that escrowed keys be put onto a device. Raises as ``create_issuance``."""
         return await self._create(unit, principal, "RequestService.CreateRecovery", RequestKind.RECOVERY, device, key)
 
-    async def create_recycle(self, unit: Unit, org: UUID, device: UUID) -> Opened:
-        """Ask, as the server, that a device be wiped. Raises NoSuchDevice, RequestNotPossible."""
-        found = await self._lifecycle.device(unit, org, device)
-        return await self._open(unit, Permission(server(org)), Wanted(RequestKind.RECYCLE, found), "")
+    async def create_recycle(
+        self, unit: Unit, principal: Principal, device: UUID, *, found: bool = False, key: str = ""
+    ) -> Opened:
+        """Ask that a card be erased, which nobody uses any more. ``found``: a lost or stolen one is at hand again.
+
+        Raises as ``create_issuance``.
+        """
+        ended, permission = await self._permitted(unit, principal, "RequestService.CreateRecycle", device)
+        if ended.state in POSSIBLE[RequestKind.RECYCLE] and not may_be_used_again(ended, found=found):
+            if may_be_used_again(ended, found=True):
+                raise RequestNotPossible(f"a device that was {ended.reason} is not at hand unless somebody says so")
+            raise RequestNotPossible("a device that was destroyed is not used again")
+        return await self._open(unit, permission, Wanted(RequestKind.RECYCLE, ended), key)
 
     async def for_incident(self, unit: Unit, permission: Permission, device: UUID) -> Opened:
         """The replacement that a reported incident brings about; the report was authorized. Raises NoSuchDevice."""
@@ -201,16 +220,19 @@ class RequestService:
         found = await self._book.request(unit, principal.org, identifier)
         if found.state is RequestState.EXECUTING and found.session == session:
             return found
-        actor = part_for(REQUEST, found.state, RequestEvent.START, permission)
+        actor = _starter(found, permission)
         issuer = {"issued_by": principal.actor} if found.kind in _PRODUCES else {}
         started = await self._book.move(
             unit, principal, found, RequestEvent.START, actor, session=session, values=issuer
         )
-        event = DeviceEvent.START if found.kind in _PRODUCES else DeviceEvent.START_UPDATE
-        if found.kind in _PRODUCES | _UPDATES:
+        event = _STARTS.get(found.kind)
+        if event is not None:
             assert started.worked_on is not None
             told = Told(request=started.id, session=session)
-            await self._lifecycle.move(unit, principal, started.worked_on, event, _worker(permission), told)
+            worker = Actor.SERVER if actor is Actor.SERVER else _worker(permission)
+            if found.kind in _PRODUCES:
+                await self._supersede_recycling(unit, started)
+            await self._lifecycle.move(unit, principal, started.worked_on, event, worker, told)
         return started
 
     async def finish(
@@ -249,7 +271,7 @@ class RequestService:
         found = await self._book.request(unit, org, identifier)
         if found.state is not RequestState.EXECUTING:
             return found
-        event = DeviceEvent.FAIL if found.kind in _PRODUCES else DeviceEvent.FAIL_UPDATE
+        event = _FAILURES.get(found.kind, DeviceEvent.INTERRUPT)
         await self._let_go(unit, found, session, event, Told(consistent=consistent))
         return await self._book.move(
             unit, server(org), found, RequestEvent.FAIL, Actor.SERVER, session=session, retryable=retryable
@@ -282,8 +304,15 @@ class RequestService:
             await self._book.move(unit, server(one.org), one, RequestEvent.EXPIRE, Actor.TIMER)
         return len(found)
 
+    async def _supersede_recycling(self, unit: Unit, issued: Request) -> None:
+        """A device whose issuance is tried once more is not to be erased by what was asked for before."""
+        assert issued.worked_on is not None
+        for older in await store.open_of(unit, issued.org, issued.worked_on, RequestKind.RECYCLE):
+            if older.state in WAITING:
+                await self._book.move(unit, server(issued.org), older, RequestEvent.SUPERSEDE, Actor.SERVER)
+
     async def _let_go(self, unit: Unit, found: Request, session: UUID, event: DeviceEvent, told: Told) -> None:
-        if found.kind not in _PRODUCES | _UPDATES or found.worked_on is None:
+        if found.kind not in _STARTS or found.worked_on is None:
             return
         device = await self._lifecycle.device(unit, found.org, found.worked_on)
         # Suspended or reported in mid-session, it has left the session already.
@@ -367,6 +396,14 @@ class RequestService:
 
 
 _OUT_OF_USE = (Reason.EXPIRED, Reason.FAILED)
+
+
+def _starter(request: Request, permission: Permission) -> Actor:
+    """Who begins. What an operator asked to be erased is erased at any station that sessions let do it."""
+    at_station = permission.principal.kind is PrincipalKind.WORKSTATION
+    if at_station and request.kind is RequestKind.RECYCLE:
+        return Actor.SERVER
+    return part_for(REQUEST, request.state, RequestEvent.START, permission)
 
 
 def _worker(permission: Permission) -> Actor:

@@ -22,6 +22,7 @@ from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy
 from cardwright_cardops.plan.records import DEFAULT, Candidates, Records, fold
 from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetPin, SetPuk
+from cardwright_cardops.plan.wiping import wipe
 from cardwright_cardops.program.items import Batch, Group, Outcome, Prove
 
 from ..devices.model import SecretName
@@ -134,6 +135,8 @@ def steps_for(
     """
     if purpose.unlocks:
         return Plan(policy.name, card.identity, (SetPuk(), SetPin()))
+    if purpose is Purpose.RECYCLE:
+        return wipe(policy.name, card, records)
     card = worn(purpose, policy, believed(policy, card, objects), records, now, made, revoked)
     return plan(policy, card, records, now=now, certifies_existing=False)
 
@@ -176,7 +179,7 @@ def course(
     by which the card has to prove itself first. Raises CardNotProven, PlanChanged when the card is not as it was shown,
     and what observe, plan and execute raise.
     """
-    asked = None if purpose.unlocks else management_algorithm
+    asked = management_algorithm if purpose.follows_policy else None
     card, sealed = yield from observe_with_witness(look(policy, retired=retired), asked)
     records = fold((yield Recall(card.identity)))
     card = as_delivered(card, initial, records)

@@ -12,7 +12,7 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Inventory
 
 from ..authentication.authorize import Permission
-from ..authentication.principal import Principal, server
+from ..authentication.principal import Principal, PrincipalKind, server
 from ..devices.due import DueList
 from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import Device, DeviceEvent, DeviceState
@@ -26,7 +26,7 @@ from ..requests.model import Request, RequestKind, RequestState
 from ..requests.service import RequestService
 from ..store.unit import Unit
 from . import store
-from .errors import NothingToDo, WrongCard
+from .errors import NothingToDo, RecycledElsewhere, WrongCard
 from .failures import Failure
 from .model import Greeting, Outcome, Purpose
 from .ports import Task
@@ -39,6 +39,7 @@ _KINDS = {
     Purpose.UNLOCK: frozenset({RequestKind.UNLOCK}),
     Purpose.UNLOCK_ASSISTED: frozenset({RequestKind.UNLOCK}),
     Purpose.FORGOTTEN_PIN: frozenset({RequestKind.UNLOCK}),
+    Purpose.RECYCLE: frozenset({RequestKind.RECYCLE}),
 }
 
 
@@ -75,8 +76,11 @@ class Desk:
         """See ``Devices``: the request that is named, else the open one of the card with this card UUID, or of the one
         that has none yet and shows the maker's number of a bound device.
 
-        Raises NoSuchRequest, NoSuchDevice, NothingToDo.
+        Raises NoSuchRequest, NoSuchDevice, NothingToDo, RecycledElsewhere.
         """
+        trusted = self._stations.is_trusted(principal.workstation)
+        if greeting.purpose is Purpose.RECYCLE and principal.kind is PrincipalKind.WORKSTATION and not trusted:
+            raise RecycledElsewhere("This workstation is none where cards are erased.")
         device, request = await self._found(unit, principal.org, greeting)
         policy = await self._lifecycle.policy_of(unit, device)
         if policy is None:
@@ -84,7 +88,9 @@ class Desk:
         is_token = greeting.token is not None
         if is_token is not (device.kind is DeviceKind.PKCS11_TOKEN):
             raise WrongCard(f"The device that the request is for is a {device.kind}.")
-        initial = await self._stock.initial_secrets(unit, device) if device.life == 1 else None
+        # A card that is erased has its factory's secrets, whatever it was delivered with.
+        delivered = device.life == 1 and greeting.purpose is not Purpose.RECYCLE
+        initial = await self._stock.initial_secrets(unit, device) if delivered else None
         expires = device.expires_at or unit.now + policy.document.validity
         since = None if request is None else request.created_at
         return Task(
@@ -99,9 +105,10 @@ class Desk:
             person=device.person,
             request=None if request is None else request.id,
             serial=device.serial,
-            trusted=self._stations.is_trusted(principal.workstation),
+            trusted=trusted,
             token=is_token,
             unlockable=device.state is DeviceState.ISSUED,
+            was_issued=device.issued_at is not None,
             adrift=request is None and device.state is DeviceState.UPDATING and device.session is None,
             guid_is_new=device.guid is None,
             asked_as=None if request is None else request.target,
@@ -133,7 +140,7 @@ class Desk:
     ) -> None:
         """See ``Devices``. What waits for certificates stays open, and goes on at the next contact."""
         ends = datetime.combine(task.expires, time(0), UTC)
-        told = Told(read_back=True, expires_at=ends, values={"guid": task.guid, "fascn": task.fascn.hex()})
+        told = Told(read_back=True, found=True, expires_at=ends, values={"guid": task.guid, "fascn": task.fascn.hex()})
         if task.request is None:
             if task.adrift and outcome is not Outcome.PENDING:
                 told = replace(told, session=session)

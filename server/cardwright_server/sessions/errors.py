@@ -97,6 +97,14 @@ class CardNotProven(SessionError):
     default_advice = "If this is the person's own card, have it replaced; its record may have been copied."
 
 
+class RecycledElsewhere(SessionError):
+    """Cards are erased at issuance stations, or over an operator's own connection."""
+
+    code = "RECYCLED_ELSEWHERE"
+    default_effect = "Nothing was sent to the card."
+    default_advice = "Put the card into a reader of an issuance station."
+
+
 class NotAtGoal(SessionError):
     """After the last step the card is not as the policy wants it; its certificates stay on hold."""
 

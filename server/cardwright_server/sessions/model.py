@@ -32,6 +32,8 @@ class Purpose(StrEnum):
     """As unlock, asked for by the help desk."""
     FORGOTTEN_PIN = "forgotten-pin"
     """As unlock, of a card that is not blocked."""
+    RECYCLE = "recycle"
+    """Everything on the card goes, and the device back to stock."""
     PROVE = "prove"
     """The holder proves who they are by the card: nothing is planned, and nothing on the card changes."""
 
@@ -39,6 +41,11 @@ class Purpose(StrEnum):
     def unlocks(self) -> bool:
         """Whether PUK and PIN are set, and nothing else."""
         return self in (Purpose.UNLOCK, Purpose.UNLOCK_ASSISTED, Purpose.FORGOTTEN_PIN)
+
+    @property
+    def follows_policy(self) -> bool:
+        """Whether the card is brought to what its policy wants."""
+        return self in (Purpose.ISSUE, Purpose.UPDATE, Purpose.REISSUE)
 
 
 class Outcome(StrEnum):

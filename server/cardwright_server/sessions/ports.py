@@ -40,7 +40,7 @@ class Task:
     ``token``: it is a PKCS#11 token, of whose keys nobody's word proves where they were made. ``trusted``: the
     workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
     last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is being updated,
-    and nobody asks for it any more: the request was taken back.
+    and nobody asks for it any more: the request was taken back. ``was_issued``: somebody had it in use.
     """
 
     org: UUID
@@ -57,6 +57,7 @@ class Task:
     unlockable: bool = False
     adrift: bool = False
     asked_as: CallTarget | None = None
+    was_issued: bool = False
     guid_is_new: bool = False
     fascn: bytes = NINES.encode()
     life: int = 1

@@ -15,6 +15,7 @@ from cardwright_cardops import wire
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm, PublicKey
 from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.acts import STAGE
 from cardwright_cardops.plan.authority import Issued, Pending
 from cardwright_cardops.plan.capabilities import backend_of
 from cardwright_cardops.plan.conduct import conduct_async
@@ -22,8 +23,9 @@ from cardwright_cardops.plan.execute import Report
 from cardwright_cardops.plan.inventory import Identity, Inventory, fingerprint
 from cardwright_cardops.plan.observe import observe
 from cardwright_cardops.plan.policy import DevicePolicy
-from cardwright_cardops.plan.records import Entry, Kind, fold, require_same_card
+from cardwright_cardops.plan.records import Entry, Kind, Records, fold, require_same_card
 from cardwright_cardops.plan.steps import Plan, Step, WriteCertificate, WriteObject
+from cardwright_cardops.plan.wiping import all_slots
 from cardwright_cardops.program.items import Answers, AnyBatch, SealedBatch
 from cardwright_cardops.program.runner import run_async
 from cardwright_cardops.secret import Secret
@@ -191,7 +193,7 @@ class SessionService:
             ended = await self._token_course(principal, greeting, line, opened, ledger).run(opened.task)
             return await self._finish(principal, ended.task, ledger, ended.outcome, ended.card, *ended.events)
         card, seen = greeting.card, None
-        if not greeting.purpose.unlocks:
+        if greeting.purpose.follows_policy:
             opened, card, seen = await self._known(opened, line, ledger, greeting)
         task = await self._without_pending(opened, ledger, card)
         outcome = Outcome.DONE if task is opened.task else Outcome.PENDING
@@ -243,7 +245,8 @@ class SessionService:
         line: Line, ledger: Ledger, opened: _Opened, greeting: Greeting, policy: DevicePolicy
     ) -> Inventory:
         """The card as it shows itself to the server; reads only."""
-        wanted = look(policy, retired=_retired(opened, greeting))
+        erased = greeting.purpose is Purpose.RECYCLE
+        wanted = all_slots(STAGE) if erased else look(policy, retired=_retired(opened, greeting))
         return await run_async(observe(wanted), _Relay(line, ledger, greeting))
 
     async def _without_pending(self, opened: _Opened, ledger: Ledger, card: Inventory) -> Task:
@@ -328,7 +331,6 @@ class SessionService:
     ) -> Report:
         task, plan = opened.task, showing.plan
         authority = self._authority(principal, opened, ledger, task, showing.contents)
-        prover = _prover(opened) if task.purpose.unlocks else None
         execution = course(
             task.purpose,
             task.policy.card,
@@ -340,7 +342,7 @@ class SessionService:
             initial=task.initial.keys(),
             retired=_retired(opened, greeting),
             management_algorithm=_algorithm(task, greeting.card),
-            prover=prover,
+            prover=_prover_for(opened, greeting.card, ledger),
         )
 
         def progress(step: Step, done: bool) -> None:
@@ -370,7 +372,7 @@ class SessionService:
             await self._authorize(unit, principal, _call(task), task.target)
             session = await ledger.within(unit, *before, _E.FINISH, values={"outcome": outcome})
             if outcome is not Outcome.NOTHING_DUE:
-                if not task.purpose.unlocks:
+                if task.purpose.follows_policy:
                     keys = _certified(card)
                     bare = {row.fingerprint for row in card.keys} - set(keys.values())
                     await self._ports.certificates.settle(unit, principal, task, session.id, keys, bare)
@@ -509,6 +511,31 @@ def _algorithm(task: Task, card: Inventory) -> ManagementAlgorithm | None:
     """That of the management key, where the card or the policy says it: it saves round trips."""
     told = card.management_key.algorithm or task.policy.card.secrets.management_algorithm
     return ManagementAlgorithm(told) if told in set(ManagementAlgorithm) else None
+
+
+def _prover_for(opened: _Opened, card: Inventory, ledger: Ledger) -> PublicKey | None:
+    """The key by which the card has to prove itself first; None where its word is enough. Raises CardNotProven."""
+    if opened.task.purpose.unlocks:
+        return _prover(opened)
+    return _erased_by(opened, card, fold(ledger.entries)) if opened.task.purpose is Purpose.RECYCLE else None
+
+
+def _erased_by(opened: _Opened, card: Inventory, records: Records) -> PublicKey | None:
+    """The key of a card that is erased: another card, which only says that it is this one, would go to stock for it.
+
+    A card that was never in use, or is erased already, need not have one; a key that was made and not certified is not
+    known here. Raises CardNotProven.
+    """
+    mine = {row.fingerprint: row.public_key for row in opened.keys if row.slot is Slot.CARD_AUTHENTICATION}
+    shown = card.identity.card_key
+    if shown in mine:
+        key = load_der_public_key(mine[shown])
+        assert isinstance(key, PublicKey)
+        return key
+    begun = Slot.CARD_AUTHENTICATION in records.generating or records.resetting or records.reset
+    if mine and opened.task.was_issued and not begun:
+        raise CardNotProven("The card does not show the key in 9E that it was issued with.")
+    return None
 
 
 def _prover(opened: _Opened) -> PublicKey:

@@ -104,6 +104,7 @@ RequestService.CreateReplacement           S! S! -  -  -   + - - -
 RequestService.CreateUnlock                -  S! -  -  -   + - - -
 RequestService.CreateUpdate                S! S! -  -  -   - - + -
 RequestService.CreateReissue               S! S! -  -  -   - - + -
+RequestService.CreateRecycle               s! -  -  -  -   - - - -
 RequestService.CreateTermination           -  S! -  -  -   - - - -
 RequestService.CreateRecovery              S! -  S! -  -   - - - -
 RequestService.Approve                     S! -  S! -  -   - - - -
@@ -126,7 +127,7 @@ SessionService.Run/re-issue                S! S! -  -  -   + - - -
 SessionService.Run/unlock                  -  S! -  -  -   + - - -
 SessionService.Run/unlock-assisted         -  S! -  -  -   + - - -
 SessionService.Run/forgotten-pin           -  S! -  -  -   + - - -
-SessionService.Run/recycle                 s! -  -  -  -   - - - -
+SessionService.Run/recycle                 s! -  -  -  -   - + - -
 SessionService.Run/prove                   -  -  -  -  -   - + - +
 CertificateService.Get                     S  S  S  -  S   + - - -
 CertificateService.Find                    *  *  *  -  *   - - - -

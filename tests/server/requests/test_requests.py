@@ -189,7 +189,7 @@ async def test_what_makes_no_sense_is_refused(world: World) -> None:
     with pytest.raises(RequestNotPossible):
         await ask(world, "create_replacement", world.issuer, device, Reason.LOST)
     with pytest.raises(RequestNotPossible):
-        await ask(world, "create_recycle", world.org, device)
+        await ask(world, "create_recycle", world.issuer, device)
 
 
 async def started(world: World, request: Request, session: UUID) -> Request:

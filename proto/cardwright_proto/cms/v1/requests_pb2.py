@@ -26,7 +26,7 @@ from cardwright_proto.cms.v1 import devices_pb2 as cardwright__proto_dot_cms_dot
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&cardwright_proto/cms/v1/requests.proto\x12\x11\x63\x61rdwright.cms.v1\x1a%cardwright_proto/cms/v1/devices.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x04\n\rDeviceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.cardwright.cms.v1.RequestKind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.cardwright.cms.v1.RequestState\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x05 \x01(\t\x12\x0e\n\x06person\x18\x06 \x01(\t\x12/\n\x06reason\x18\x07 \x01(\x0e\x32\x1f.cardwright.cms.v1.DeviceReason\x12\x11\n\ttemporary\x18\x08 \x01(\x08\x12\x0e\n\x06strict\x18\t \x01(\x08\x12\x0f\n\x07made_by\x18\n \x01(\t\x12.\n\x05maker\x18\x0b \x01(\x0e\x32\x1f.cardwright.cms.v1.RequestMaker\x12\x13\n\x0b\x61pproved_by\x18\x0c \x01(\t\x12\x11\n\tissued_by\x18\r \x01(\t\x12\x0f\n\x07session\x18\x0e \x01(\t\x12\x10\n\x08\x61ttempts\x18\x0f \x01(\r\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x15\x43reateIssuanceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"[\n\x18\x43reateReplacementRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.cardwright.cms.v1.DeviceReason\"%\n\x13\x43reateUnlockRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"%\n\x13\x43reateUpdateRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"&\n\x14\x43reateReissueRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"[\n\x18\x43reateTerminationRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.cardwright.cms.v1.DeviceReason\"\'\n\x15\x43reateRecoveryRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"T\n\x0e\x43reatedRequest\x12\x31\n\x07request\x18\x01 \x01(\x0b\x32 .cardwright.cms.v1.DeviceRequest\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"#\n\x15\x41pproveRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\" \n\x12\x44\x65nyRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\"\n\x14\x43\x61ncelRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x11GetRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xd1\x01\n\x0bRequestStep\x12\x0e\n\x06number\x18\x01 \x01(\r\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65vent\x18\x03 \x01(\t\x12/\n\x06\x62\x65\x66ore\x18\x04 \x01(\x0e\x32\x1f.cardwright.cms.v1.RequestState\x12.\n\x05\x61\x66ter\x18\x05 \x01(\x0e\x32\x1f.cardwright.cms.v1.RequestState\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0b\n\x03who\x18\x07 \x01(\t\"x\n\x12GetRequestResponse\x12\x31\n\x07request\x18\x01 \x01(\x0b\x32 .cardwright.cms.v1.DeviceRequest\x12/\n\x07history\x18\x02 \x03(\x0b\x32\x1e.cardwright.cms.v1.RequestStep\"\xbc\x01\n\x13\x46indRequestsRequest\x12/\n\x06states\x18\x01 \x03(\x0e\x32\x1f.cardwright.cms.v1.RequestState\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12-\n\x05kinds\x18\x04 \x03(\x0e\x32\x1e.cardwright.cms.v1.RequestKind\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"c\n\x14\x46indRequestsResponse\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .cardwright.cms.v1.DeviceRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x81\x02\n\x0bRequestKind\x12\x1c\n\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_KIND_ISSUANCE\x10\x01\x12\x1c\n\x18REQUEST_KIND_REPLACEMENT\x10\x02\x12\x17\n\x13REQUEST_KIND_UNLOCK\x10\x03\x12\x17\n\x13REQUEST_KIND_UPDATE\x10\x04\x12\x18\n\x14REQUEST_KIND_REISSUE\x10\x05\x12\x18\n\x14REQUEST_KIND_RECYCLE\x10\x06\x12\x1a\n\x16REQUEST_KIND_TERMINATE\x10\x07\x12\x19\n\x15REQUEST_KIND_RECOVERY\x10\x08*\xd9\x02\n\x0cRequestState\x12\x1d\n\x19REQUEST_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_STATE_PENDING\x10\x01\x12\x1a\n\x16REQUEST_STATE_APPROVED\x10\x02\x12\x17\n\x13REQUEST_STATE_READY\x10\x03\x12\x1b\n\x17REQUEST_STATE_EXECUTING\x10\x04\x12\x1b\n\x17REQUEST_STATE_RETRYABLE\x10\x05\x12\x16\n\x12REQUEST_STATE_DONE\x10\x06\x12\x18\n\x14REQUEST_STATE_DENIED\x10\x07\x12\x1b\n\x17REQUEST_STATE_CANCELLED\x10\x08\x12\x19\n\x15REQUEST_STATE_EXPIRED\x10\t\x12\x18\n\x14REQUEST_STATE_FAILED\x10\n\x12\x1c\n\x18REQUEST_STATE_SUPERSEDED\x10\x0b*\x98\x01\n\x0cRequestMaker\x12\x1d\n\x19REQUEST_MAKER_UNSPECIFIED\x10\x00\x12\x18\n\x14REQUEST_MAKER_PERSON\x10\x01\x12\x1a\n\x16REQUEST_MAKER_OPERATOR\x10\x02\x12\x19\n\x15REQUEST_MAKER_SERVICE\x10\x03\x12\x18\n\x14REQUEST_MAKER_SYSTEM\x10\x04\x32\xd5\x08\n\x0eRequestService\x12]\n\x0e\x43reateIssuance\x12(.cardwright.cms.v1.CreateIssuanceRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12\x63\n\x11\x43reateReplacement\x12+.cardwright.cms.v1.CreateReplacementRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12Y\n\x0c\x43reateUnlock\x12&.cardwright.cms.v1.CreateUnlockRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12Y\n\x0c\x43reateUpdate\x12&.cardwright.cms.v1.CreateUpdateRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12[\n\rCreateReissue\x12\'.cardwright.cms.v1.CreateReissueRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12\x63\n\x11\x43reateTermination\x12+.cardwright.cms.v1.CreateTerminationRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12]\n\x0e\x43reateRecovery\x12(.cardwright.cms.v1.CreateRecoveryRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12U\n\x07\x41pprove\x12(.cardwright.cms.v1.ApproveRequestRequest\x1a .cardwright.cms.v1.DeviceRequest\x12O\n\x04\x44\x65ny\x12%.cardwright.cms.v1.DenyRequestRequest\x1a .cardwright.cms.v1.DeviceRequest\x12S\n\x06\x43\x61ncel\x12\'.cardwright.cms.v1.CancelRequestRequest\x1a .cardwright.cms.v1.DeviceRequest\x12R\n\x03Get\x12$.cardwright.cms.v1.GetRequestRequest\x1a%.cardwright.cms.v1.GetRequestResponse\x12W\n\x04\x46ind\x12&.cardwright.cms.v1.FindRequestsRequest\x1a\'.cardwright.cms.v1.FindRequestsResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&cardwright_proto/cms/v1/requests.proto\x12\x11\x63\x61rdwright.cms.v1\x1a%cardwright_proto/cms/v1/devices.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x04\n\rDeviceRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.cardwright.cms.v1.RequestKind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.cardwright.cms.v1.RequestState\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x0c\n\x04\x63\x61rd\x18\x05 \x01(\t\x12\x0e\n\x06person\x18\x06 \x01(\t\x12/\n\x06reason\x18\x07 \x01(\x0e\x32\x1f.cardwright.cms.v1.DeviceReason\x12\x11\n\ttemporary\x18\x08 \x01(\x08\x12\x0e\n\x06strict\x18\t \x01(\x08\x12\x0f\n\x07made_by\x18\n \x01(\t\x12.\n\x05maker\x18\x0b \x01(\x0e\x32\x1f.cardwright.cms.v1.RequestMaker\x12\x13\n\x0b\x61pproved_by\x18\x0c \x01(\t\x12\x11\n\tissued_by\x18\r \x01(\t\x12\x0f\n\x07session\x18\x0e \x01(\t\x12\x10\n\x08\x61ttempts\x18\x0f \x01(\r\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tclosed_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x15\x43reateIssuanceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"[\n\x18\x43reateReplacementRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.cardwright.cms.v1.DeviceReason\"%\n\x13\x43reateUnlockRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"%\n\x13\x43reateUpdateRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"5\n\x14\x43reateRecycleRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\"&\n\x14\x43reateReissueRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"[\n\x18\x43reateTerminationRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12/\n\x06reason\x18\x02 \x01(\x0e\x32\x1f.cardwright.cms.v1.DeviceReason\"\'\n\x15\x43reateRecoveryRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"T\n\x0e\x43reatedRequest\x12\x31\n\x07request\x18\x01 \x01(\x0b\x32 .cardwright.cms.v1.DeviceRequest\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"#\n\x15\x41pproveRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\" \n\x12\x44\x65nyRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\"\n\x14\x43\x61ncelRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1f\n\x11GetRequestRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\xd1\x01\n\x0bRequestStep\x12\x0e\n\x06number\x18\x01 \x01(\r\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65vent\x18\x03 \x01(\t\x12/\n\x06\x62\x65\x66ore\x18\x04 \x01(\x0e\x32\x1f.cardwright.cms.v1.RequestState\x12.\n\x05\x61\x66ter\x18\x05 \x01(\x0e\x32\x1f.cardwright.cms.v1.RequestState\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0b\n\x03who\x18\x07 \x01(\t\"x\n\x12GetRequestResponse\x12\x31\n\x07request\x18\x01 \x01(\x0b\x32 .cardwright.cms.v1.DeviceRequest\x12/\n\x07history\x18\x02 \x03(\x0b\x32\x1e.cardwright.cms.v1.RequestStep\"\xbc\x01\n\x13\x46indRequestsRequest\x12/\n\x06states\x18\x01 \x03(\x0e\x32\x1f.cardwright.cms.v1.RequestState\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0e\n\x06person\x18\x03 \x01(\t\x12-\n\x05kinds\x18\x04 \x03(\x0e\x32\x1e.cardwright.cms.v1.RequestKind\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\x12\n\npage_token\x18\x06 \x01(\t\"c\n\x14\x46indRequestsResponse\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .cardwright.cms.v1.DeviceRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x81\x02\n\x0bRequestKind\x12\x1c\n\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_KIND_ISSUANCE\x10\x01\x12\x1c\n\x18REQUEST_KIND_REPLACEMENT\x10\x02\x12\x17\n\x13REQUEST_KIND_UNLOCK\x10\x03\x12\x17\n\x13REQUEST_KIND_UPDATE\x10\x04\x12\x18\n\x14REQUEST_KIND_REISSUE\x10\x05\x12\x18\n\x14REQUEST_KIND_RECYCLE\x10\x06\x12\x1a\n\x16REQUEST_KIND_TERMINATE\x10\x07\x12\x19\n\x15REQUEST_KIND_RECOVERY\x10\x08*\xd9\x02\n\x0cRequestState\x12\x1d\n\x19REQUEST_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15REQUEST_STATE_PENDING\x10\x01\x12\x1a\n\x16REQUEST_STATE_APPROVED\x10\x02\x12\x17\n\x13REQUEST_STATE_READY\x10\x03\x12\x1b\n\x17REQUEST_STATE_EXECUTING\x10\x04\x12\x1b\n\x17REQUEST_STATE_RETRYABLE\x10\x05\x12\x16\n\x12REQUEST_STATE_DONE\x10\x06\x12\x18\n\x14REQUEST_STATE_DENIED\x10\x07\x12\x1b\n\x17REQUEST_STATE_CANCELLED\x10\x08\x12\x19\n\x15REQUEST_STATE_EXPIRED\x10\t\x12\x18\n\x14REQUEST_STATE_FAILED\x10\n\x12\x1c\n\x18REQUEST_STATE_SUPERSEDED\x10\x0b*\x98\x01\n\x0cRequestMaker\x12\x1d\n\x19REQUEST_MAKER_UNSPECIFIED\x10\x00\x12\x18\n\x14REQUEST_MAKER_PERSON\x10\x01\x12\x1a\n\x16REQUEST_MAKER_OPERATOR\x10\x02\x12\x19\n\x15REQUEST_MAKER_SERVICE\x10\x03\x12\x18\n\x14REQUEST_MAKER_SYSTEM\x10\x04\x32\xb2\t\n\x0eRequestService\x12]\n\x0e\x43reateIssuance\x12(.cardwright.cms.v1.CreateIssuanceRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12\x63\n\x11\x43reateReplacement\x12+.cardwright.cms.v1.CreateReplacementRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12Y\n\x0c\x43reateUnlock\x12&.cardwright.cms.v1.CreateUnlockRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12Y\n\x0c\x43reateUpdate\x12&.cardwright.cms.v1.CreateUpdateRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12[\n\rCreateReissue\x12\'.cardwright.cms.v1.CreateReissueRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12[\n\rCreateRecycle\x12\'.cardwright.cms.v1.CreateRecycleRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12\x63\n\x11\x43reateTermination\x12+.cardwright.cms.v1.CreateTerminationRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12]\n\x0e\x43reateRecovery\x12(.cardwright.cms.v1.CreateRecoveryRequest\x1a!.cardwright.cms.v1.CreatedRequest\x12U\n\x07\x41pprove\x12(.cardwright.cms.v1.ApproveRequestRequest\x1a .cardwright.cms.v1.DeviceRequest\x12O\n\x04\x44\x65ny\x12%.cardwright.cms.v1.DenyRequestRequest\x1a .cardwright.cms.v1.DeviceRequest\x12S\n\x06\x43\x61ncel\x12\'.cardwright.cms.v1.CancelRequestRequest\x1a .cardwright.cms.v1.DeviceRequest\x12R\n\x03Get\x12$.cardwright.cms.v1.GetRequestRequest\x1a%.cardwright.cms.v1.GetRequestResponse\x12W\n\x04\x46ind\x12&.cardwright.cms.v1.FindRequestsRequest\x1a\'.cardwright.cms.v1.FindRequestsResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cardwright_proto.cms.v1.req
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\222\003\002\010\002'
-  _globals['_REQUESTKIND']._serialized_start=1909
-  _globals['_REQUESTKIND']._serialized_end=2166
-  _globals['_REQUESTSTATE']._serialized_start=2169
-  _globals['_REQUESTSTATE']._serialized_end=2514
-  _globals['_REQUESTMAKER']._serialized_start=2517
-  _globals['_REQUESTMAKER']._serialized_end=2669
+  _globals['_REQUESTKIND']._serialized_start=1964
+  _globals['_REQUESTKIND']._serialized_end=2221
+  _globals['_REQUESTSTATE']._serialized_start=2224
+  _globals['_REQUESTSTATE']._serialized_end=2569
+  _globals['_REQUESTMAKER']._serialized_start=2572
+  _globals['_REQUESTMAKER']._serialized_end=2724
   _globals['_DEVICEREQUEST']._serialized_start=134
   _globals['_DEVICEREQUEST']._serialized_end=668
   _globals['_CREATEISSUANCEREQUEST']._serialized_start=670
@@ -50,30 +50,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEUNLOCKREQUEST']._serialized_end=841
   _globals['_CREATEUPDATEREQUEST']._serialized_start=843
   _globals['_CREATEUPDATEREQUEST']._serialized_end=880
-  _globals['_CREATEREISSUEREQUEST']._serialized_start=882
-  _globals['_CREATEREISSUEREQUEST']._serialized_end=920
-  _globals['_CREATETERMINATIONREQUEST']._serialized_start=922
-  _globals['_CREATETERMINATIONREQUEST']._serialized_end=1013
-  _globals['_CREATERECOVERYREQUEST']._serialized_start=1015
-  _globals['_CREATERECOVERYREQUEST']._serialized_end=1054
-  _globals['_CREATEDREQUEST']._serialized_start=1056
-  _globals['_CREATEDREQUEST']._serialized_end=1140
-  _globals['_APPROVEREQUESTREQUEST']._serialized_start=1142
-  _globals['_APPROVEREQUESTREQUEST']._serialized_end=1177
-  _globals['_DENYREQUESTREQUEST']._serialized_start=1179
-  _globals['_DENYREQUESTREQUEST']._serialized_end=1211
-  _globals['_CANCELREQUESTREQUEST']._serialized_start=1213
-  _globals['_CANCELREQUESTREQUEST']._serialized_end=1247
-  _globals['_GETREQUESTREQUEST']._serialized_start=1249
-  _globals['_GETREQUESTREQUEST']._serialized_end=1280
-  _globals['_REQUESTSTEP']._serialized_start=1283
-  _globals['_REQUESTSTEP']._serialized_end=1492
-  _globals['_GETREQUESTRESPONSE']._serialized_start=1494
-  _globals['_GETREQUESTRESPONSE']._serialized_end=1614
-  _globals['_FINDREQUESTSREQUEST']._serialized_start=1617
-  _globals['_FINDREQUESTSREQUEST']._serialized_end=1805
-  _globals['_FINDREQUESTSRESPONSE']._serialized_start=1807
-  _globals['_FINDREQUESTSRESPONSE']._serialized_end=1906
-  _globals['_REQUESTSERVICE']._serialized_start=2672
-  _globals['_REQUESTSERVICE']._serialized_end=3781
+  _globals['_CREATERECYCLEREQUEST']._serialized_start=882
+  _globals['_CREATERECYCLEREQUEST']._serialized_end=935
+  _globals['_CREATEREISSUEREQUEST']._serialized_start=937
+  _globals['_CREATEREISSUEREQUEST']._serialized_end=975
+  _globals['_CREATETERMINATIONREQUEST']._serialized_start=977
+  _globals['_CREATETERMINATIONREQUEST']._serialized_end=1068
+  _globals['_CREATERECOVERYREQUEST']._serialized_start=1070
+  _globals['_CREATERECOVERYREQUEST']._serialized_end=1109
+  _globals['_CREATEDREQUEST']._serialized_start=1111
+  _globals['_CREATEDREQUEST']._serialized_end=1195
+  _globals['_APPROVEREQUESTREQUEST']._serialized_start=1197
+  _globals['_APPROVEREQUESTREQUEST']._serialized_end=1232
+  _globals['_DENYREQUESTREQUEST']._serialized_start=1234
+  _globals['_DENYREQUESTREQUEST']._serialized_end=1266
+  _globals['_CANCELREQUESTREQUEST']._serialized_start=1268
+  _globals['_CANCELREQUESTREQUEST']._serialized_end=1302
+  _globals['_GETREQUESTREQUEST']._serialized_start=1304
+  _globals['_GETREQUESTREQUEST']._serialized_end=1335
+  _globals['_REQUESTSTEP']._serialized_start=1338
+  _globals['_REQUESTSTEP']._serialized_end=1547
+  _globals['_GETREQUESTRESPONSE']._serialized_start=1549
+  _globals['_GETREQUESTRESPONSE']._serialized_end=1669
+  _globals['_FINDREQUESTSREQUEST']._serialized_start=1672
+  _globals['_FINDREQUESTSREQUEST']._serialized_end=1860
+  _globals['_FINDREQUESTSRESPONSE']._serialized_start=1862
+  _globals['_FINDREQUESTSRESPONSE']._serialized_end=1961
+  _globals['_REQUESTSERVICE']._serialized_start=2727
+  _globals['_REQUESTSERVICE']._serialized_end=3929
 # @@protoc_insertion_point(module_scope)

@@ -290,6 +290,29 @@ class CreateUpdateRequest(_message.Message):
 Global___CreateUpdateRequest: _TypeAlias = CreateUpdateRequest  # noqa: Y015
 
 @_typing.final
+class CreateRecycleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    device: _builtins.str
+    found: _builtins.bool
+    """A device that was lost or stolen is at hand again."""
+    def __init__(
+        self,
+        *,
+        device: _builtins.str = ...,
+        found: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "found", b"found"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateRecycleRequest: _TypeAlias = CreateRecycleRequest  # noqa: Y015
+
+@_typing.final
 class CreateReissueRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

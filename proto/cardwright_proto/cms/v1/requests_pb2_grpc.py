@@ -59,6 +59,11 @@ class RequestServiceStub:
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreateReissueRequest.SerializeToString,
                 response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreatedRequest.FromString,
                 _registered_method=True)
+        self.CreateRecycle = channel.unary_unary(
+                '/cardwright.cms.v1.RequestService/CreateRecycle',
+                request_serializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreateRecycleRequest.SerializeToString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreatedRequest.FromString,
+                _registered_method=True)
         self.CreateTermination = channel.unary_unary(
                 '/cardwright.cms.v1.RequestService/CreateTermination',
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreateTerminationRequest.SerializeToString,
@@ -129,6 +134,13 @@ class RequestServiceServicer:
 
     def CreateReissue(self, request, context):
         """Ask that a device be written anew as a whole.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateRecycle(self, request, context):
+        """Ask that the card of a device that is at its end, or whose issuance failed, be erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +219,11 @@ def add_RequestServiceServicer_to_server(servicer, server):
             'CreateReissue': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateReissue,
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreateReissueRequest.FromString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreatedRequest.SerializeToString,
+            ),
+            'CreateRecycle': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRecycle,
+                    request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreateRecycleRequest.FromString,
                     response_serializer=cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreatedRequest.SerializeToString,
             ),
             'CreateTermination': grpc.unary_unary_rpc_method_handler(
@@ -379,6 +396,33 @@ class RequestService:
             target,
             '/cardwright.cms.v1.RequestService/CreateReissue',
             cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreateReissueRequest.SerializeToString,
+            cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreatedRequest.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRecycle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cardwright.cms.v1.RequestService/CreateRecycle',
+            cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreateRecycleRequest.SerializeToString,
             cardwright__proto_dot_cms_dot_v1_dot_requests__pb2.CreatedRequest.FromString,
             options,
             channel_credentials,

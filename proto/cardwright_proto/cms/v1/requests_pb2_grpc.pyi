@@ -46,6 +46,8 @@ class RequestServiceStub:
     """Ask that a device be brought to its policy."""
     CreateReissue: _grpc.UnaryUnaryMultiCallable[_requests_pb2.CreateReissueRequest, _requests_pb2.CreatedRequest]
     """Ask that a device be written anew as a whole."""
+    CreateRecycle: _grpc.UnaryUnaryMultiCallable[_requests_pb2.CreateRecycleRequest, _requests_pb2.CreatedRequest]
+    """Ask that the card of a device that is at its end, or whose issuance failed, be erased."""
     CreateTermination: _grpc.UnaryUnaryMultiCallable[_requests_pb2.CreateTerminationRequest, _requests_pb2.CreatedRequest]
     """Ask that a device be terminated, where one person alone may not."""
     CreateRecovery: _grpc.UnaryUnaryMultiCallable[_requests_pb2.CreateRecoveryRequest, _requests_pb2.CreatedRequest]
@@ -72,6 +74,8 @@ class RequestServiceAsyncStub(RequestServiceStub):
     """Ask that a device be brought to its policy."""
     CreateReissue: _aio.UnaryUnaryMultiCallable[_requests_pb2.CreateReissueRequest, _requests_pb2.CreatedRequest]  # type: ignore[assignment]
     """Ask that a device be written anew as a whole."""
+    CreateRecycle: _aio.UnaryUnaryMultiCallable[_requests_pb2.CreateRecycleRequest, _requests_pb2.CreatedRequest]  # type: ignore[assignment]
+    """Ask that the card of a device that is at its end, or whose issuance failed, be erased."""
     CreateTermination: _aio.UnaryUnaryMultiCallable[_requests_pb2.CreateTerminationRequest, _requests_pb2.CreatedRequest]  # type: ignore[assignment]
     """Ask that a device be terminated, where one person alone may not."""
     CreateRecovery: _aio.UnaryUnaryMultiCallable[_requests_pb2.CreateRecoveryRequest, _requests_pb2.CreatedRequest]  # type: ignore[assignment]
@@ -125,6 +129,14 @@ class RequestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_requests_pb2.CreatedRequest, _abc.Awaitable[_requests_pb2.CreatedRequest]]:
         """Ask that a device be written anew as a whole."""
+
+    @_abc_1.abstractmethod
+    def CreateRecycle(
+        self,
+        request: _requests_pb2.CreateRecycleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_requests_pb2.CreatedRequest, _abc.Awaitable[_requests_pb2.CreatedRequest]]:
+        """Ask that the card of a device that is at its end, or whose issuance failed, be erased."""
 
     @_abc_1.abstractmethod
     def CreateTermination(

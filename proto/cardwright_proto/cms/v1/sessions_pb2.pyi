@@ -48,6 +48,8 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     """As unlock; the card is not blocked."""
     PURPOSE_PROVE: _Purpose.ValueType  # 7
     """The holder proves who they are: one batch with sign_in, no preview, nothing on the card changes."""
+    PURPOSE_RECYCLE: _Purpose.ValueType  # 8
+    """Everything on the card is erased: an operator asked for it, and it goes back to stock."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """What the session is for."""
@@ -64,6 +66,8 @@ PURPOSE_FORGOTTEN_PIN: Purpose.ValueType  # 6
 """As unlock; the card is not blocked."""
 PURPOSE_PROVE: Purpose.ValueType  # 7
 """The holder proves who they are: one batch with sign_in, no preview, nothing on the card changes."""
+PURPOSE_RECYCLE: Purpose.ValueType  # 8
+"""Everything on the card is erased: an operator asked for it, and it goes back to stock."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 class _Outcome:
