@@ -52,7 +52,7 @@ per_second = 100
 """
 PATIENCE = 60
 """Seconds for a process to start or to end, on a machine that does other things as well."""
-_MAIN = "from cardwright_clients.cli.main import main; main()"
+MAIN = "from cardwright_clients.cli.main import main; main()"
 Channel = grpc.Channel
 
 
@@ -74,7 +74,7 @@ def cardwright(*arguments: str | Path, secret: bytes | None = None) -> Said:
     with _descriptor(secret) as number:
         words = [str(number) if one == "FD" else str(one) for one in arguments]
         done = subprocess.run(
-            [sys.executable, "-c", _MAIN, "server", *words],
+            [sys.executable, "-c", MAIN, "server", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -101,9 +101,10 @@ def _descriptor(secret: bytes | None) -> Iterator[int]:
 
 @dataclass
 class Process:
-    """``cardwright server run`` on a data folder."""
+    """``cardwright server run`` on a data folder. ``program``: what Python runs."""
 
     data: Path
+    program: str = MAIN
     process: subprocess.Popen[str] | None = None
     lines: list[dict[str, Any]] = field(default_factory=list)
     _served: threading.Event = field(default_factory=threading.Event)
@@ -115,7 +116,7 @@ class Process:
         with _descriptor(passphrase) as number:
             words = ["server", "run", "--data", str(self.data), "--passphrase-fd", str(number)]
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", sys.executable, "-c", _MAIN, *words],
+                ["setpriv", "--pdeathsig", "KILL", sys.executable, "-c", self.program, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=(self.data / "stderr").open("w"),

@@ -32,6 +32,7 @@ _KRB5 = """
         pkinit_anchors = FILE:{folder}/anchor.pem
         pkinit_pool = FILE:{folder}/pool.pem
         pkinit_eku_checking = kpKDC
+        pkinit_cert_match = <EKU>msScLogin
     }}
 """
 _KDC = """

@@ -23,14 +23,14 @@ class SoftHsm:
     pin: Secret
 
     @classmethod
-    def make(cls, folder: Path) -> SoftHsm:
+    def make(cls, folder: Path, pin: bytes = b"246801") -> SoftHsm:
         """A new token in ``folder``."""
         (folder / "tokens").mkdir()
         configuration = folder / "softhsm2.conf"
         configuration.write_text(
             f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n"
         )
-        made = cls(configuration, Secret(b"246801"))
+        made = cls(configuration, Secret(pin))
         subprocess.run(
             [
                 *("softhsm2-util", "--init-token", "--free", "--label", LABEL),
