@@ -24,10 +24,7 @@ from .prompts import HeadlessPrompter, PinentryPrompter, Prompter, seat_of
 from .proving import Proofs
 from .report import Errors
 from .sessions import Sessions
-from .tokens import Device, Tokens
-
-TOKEN: str = "token-"
-"""How the ids of PKCS#11 tokens begin."""
+from .tokens import TOKEN, Device, Tokens
 
 
 @dataclass(frozen=True, slots=True)

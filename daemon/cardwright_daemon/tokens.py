@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.references import PinReference, Slot
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from cardwright_cardops.pkcs11 import Module, PinState, Token, TokenInventory
 
 T = TypeVar("T")
+
+TOKEN: Final = "token-"
+"""How the ids of PKCS#11 tokens begin."""
 
 
 @dataclass(eq=False)
@@ -192,4 +195,4 @@ class Tokens:
 def _id_of(path: str, token: Token) -> str:
     identity = token.info.identity
     text = "\x00".join((path, identity.label, identity.serial, identity.manufacturer, identity.model))
-    return "token-" + hashlib.sha256(text.encode()).hexdigest()[:24]
+    return TOKEN + hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -29,8 +29,13 @@ _OF_KIND = {
 }
 
 
-def step_words(step: Step) -> str:
-    """One sentence without its full stop."""
+_OF_TOKEN = {SetPuk.kind: "Set a new PIN of the security officer, which only the server knows"}
+
+
+def step_words(step: Step, *, token: bool = False) -> str:
+    """One sentence without its full stop. ``token``: the card is a PKCS#11 token."""
+    if token and step.kind in _OF_TOKEN:
+        return _OF_TOKEN[step.kind]
     gone = "; the key that is there is lost" if isinstance(step, GenerateKey | ImportKey) and step.replaces else ""
     match step:
         case SetRetries():
@@ -49,6 +54,6 @@ def step_words(step: Step) -> str:
     return _OF_KIND[step.kind]
 
 
-def kind_words(kind: str) -> str:
+def kind_words(kind: str, *, token: bool = False) -> str:
     """The same of a kind of step; "" for one that is not known here."""
-    return _OF_KIND.get(kind, "")
+    return (_OF_TOKEN.get(kind) if token else None) or _OF_KIND.get(kind, "")

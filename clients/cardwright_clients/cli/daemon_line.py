@@ -95,8 +95,8 @@ async def pick(daemon: DaemonClient, choice: Choice, *, tokens: bool = False) ->
 
 
 async def all_readable(daemon: DaemonClient) -> tuple[Card, ...]:
-    """Every PIV card that can be read; of the others it is said why not."""
-    cards = [card for card in await daemon.settled_cards() if card.kind is CardKind.PIV]
+    """Every card and PKCS#11 token that can be read; of the others it is said why not."""
+    cards = await daemon.settled_cards(tokens=True)
     for card in cards:
         if card.problem is not None:
             say(f"{card.reader}: {card.problem.message}", err=True)

@@ -49,7 +49,7 @@ def list_keys(choice: Choice, who: Who, as_json: bool) -> None:
     """List the keys that the server keeps for the holder of the card."""
 
     async def work(daemon: DaemonClient) -> tuple[EscrowedKey, ...]:
-        card = await pick(daemon, choice)
+        card = await pick(daemon, choice, tokens=True)
         return await _keys(daemon, card, who)
 
     keys = at_daemon(work)
@@ -84,7 +84,7 @@ def recover(keys: tuple[str, ...], choice: Choice, who: Who, as_json: bool) -> N
     """
 
     async def work(daemon: DaemonClient) -> Operation:
-        card = await pick(daemon, choice)
+        card = await pick(daemon, choice, tokens=True)
         wanted = [_meant(one, await _keys(daemon, card, who)).fingerprint for one in keys]
 
         async def act() -> Operation:
@@ -118,7 +118,7 @@ def pfx(key: str, choice: Choice, out: Path | None, who: Who) -> None:
     require_writable(out)
 
     async def work(daemon: DaemonClient) -> bytes:
-        card = await pick(daemon, choice)
+        card = await pick(daemon, choice, tokens=True)
         wanted = _meant(key, await _keys(daemon, card, who)).fingerprint
         return await with_proof(
             daemon, card, Purpose.RECOVER, who, lambda: daemon.pfx(card.id, wanted, asking=asking())

@@ -10,7 +10,7 @@ import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.values import Card, CardState, Due, LinkState, Operation, Readers, WorkstationReport
+from ..sdk.values import Card, CardKind, CardState, Due, LinkState, Operation, Readers, WorkstationReport
 from ..sdk.words import due_words
 from .daemon_line import at_daemon, document
 from .output import json_option, say, show_fields, show_json, show_table
@@ -49,17 +49,18 @@ def command(as_json: bool) -> None:
     if state.readers.service is not None:
         fields.append(("smart cards", state.readers.service.message))
     show_fields(fields)
-    if not state.readers.readers:
+    by_id = {card.id: card for card in state.cards}
+    rows = [(one.name, *_row(by_id.get(one.card), state)) for one in state.readers.readers]
+    rows += [(card.reader, *_row(card, state)) for card in state.cards if card.kind is CardKind.PKCS11]
+    if not rows:
         say("There is no reader.")
     else:
-        by_id = {card.id: card for card in state.cards}
-        rows = [(one.name, *_row(by_id.get(one.card), state)) for one in state.readers.readers]
         show_table(rows, ("READER", "CARD", "STATE"))
 
 
 async def _look(daemon: DaemonClient) -> _State:
     report, readers, cards, operations = await asyncio.gather(
-        daemon.report(), daemon.readers(), daemon.settled_cards(), daemon.operations()
+        daemon.report(), daemon.readers(), daemon.settled_cards(tokens=True), daemon.operations()
     )
     ready = [card for card in cards if card.state is CardState.READY]
     due: dict[str, Due | CardwrightError] = {}

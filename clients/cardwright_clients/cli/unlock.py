@@ -31,11 +31,12 @@ def command(choice: Choice, forgotten: bool, request: UUID | None, who: Who, as_
     """Set a new PIN with the help of the server.
 
     The server may want to know who you are first, or that the help desk approves. The daemon asks for the new PIN.
-    Whoever knows the PUK needs no server: 'cardwright pin unblock'.
+    Whoever knows the PUK needs no server: 'cardwright pin unblock'. A PKCS#11 token is meant where no card fits; it is
+    unlocked by the PIN of its security officer, which the server keeps.
     """
 
     async def work(daemon: DaemonClient) -> Operation:
-        card = await pick(daemon, choice)
+        card = await pick(daemon, choice, tokens=True)
         asked = request or await _asked(daemon, card, forgotten)
 
         async def act() -> Operation:

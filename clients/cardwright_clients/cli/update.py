@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How the person wants it: ``yes`` is consent in advance, ``confirmed`` the acts confirmed in advance."""
+    """How the person wants it: ``yes`` is consent in advance, ``confirmed`` the acts confirmed in advance.
+
+    ``recycle``: a card is erased that shows nothing any more by which the server could say so.
+    """
 
     yes: bool
     confirmed: frozenset[str]
     show_only: bool
     as_json: bool
     who: Who
+    recycle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +67,19 @@ class Offer:
 @click.option("--later", type=click.FloatRange(0, 720, min_open=True), metavar="HOURS",
               help="Do not offer it before then.")  # fmt: skip
 @click.option("--watch", is_flag=True, help="Keep on: offer what becomes due, until interrupted.")
+@click.option("--recycle", is_flag=True,
+              help="Finish erasing a card that does not show any more which one it is.")  # fmt: skip
 @proof_options
 @json_option
 def command(
     choice: Choice, everything: bool, yes: bool, confirmed: tuple[str, ...], show_only: bool, later: float | None,
-    watch: bool, who: Who, as_json: bool,
+    watch: bool, recycle: bool, who: Who, as_json: bool,
 ) -> None:  # fmt: skip
     """Bring a card to what the server wants.
 
     What is due is shown in words, with how long it takes; it begins once you agree, and the daemon asks for your PIN.
-    If the card is taken out in the middle, put it back: the rest is done then.
+    If the card is taken out in the middle, put it back: the rest is done then. A PKCS#11 token is meant where no card
+    fits, and with --all too.
     """
     if sum((watch, show_only, later is not None)) > 1:
         raise click.UsageError("Of --watch, --show and --later only one can be given.")
@@ -80,13 +87,13 @@ def command(
         raise click.UsageError("With --all no card is chosen.")
     if not (yes or show_only or later is not None or on_terminal()):
         raise click.UsageError("There is no terminal to show the plan on: give --yes, --show or --later.")
-    terms = Terms(yes, frozenset(confirmed), show_only, as_json, who)
+    terms = Terms(yes, frozenset(confirmed), show_only, as_json, who, recycle)
     if watch:
         at_daemon(lambda daemon: _watch(daemon, choice, terms))
         return
 
     async def once(daemon: DaemonClient) -> list[Offer]:
-        cards = await all_readable(daemon) if everything else (await pick(daemon, choice),)
+        cards = await all_readable(daemon) if everything else (await pick(daemon, choice, tokens=True),)
         if later is not None:
             return [await _put_off(daemon, card, timedelta(hours=later), terms) for card in cards]
         return await _update(daemon, cards, terms)
@@ -214,6 +221,8 @@ async def _offered(daemon: DaemonClient, card: Card, terms: Terms) -> Offer:
             if not terms.as_json:
                 say(f"{card.name}: nothing is due.")
             return Offer(card, due)
+        if terms.recycle:
+            due = replace(due, purpose=Purpose.RECYCLE, request=None)
         preview = await with_proof(
             daemon, card, due.purpose, terms.who,
             lambda: daemon.preview_when_free(card.id, due.purpose, request=due.request),

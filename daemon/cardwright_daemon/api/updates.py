@@ -13,7 +13,7 @@ from ..desk import Desk
 from ..errors import BadRequest, UpdateMandatory
 from ..link.ports import Due, MethodKind, Purpose
 from ..operations import Operation
-from ..tokens import Device
+from ..tokens import Device, TokenDevice
 from . import encoding as to
 from .asking import prompter_of
 from .edge import Context
@@ -52,7 +52,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
             request=to.uuid_of(request.request, "request"),
             keys=tuple(request.keys),
         )
-        return to.shown(shown)
+        return to.shown(shown, token=isinstance(card, TokenDevice))
 
     async def StartUpdate(self, request: pb.StartUpdateRequest, context: Context) -> pb.StartUpdateResponse:
         """Do what was previewed."""
