@@ -25,7 +25,7 @@ from ..errors import BadRequest
 from ..link.ports import Due, EscrowedKey, LinkState, Method, MethodKind, Outcome, Purpose
 from ..operations import Kind, Operation, Phase
 from ..sessions import SHOWN_AGAIN, Shown
-from ..tokens import TokenDevice
+from ..tokens import TOKEN, TokenDevice
 
 K = TypeVar("K")
 
@@ -151,7 +151,7 @@ def operation(value: Operation) -> pb.Operation:
         phase=_PHASES[value.phase],
         percentage=value.percentage,
         step=value.step,
-        step_words=kind_words(value.step),
+        step_words=kind_words(value.step, token=value.card.startswith(TOKEN)),
         outcome=_OUTCOMES.get(value.outcome, pb.OUTCOME_UNSPECIFIED),
         error=error(value.error),
         cancellable=value.cancellable and not value.over,
@@ -207,15 +207,15 @@ def due(value: Due, postponed: datetime | None, continues: bool, begins: datetim
     )
 
 
-def shown(value: Shown) -> pb.PreviewUpdateResponse:
-    """A preview."""
+def shown(value: Shown, *, token: bool = False) -> pb.PreviewUpdateResponse:
+    """A preview. ``token``: of a PKCS#11 token."""
     if value.plan is None:
         return pb.PreviewUpdateResponse(nothing_due=True, until=time(value.until))
     steps = [
         pb.PlanStep(
             id=step_id(step),
             kind=step.kind,
-            words=step_words(step),
+            words=step_words(step, token=token),
             seconds=step.seconds,
             may_be_pulled=step.may_be_pulled,
         )
