@@ -216,7 +216,7 @@ def wire(
         escrow=escrow,
         sessions=SessionService(database, decide, ports),
         proofs=CardProofs(database, decide, desk, authentication),
-        checks=DueChecks(database, decide, due, requests),
+        checks=DueChecks(database, decide, due, requests, stations),
         hints=Hints(database),
         audit=AuditService(database, decide, lambda: audit_keys(vault), chain=CHAIN),
         notify=NotifyService(decide),

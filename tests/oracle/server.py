@@ -253,6 +253,10 @@ def _recorded(scene: Scene) -> list[str]:
         raw = scene.objects.get(row["tag"], b"")
         if not raw.endswith(row["content"]) or not row["content"]:
             wrong.append(f"object {row['tag']:X} is not what was recorded of it")
+    seen = [row for row in scene.books.of("card_record", device=device, kind="puk") if "." in row["reference"]]
+    open_to = [row for row in seen[-1:] if not scene.books.of("card_session", id=row["session"])[0]["trusted"]]
+    if open_to and not scene.books.of("device_due", device=device, what="secrets"):
+        wrong.append("a workstation of a user saw the PUK, and it is not due to be changed")
     written = {row["tag"] for row in scene.books.of("card_object", device=device)}
     for tag in (CHUID, KEY_HISTORY, SECURITY_OBJECT):
         if tag in scene.objects and tag not in written:
@@ -289,6 +293,11 @@ def _audited(scene: Scene) -> list[str]:
     wrong = []
     if ("session.opened", scene.told.device.hex) not in said:
         wrong.append("no session is in the audit")
+    shown = [row["facts"] for row in scene.books.of("audit_entry", action="device.secret-shown")]
+    told = {json.loads(facts)["generation"] if isinstance(facts, str) else facts["generation"] for facts in shown}
+    names = scene.books.secrets(scene.told.device)
+    if any(f"{name.generation}.{name.master}" not in told for name in names):
+        wrong.append("it is not in the audit which workstation saw a secret")
     if any(("certificate.issue", row["id"]) not in said for row in scene.index if row["certificate"]):
         wrong.append("a certificate is not in the audit")
     for row in scene.books.of("escrow_release", device=scene.told.device.hex):

@@ -16,6 +16,7 @@ from cardwright_server.escrow.archive import EscrowArchive
 from cardwright_server.issuance.service import Prepared
 from cardwright_server.requests.service import RequestService
 from cardwright_server.sessions import store
+from cardwright_server.sessions.desk import Desk
 from cardwright_server.sessions.issuing import IssuedCertificates
 from cardwright_server.sessions.ledger import Ledger
 from cardwright_server.store.second_medium import JournalEvent, JournalKind
@@ -160,5 +161,6 @@ MUTANTS = (
     Mutant("escrowed key's certificate on the second medium", unremembered(JournalKind.ESCROW, "certificate"), "issue"),
     Mutant("request that is carried out", nothing_awaited(RequestService, "start"), "issue"),
     Mutant("audit", nothing(Unit, "audit"), "issue"),
+    Mutant("PUK that a workstation is about to see", nothing_awaited(Desk, "exposed"), "issue"),
     Mutant("revocation on the second medium", unremembered(JournalKind.REVOKE, "reason"), "update"),
 )

@@ -23,7 +23,10 @@ DOMAINS = ("sessions", "issuance", "escrow")
 _SERVER = REPOSITORY / "server" / "cardwright_server"
 _WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)")
 CONFIRMATIONS = frozenset(
-    {Kind.MANAGEMENT_KEY_SET, Kind.MANAGEMENT_KEY_REFUSED, Kind.PUK_SET, Kind.PIN_SET, Kind.WRITTEN}
+    {
+        *(Kind.MANAGEMENT_KEY_SET, Kind.MANAGEMENT_KEY_REFUSED, Kind.PUK_SET, Kind.PIN_SET),
+        *(Kind.WRITTEN, Kind.RESET_DONE),
+    }
 )
 """What is kept after the card said so: lost ones are found out by the card."""
 
@@ -55,6 +58,7 @@ HELD: dict[str, tuple[str, ...]] = {
     "table card_session": ("plan that was shown",),
     "table certificate_order": ("serial number and content before the signature",),
     "table device": ("request that is carried out",),
+    "table device_due": ("PUK that a workstation is about to see",),
     "table device_request": ("request that is carried out",),
     "table escrow_release": ("key that leaves the archive",),
     "table escrowed_key": ("escrowed key in the archive",),
@@ -62,13 +66,14 @@ HELD: dict[str, tuple[str, ...]] = {
 }
 CARRIED = (
     "entry pin",
+    "entry reset",
     "entry retries",
     "medium escrow/service.py _step offer_event",
     "medium issuance/service.py _give_up revoke_event",
     "medium issuance/status.py hold hold_event",
     "table audit_detail",
     "table card_session_transition",
-    "table device_due",
+    "table device_hold",
     "table device_number",
     "table device_request_transition",
     "table device_transition",

@@ -139,6 +139,7 @@ class SessionWorld:
             contents=self.contents,
             escrow=self.archive,
             streams=streams,
+            stations=self.stations,
             proofs=CardProofs(self.database, authorizer(), self.desk, self.authentication),
         ) as socket:
             yield socket

@@ -54,6 +54,7 @@ from cardwright_server.policies.document import read
 from cardwright_server.policies.model import Policy
 from cardwright_server.sessions import store
 from cardwright_server.sessions.contents import PlainContents
+from cardwright_server.sessions.desk import Stations
 from cardwright_server.sessions.due import DueChecks
 from cardwright_server.sessions.failures import Failure
 from cardwright_server.sessions.hints import Hints
@@ -180,6 +181,9 @@ class Office:
     ) -> None:
         self.at_work.discard(session)
 
+    async def exposed(self, unit: Unit, task: Task, workstation: UUID | None, puk: str) -> None:
+        pass
+
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:
@@ -276,6 +280,13 @@ class _Escrow:
 
     async def recoverable(self, unit: Unit, task: Task, replaced: Set[str]) -> Sequence[Recoverable]:
         return self.office.old
+
+
+class NoStations:
+    """No workstation is trusted."""
+
+    def is_trusted(self, workstation: UUID | None) -> bool:
+        return False
 
 
 class Cut(Exception):
@@ -459,6 +470,7 @@ async def serving(
     escrow: Escrow | None = None,
     streams: Streams | None = None,
     proofs: CardProofs | None = None,
+    stations: Stations | None = None,
 ) -> AsyncIterator[str]:
     """A server; gives the path of its socket. What is given takes the place of the office, or of plain contents."""
     caller = principal or a_workstation(office.org)
@@ -476,7 +488,8 @@ async def serving(
     )
     server = grpc.aio.server()
     service = SessionService(database, authorize, ports)
-    checks = DueChecks(database, authorize, DueList(), wired(authorize, RecordedCredentials()).requests)
+    requests = wired(authorize, RecordedCredentials()).requests
+    checks = DueChecks(database, authorize, DueList(), requests, stations or NoStations())
     hints = Hints(database, timedelta(milliseconds=50))
     signs = proofs or CardProofs(database, authorize, office, NoProofs())
     servicer = CountedServicer(Calls(database, identify), service, signs, checks, hints, streams or Unrevoked())

@@ -14,6 +14,7 @@ from uuid import UUID
 from ..store.second_medium import JournalEvent, JournalKind, Remembered, Settled
 from ..store.unit import Unit
 from . import store
+from .due import DueList, What
 from .model import Device, DeviceEvent, DeviceState, HoldReason
 
 REMEMBERED = frozenset(
@@ -76,6 +77,13 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
         return False
     await _repeat_hold(unit, event)
     return True
+
+
+async def expose(unit: Unit, cards: Mapping[tuple[UUID, UUID], datetime]) -> None:
+    """Say of devices that their PUK is to be changed at the next trusted contact, since when; unknown ones not."""
+    for (org, identifier), since in cards.items():
+        if await store.by_id(unit, org, identifier) is not None:
+            await DueList().put(unit, org, identifier, What.SECRETS, since)
 
 
 async def _repeat_hold(unit: Unit, event: JournalEvent) -> None:

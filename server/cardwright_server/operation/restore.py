@@ -185,6 +185,7 @@ async def _catch_up(installation: Installation, found: Manifest, vault: Vault, a
         vault_epoch = await admin.new_epoch()
         journal_epoch = raise_epoch(installation.second_medium)
         done = Restored(found.made_at, len(events), replayed, vault_epoch, journal_epoch)
+        await database.transact(lambda unit: devices.expose(unit, sessions.exposed(events)))
         await database.transact(partial(_settle, numbers, done))
         return done
     finally:

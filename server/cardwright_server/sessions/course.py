@@ -125,10 +125,13 @@ def steps_for(
     now: datetime,
     made: Set[str] = frozenset(),
     revoked: Set[str] = frozenset(),
+    *,
+    rotate: bool = False,
 ) -> Plan:
     """The plan of a session. ``objects`` are contents as they were written. ``made``: fingerprints of keys that this
     request made already; a re-issue makes all others anew. ``revoked``: of keys whose certificates are worth nothing
-    any more, unless ``records`` have a new one. Raises what ``plan`` raises.
+    any more, unless ``records`` have a new one. ``rotate``: the card gets another PUK in any case. Raises what ``plan``
+    raises.
 
     Unlocking sets a new PUK first, so the one that opens the card is known to nobody afterwards but the vault. Keys
     of earlier sessions are made again: a request is signed only for a key of the same session.
@@ -138,7 +141,10 @@ def steps_for(
     if purpose is Purpose.RECYCLE:
         return wipe(policy.name, card, records)
     card = worn(purpose, policy, believed(policy, card, objects), records, now, made, revoked)
-    return plan(policy, card, records, now=now, certifies_existing=False)
+    steps = plan(policy, card, records, now=now, certifies_existing=False)
+    if rotate and policy.secrets.puk and not any(isinstance(step, SetPuk) for step in steps.steps):
+        return replace(steps, steps=(SetPuk(), *steps.steps))
+    return steps
 
 
 def worn(
@@ -172,18 +178,19 @@ def course(
     revoked: Set[str] = frozenset(),
     management_algorithm: ManagementAlgorithm | None,
     prover: PublicKey | None = None,
+    rotate: bool = False,
 ) -> Execution[Report]:
     """Observe, plan again, and carry out the plan with digest ``expected``.
 
-    ``objects``, ``made``, ``revoked``, ``initial`` and ``retired`` are as for the functions above. ``prover``: the key
-    by which the card has to prove itself first. Raises CardNotProven, PlanChanged when the card is not as it was shown,
-    and what observe, plan and execute raise.
+    ``objects``, ``made``, ``revoked``, ``initial``, ``retired`` and ``rotate`` are as for the functions above.
+    ``prover``: the key by which the card has to prove itself first. Raises CardNotProven, PlanChanged when the card is
+    not as it was shown, and what observe, plan and execute raise.
     """
     asked = management_algorithm if purpose.follows_policy else None
     card, sealed = yield from observe_with_witness(look(policy, retired=retired), asked)
     records = fold((yield Recall(card.identity)))
     card = as_delivered(card, initial, records)
-    steps = steps_for(purpose, policy, card, records, objects, now, made, revoked)
+    steps = steps_for(purpose, policy, card, records, objects, now, made, revoked, rotate=rotate)
     if steps.digest != expected:
         raise PlanChanged("The plan for this card is not the one that was shown.")
     if prover is not None:

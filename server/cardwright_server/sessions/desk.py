@@ -13,7 +13,7 @@ from cardwright_cardops.plan.inventory import Inventory
 
 from ..authentication.authorize import Permission
 from ..authentication.principal import Principal, PrincipalKind, server
-from ..devices.due import DueList
+from ..devices.due import DueList, What
 from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import Device, DeviceEvent, DeviceState
 from ..devices.numbering import NINES, Numbering
@@ -21,7 +21,7 @@ from ..devices.stock import StockService
 from ..issuance import status
 from ..issuance.model import CertificateState
 from ..machine import Actor
-from ..policies.model import DeviceKind
+from ..policies.model import DeviceKind, Policy
 from ..requests.model import Request, RequestKind, RequestState
 from ..requests.service import RequestService
 from ..store.unit import Unit
@@ -93,6 +93,7 @@ class Desk:
         initial = await self._stock.initial_secrets(unit, device) if delivered else None
         expires = device.expires_at or unit.now + policy.document.validity
         since = None if request is None else request.created_at
+        trusted = self._stations.is_trusted(principal.workstation)
         return Task(
             device.org,
             device.id,
@@ -110,6 +111,7 @@ class Desk:
             unlockable=device.state is DeviceState.ISSUED,
             was_issued=device.issued_at is not None,
             adrift=request is None and device.state is DeviceState.UPDATING and device.session is None,
+            rotate_puk=await self._rotates(unit, device, greeting.purpose, policy.document, trusted=trusted),
             guid_is_new=device.guid is None,
             asked_as=None if request is None else request.target,
             fascn=await self._fascn(unit, device),
@@ -135,10 +137,26 @@ class Desk:
         if task.request is not None:
             await self._requests.start(unit, permission, task.request, session)
 
+    async def exposed(self, unit: Unit, task: Task, workstation: UUID | None, puk: str) -> None:
+        """See ``Devices``. What a workstation of a user saw is due to be changed at a trusted one."""
+        if not task.trusted and not task.token:
+            detail = {"puk": puk, "workstation": None if workstation is None else str(workstation)}
+            await self._due.put(unit, task.org, task.device, What.SECRETS, unit.now, detail=detail)
+
+    async def _rotates(self, unit: Unit, device: Device, purpose: Purpose, policy: Policy, *, trusted: bool) -> bool:
+        """Whether a session gives the card a PUK that only a trusted station saw: in passing, with an update."""
+        fits = purpose in (Purpose.UPDATE, Purpose.REISSUE) and device.state is DeviceState.ISSUED
+        fits = fits and device.kind is not DeviceKind.PKCS11_TOKEN
+        if not (trusted and fits and policy.clear_secrets.allows(trusted=trusted)):
+            return False
+        return any(one.what is What.SECRETS for one in (await self._due.due(unit, device.org, device.id)).what)
+
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:
         """See ``Devices``. What waits for certificates stays open, and goes on at the next contact."""
+        if task.trusted and await store.noted_puk(unit, task.org, session):
+            await self._due.remove(unit, task.device, What.SECRETS)
         ends = datetime.combine(task.expires, time(0), UTC)
         told = Told(read_back=True, found=True, expires_at=ends, values={"guid": task.guid, "fascn": task.fascn.hex()})
         if task.request is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -26,6 +26,7 @@ from ..requests.service import RequestService
 from ..store.gathering import Gathering
 from ..store.unit import Database, Unit
 from . import store
+from .desk import Stations
 from .model import Purpose
 
 MANDATORY_BEFORE: Final = timedelta(days=7)
@@ -94,11 +95,14 @@ class DueAnswer:
 class DueChecks:
     """Answers. Made once for a process: checks that come at the same time share a statement."""
 
-    def __init__(self, database: Database, authorize: Authorize, due: DueList, requests: RequestService) -> None:
+    def __init__(
+        self, database: Database, authorize: Authorize, due: DueList, requests: RequestService, stations: Stations
+    ) -> None:
         self._database = database
         self._authorize = authorize
         self._due = due
         self._requests = requests
+        self._stations = stations
         self._cards = DueOfCards(lambda device, life: store.newest_key(device, life, Slot.CARD_AUTHENTICATION))
         self._gathered = Gathering(self._ask)
 
@@ -110,6 +114,8 @@ class DueChecks:
         found = await self._found(principal.org, card)
         if found is None:
             raise NoSuchDevice("this card is not known here")
+        if not self._stations.is_trusted(principal.workstation):
+            found = _without_secrets(found)
         due = bool(found.due.what)
         if card.guid is None and not due and found.state in _TO_BE_WRITTEN:
             due = await self._database.glance(lambda unit: self._ready(unit, principal.org, found.device))
@@ -176,6 +182,11 @@ def _proves(found: DueOfCard, guid: UUID, proof: bytes) -> bool:
             continue
         return True
     return False
+
+
+def _without_secrets(found: DueOfCard) -> DueOfCard:
+    what = tuple([one for one in found.due.what if one.what is not What.SECRETS])
+    return replace(found, due=replace(found.due, what=what))
 
 
 def _thing(item: DueItem) -> DueThing:

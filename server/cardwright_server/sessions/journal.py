@@ -8,19 +8,22 @@ itself, before it gets a PUK, would be a stranger's. Contents of objects are not
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+from cardwright_cardops.plan.records import Kind
 
 from ..store.second_medium import JournalEvent, JournalKind, Remembered, Settled
 from ..store.unit import Unit
 from . import store
 
 
-def record_event(row: Mapping[str, Any]) -> JournalEvent:
+def record_event(row: Mapping[str, Any], *, trusted: bool) -> JournalEvent:
     """Of a record that is about to be kept, as ``store.add_records`` gives it; what it says is done to the card later.
 
-    Without the certificate that it may hold, which issuance gives again.
+    Without the certificate that it may hold, which issuance gives again. ``trusted``: through a trusted station.
     """
     data: dict[str, str | int | bool | None] = {
         "id": str(row["id"]),
@@ -34,6 +37,7 @@ def record_event(row: Mapping[str, Any]) -> JournalEvent:
         "algorithm": None if row["algorithm"] is None else int(row["algorithm"]),
         "serial": row["serial"],
         "guid": None if row["guid"] is None else str(row["guid"]),
+        "trusted": trusted,
     }
     return JournalEvent(JournalKind.GENERATION, row["org"], row["device"], data)
 
@@ -50,6 +54,19 @@ def key_event(row: Mapping[str, Any]) -> JournalEvent:
         "origin": str(row["origin"]),
     }
     return JournalEvent(JournalKind.GENERATION, row["org"], row["device"], data)
+
+
+def exposed(events: Iterable[Remembered]) -> dict[tuple[UUID, UUID], datetime]:
+    """Cards whose newest PUK was seen by a workstation that is not trusted, by organization and device; since when."""
+    found: dict[tuple[UUID, UUID], datetime] = {}
+    for one in events:
+        event = one.event
+        is_puk = event.kind is JournalKind.GENERATION and event.data.get("kind") == Kind.PUK.name.lower()
+        if is_puk and one.settled is not Settled.ABANDONED:
+            found.pop((event.org, event.subject), None)
+            if event.data.get("trusted") is False:
+                found[event.org, event.subject] = one.at
+    return found
 
 
 async def replay(unit: Unit, remembered: Remembered) -> bool:

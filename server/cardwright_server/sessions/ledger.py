@@ -7,6 +7,7 @@ caller asked again. What a card confirmed goes with the next one; lost confirmat
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Set
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -28,7 +29,19 @@ LEASE = timedelta(seconds=30)
 
 Ended = Callable[[Unit, UUID, UUID | None, UUID], Awaitable[None]]
 """Told of a session that ended before its goal: organization, request, session."""
+Shows = Callable[[Unit, Entry], Awaitable[None]]
+"""Told, before it is so, of a new value of a secret that the workstation sees."""
+SECRETS = frozenset({Kind.PUK, Kind.MANAGEMENT_KEY})
 WRITING = frozenset({SessionState.EXECUTING, SessionState.VERIFYING})
+
+
+@dataclass(frozen=True, slots=True)
+class Knows:
+    """The workstation at the other end of an open channel, which sees each new secret of the card."""
+
+    workstation: UUID | None
+    trusted: bool
+    shows: Shows
 
 
 class Ledger:
@@ -43,6 +56,7 @@ class Ledger:
         objects: Mapping[int, bytes],
         again: Callable[[Unit], Awaitable[object]],
         made: Set[str] = frozenset(),
+        knows: Knows | None = None,
     ) -> None:
         self.session = session
         self.done = 0
@@ -57,6 +71,8 @@ class Ledger:
         self._made = set(made)
         self._due: list[tuple[SessionEvent, Mapping[str, object]]] = []
         self._again = again
+        self._knows = knows
+        self._begun = len(journal.entries)
         self._lost = False
 
     @property
@@ -68,6 +84,11 @@ class Ledger:
     def wrote(self) -> bool:
         """Whether a batch that changes the card may have been sent."""
         return self.session.state in WRITING
+
+    @property
+    def rotated(self) -> bool:
+        """Whether the card took a new PUK in this session."""
+        return any(entry.kind is Kind.PUK_SET for entry in self._entries[self._begun :])
 
     @property
     def objects(self) -> Mapping[int, bytes]:
@@ -132,8 +153,14 @@ class Ledger:
         session = await store.get(unit, self.session.org, self.session.id)
         if session.state not in LIVE:
             raise SessionLost("The session was ended from outside.")
-        for row in await store.add_records(unit, session, self._last, self._entries[self._kept :]):
-            unit.beforehand(record_event(row))
+        new = self._entries[self._kept :]
+        for row in await store.add_records(unit, session, self._last, new):
+            unit.beforehand(record_event(row, trusted=self._knows is None or self._knows.trusted))
+        if self._knows is not None:
+            for entry in new:
+                # Those that the card came with have another name.
+                if entry.kind in SECRETS and "." in entry.reference:
+                    await self._knows.shows(unit, entry)
         await store.put_objects(unit, session, self._written)
         for key in self._keys:
             if (made := await store.add_key(unit, session, *key)) is not None:

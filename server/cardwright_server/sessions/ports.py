@@ -41,6 +41,7 @@ class Task:
     workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
     last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is being updated,
     and nobody asks for it any more: the request was taken back. ``was_issued``: somebody had it in use.
+    ``rotate_puk``: a workstation that may not keep it saw the card's PUK, and this one may see the next.
     """
 
     org: UUID
@@ -56,6 +57,7 @@ class Task:
     token: bool = False
     unlockable: bool = False
     adrift: bool = False
+    rotate_puk: bool = False
     asked_as: CallTarget | None = None
     was_issued: bool = False
     guid_is_new: bool = False
@@ -83,6 +85,9 @@ class Devices(Protocol):
 
     async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
         """The session works on the task from now on. Raises the domain's error when another one does."""
+
+    async def exposed(self, unit: Unit, task: Task, workstation: UUID | None, puk: str) -> None:
+        """A workstation is about to see the card's next PUK, whose generation this is, over an open channel."""
 
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory

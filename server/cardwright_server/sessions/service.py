@@ -24,7 +24,7 @@ from cardwright_cardops.plan.inventory import Identity, Inventory, fingerprint
 from cardwright_cardops.plan.observe import observe
 from cardwright_cardops.plan.policy import DevicePolicy
 from cardwright_cardops.plan.records import Entry, Kind, Records, fold, require_same_card
-from cardwright_cardops.plan.steps import Plan, Step, WriteCertificate, WriteObject
+from cardwright_cardops.plan.steps import Plan, SetPin, SetPuk, Step, WriteCertificate, WriteObject
 from cardwright_cardops.plan.wiping import all_slots
 from cardwright_cardops.program.items import Answers, AnyBatch, SealedBatch
 from cardwright_cardops.program.runner import run_async
@@ -59,7 +59,7 @@ from .errors import (
     WrongCard,
 )
 from .failures import Failure, failure_of
-from .ledger import LEASE, Ledger, lease_name
+from .ledger import LEASE, Knows, Ledger, lease_name
 from .model import CardKey, CardSession, Greeting, Outcome, Purpose, SessionEvent, Showing
 from .ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Line, Task
 from .secrets import CardSecrets
@@ -113,8 +113,14 @@ class SessionService:
         async def again(unit: Unit) -> None:
             await self._authorize(unit, principal, _call(task), task.target)
 
+        async def shows(unit: Unit, secret: Entry) -> None:
+            if secret.kind is Kind.PUK:
+                await self._ports.devices.exposed(unit, task, principal.workstation, secret.reference)
+            unit.audit(_shown(principal, task, ledger.session, secret))
+
+        knows = Knows(principal.workstation, task.trusted, shows)
         ledger = Ledger(
-            self._database, opened.session, opened.lease, opened.journal, opened.objects, again, opened.made
+            self._database, opened.session, opened.lease, opened.journal, opened.objects, again, opened.made, knows
         )
 
         async def ended(event: SessionEvent, code: str, failure: Failure | None = None) -> None:
@@ -182,6 +188,9 @@ class SessionService:
         unit.audit(self._entry(principal, task, session, "opened"))
         keys = await store.keys(unit, task.org, task.device, task.life)
         objects = await store.objects(unit, task.org, task.device, task.life)
+        # The old PUK is given to a card only that proves itself.
+        proves = any(row.slot is Slot.CARD_AUTHENTICATION for row in keys)
+        task = replace(task, rotate_puk=task.rotate_puk and proves)
         reissued = task.request if task.purpose is Purpose.REISSUE else None
         made = await store.made_for(unit, task.org, reissued) if reissued is not None else frozenset()
         return _Opened(session, lease, task, journal, objects, keys, made, unfinished, unit.now)
@@ -339,10 +348,11 @@ class SessionService:
             objects=ledger.objects,
             made=ledger.made,
             revoked=task.revoked,
+            rotate=task.rotate_puk,
             initial=task.initial.keys(),
             retired=_retired(opened, greeting),
-            management_algorithm=_algorithm(task, greeting.card),
-            prover=_prover_for(opened, greeting.card, ledger),
+            management_algorithm=_algorithm(task, greeting.card, plan),
+            prover=_prover_for(opened, plan, greeting.card, ledger),
         )
 
         def progress(step: Step, done: bool) -> None:
@@ -491,7 +501,9 @@ def _planned(task: Task, card: Inventory, ledger: Ledger, now: datetime) -> Plan
     _require_card(task, card.identity, ledger.entries)
     records = fold(ledger.entries)
     card = as_delivered(card, task.initial.keys(), records)
-    return steps_for(task.purpose, task.policy.card, card, records, ledger.objects, now, ledger.made, task.revoked)
+    rotate = task.rotate_puk and not ledger.rotated
+    policy = task.policy.card
+    return steps_for(task.purpose, policy, card, records, ledger.objects, now, ledger.made, task.revoked, rotate=rotate)
 
 
 def _require_card(task: Task, identity: Identity, entries: tuple[Entry, ...]) -> None:
@@ -507,15 +519,20 @@ def _require_known(plan: Plan, greeting: Greeting) -> None:
         raise PeerTooOld(f"The workstation cannot show {', '.join(sorted(unknown))}.")
 
 
-def _algorithm(task: Task, card: Inventory) -> ManagementAlgorithm | None:
-    """That of the management key, where the card or the policy says it: it saves round trips."""
+def _algorithm(task: Task, card: Inventory, plan: Plan) -> ManagementAlgorithm | None:
+    """That of the management key, where the card or the policy says it: it saves round trips. None for a plan that
+    does without that key.
+    """
+    if all(isinstance(step, SetPuk | SetPin) for step in plan.steps):
+        return None
     told = card.management_key.algorithm or task.policy.card.secrets.management_algorithm
     return ManagementAlgorithm(told) if told in set(ManagementAlgorithm) else None
 
 
-def _prover_for(opened: _Opened, card: Inventory, ledger: Ledger) -> PublicKey | None:
+def _prover_for(opened: _Opened, plan: Plan, card: Inventory, ledger: Ledger) -> PublicKey | None:
     """The key by which the card has to prove itself first; None where its word is enough. Raises CardNotProven."""
-    if opened.task.purpose.unlocks:
+    rotates = opened.task.rotate_puk and any(isinstance(step, SetPuk) for step in plan.steps)
+    if opened.task.purpose.unlocks or rotates:
         return _prover(opened)
     return _erased_by(opened, card, fold(ledger.entries)) if opened.task.purpose is Purpose.RECYCLE else None
 
@@ -536,6 +553,18 @@ def _erased_by(opened: _Opened, card: Inventory, records: Records) -> PublicKey 
     if mine and opened.task.was_issued and not begun:
         raise CardNotProven("The card does not show the key in 9E that it was issued with.")
     return None
+
+
+def _shown(principal: Principal, task: Task, session: CardSession, secret: Entry) -> AuditEntry:
+    """That a workstation knows a generation of a secret from now on: an open channel shows it to it (S2)."""
+    facts: dict[str, Fact] = {
+        "secret": secret.kind.name.lower(),
+        "generation": secret.reference,
+        "workstation": None if principal.workstation is None else str(principal.workstation),
+        "trusted": task.trusted,
+    }
+    target = Target("device", task.device)
+    return AuditEntry(task.org, principal.who, "device.secret-shown", target, facts=facts, session=session.id)
 
 
 def _prover(opened: _Opened) -> PublicKey:

@@ -31,6 +31,7 @@ from cardwright_server.authentication.model import Method
 from cardwright_server.authentication.principal import LOCAL_FRONT, Principal, anyone, server
 from cardwright_server.authentication.service import Attempt, AuthenticationService
 from cardwright_server.config import Configuration, Installation
+from cardwright_server.devices.due import DueList, What
 from cardwright_server.devices.model import DeviceState, HoldReason, Reason
 from cardwright_server.escrow.errors import OfferClaimed
 from cardwright_server.escrow.service import EscrowService
@@ -182,6 +183,12 @@ async def generations(world: SessionWorld, device: UUID) -> list[str]:
     return [row.reference for row in journal.entries if row.kind is Kind.PUK and "." in row.reference]
 
 
+async def secrets_due(world: SessionWorld, device: UUID) -> bool:
+    """Whether the PUK is to be changed at the next trusted station."""
+    found = await world.database.read(lambda unit: DueList().due(unit, world.org, device))
+    return What.SECRETS in [one.what for one in found.what]
+
+
 async def publish(world: SessionWorld, *, force: bool = False) -> int:
     """Lists of every authority; the number of that for cards."""
     await world.issuing.publisher.publish_due(world.database, force=force)
@@ -274,6 +281,8 @@ async def test_current_cards_go_on_with_a_restored_database(place: Place, tmp_pa
         key = await world.archive.archived(world.org, truth[device]["9d"])
         assert key.current and key.device == device
     assert not (await world.archive.archived(world.org, old.key)).current
+    # Workstations of users saw PUKs: those are due to be changed, also of cards that the backup did not know.
+    assert [await secrets_due(world, device) for device in (first, third)] == [True, True]
 
     # Relying parties hear nothing until a newer list is out.
     renewed, new = [

@@ -27,7 +27,7 @@ from cardwright_server.store.unit import Database, Unit
 from tests.support.databases import PostgreSql, statements_logged
 from tests.support.lifecycles import RecordedCredentials, wired
 from tests.support.people import allow
-from tests.support.sessions import a_workstation
+from tests.support.sessions import NoStations, a_workstation
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Card:
 
 
 def checks_of(database: Database) -> DueChecks:
-    return DueChecks(database, allow, DueList(), wired(allow, RecordedCredentials()).requests)
+    return DueChecks(database, allow, DueList(), wired(allow, RecordedCredentials()).requests, NoStations())
 
 
 async def put(database: Database, org: UUID, card: Card, **due_in: float) -> UUID:
