@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -66,6 +67,24 @@ def test_a_descriptor_that_nobody_opened_is_refused_before_a_card_connection_tak
         ran = here.run(*command.split(), "--secrets-fd", str(free))
         assert ran.code == (2 if "check" in command else 1) and "PIN_NOT_GIVEN" in ran.err
     assert opened == []
+
+
+def test_arguments_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """The shell passes any octets on. Names of files may be any; a login may not."""
+    key, issuer = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    made = (
+        x509.CertificateBuilder().subject_name(issuer).issuer_name(issuer).public_key(key.public_key())
+        .serial_number(1).not_valid_before(datetime(2026, 1, 1)).not_valid_after(datetime(2036, 1, 1))
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    operator = tmp_path / "operator.pem"
+    operator.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + made.public_bytes(Encoding.PEM) * 2
+    )
+    operator.chmod(0o600)
+    ran = shell(f'"$0" server user add "$(printf \'a\\377\')" --name Ada --as {operator} --json')
+    assert (ran.returncode, json.loads(ran.stdout)["error"]["code"]) == (2, "USAGE")
+    assert "UTF-8" in ran.stderr and "INTERNAL" not in ran.stderr
 
 
 def test_the_process_leaves_no_core_file(tmp_path: Path) -> None:

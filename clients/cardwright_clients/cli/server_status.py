@@ -11,6 +11,7 @@ import click
 
 from cardwright_cardops.errors import CardwrightError
 
+from ..sdk.errors import ServerUnreachable
 from ..sdk.identity import OperatorFile
 from .files import read_bounded
 from .output import json_option, say, show_json, show_table
@@ -50,9 +51,14 @@ def command(identity: Path | None, data: Path | None, as_json: bool) -> int:
     addresses = _addresses(folder)
     with grpc.insecure_channel(f"unix:{addresses['local']}") as channel:
         line = ServerLine(channel)
-        hello = line.call(
-            lambda to: system_pb2_grpc.SystemServiceStub(to).Hello, system_pb2.HelloRequest(protocol=1)
-        )
+        try:
+            hello = line.call(
+                lambda to: system_pb2_grpc.SystemServiceStub(to).Hello, system_pb2.HelloRequest(protocol=1)
+            )
+        except ServerUnreachable as error:
+            raise ServerNotRunning(
+                f"The server of {folder} does not answer; it was process {addresses['pid']}."
+            ) from error
         health = line.call(lambda to: health_pb2_grpc.HealthStub(to).Check, health_pb2.HealthCheckRequest())
     serving = health.status == health_pb2.HealthCheckResponse.SERVING
     shown: dict[str, Any] = {"serving": serving, "release": hello.release, "root": hello.root.hex(), **addresses}

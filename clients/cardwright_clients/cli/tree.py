@@ -91,9 +91,23 @@ def run(arguments: list[str], cards: Cards | None = None) -> int:
     except BrokenPipeError:
         discard_output()
         code = 1
+    except UnicodeEncodeError as error:
+        # Names of files may be any octets, as the system gives them; all else goes to others as text.
+        if all(map(_is_text, arguments)):
+            code = _report(error, arguments)
+        else:
+            code = _usage(click.UsageError("An argument is no text in UTF-8."), as_json="--json" in arguments)
     except Exception as error:
         code = _report(error, arguments)
     return code if isinstance(code, int) else 0
+
+
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _usage(error: click.ClickException, *, as_json: bool) -> int:

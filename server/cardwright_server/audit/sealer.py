@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import Row
 
 from cardwright_cardops.errors import CardwrightError
@@ -73,6 +74,8 @@ class Sealer:
                     pass
                 self.failures, self.error = 0, None
             except CardwrightError as error:
+                if self.error is None:
+                    structlog.get_logger().warning("task-failed", action="audit-sealer", code=error.code)
                 self.failures += 1
                 self.error = error
             with contextlib.suppress(TimeoutError):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+import structlog
+
 from cardwright_cardops.errors import CardwrightError
 
 from ..limits import backoff
@@ -76,6 +78,8 @@ class Dispatcher:
                     pass
                 self.error = None
             except StoreError as error:
+                if self.error is None:
+                    structlog.get_logger().warning("task-failed", action="outbox-dispatcher", code=error.code)
                 self.error = error
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience.look.total_seconds()):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 from sqlalchemy import select
 
 from cardwright_server.audit.model import AuditEntry, Outcome, Target, Who
@@ -175,10 +176,13 @@ async def test_a_locked_vault_is_counted_and_loses_nothing(database: Database) -
     signer.locked = True
     sealer = Sealer(database, signer, pace=Pace(look=timedelta(milliseconds=1)))
     await record(database, entry(1))
-    task = asyncio.create_task(sealer.run())
+    with capture_logs() as logged:
+        task = asyncio.create_task(sealer.run())
+        async with asyncio.timeout(20):
+            while sealer.failures < 3:
+                await asyncio.sleep(0)
+    assert [(one["event"], one["action"]) for one in logged] == [("task-failed", "audit-sealer")]
     async with asyncio.timeout(20):
-        while sealer.failures < 3:
-            await asyncio.sleep(0)
         await record(database, entry(2))
         signer.locked = False
         while len(signer.signed) < 2 or sealer.failures:
