@@ -60,6 +60,7 @@ from cardwright_daemon.link.ports import (
     Push,
     ServerUnreachable,
     SignInChallenge,
+    StepAnswers,
 )
 
 PUK = b"46824682"
@@ -201,7 +202,7 @@ class Session:
     async def refuse(self) -> None:
         await self._in.put(None)
 
-    async def answer(self, number: int, answers: Answers | CardwrightError) -> None:
+    async def answer(self, number: int, answers: Answers | StepAnswers | CardwrightError) -> None:
         assert number == self.number
         await self._in.put(answers)
 

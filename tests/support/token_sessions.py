@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from uuid import UUID
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cardwright_cardops import wire, wire_tokens
 from cardwright_cardops.errors import CardwrightError
@@ -60,12 +62,21 @@ class SoftToken:
     label: str = "Ada"
     pin: bytes | None = None
     so_pin: bytes = SO_PIN
+    made: bool = False
+
+    @classmethod
+    def copied(cls, source: Path, folder: Path) -> SoftToken:
+        """Another token with everything that the one in ``source`` has; nobody uses that one meanwhile."""
+        shutil.copytree(source, folder)
+        return cls(folder, made=True)
 
     def __post_init__(self) -> None:
-        (self.folder / "tokens").mkdir(parents=True)
+        (self.folder / "tokens").mkdir(parents=True, exist_ok=True)
         self.configuration.write_text(
             f"directories.tokendir = {self.folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n"
         )
+        if self.made:
+            return
         self.tool("--init-token", "--slot-index", "0", "--label", self.label, "--so-pin", self.so_pin.decode())
         if self.pin is not None:
             so = ("--login", "--login-type", "so", "--so-pin", self.so_pin.decode())
@@ -129,8 +140,22 @@ class SoftToken:
         der = self.tool(*self.named, "--read-object", "--type", "pubkey", "--id", identifier, binary=True)
         return hashlib.sha256(der).hexdigest()
 
+    def certified_key(self, identifier: str) -> str:
+        """Fingerprint of the key in a certificate that pkcs11-tool reads."""
+        public = self.certificate(identifier).public_key()
+        return hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+    def so_pin_opens(self, so_pin: bytes) -> bool:
+        """Whether pkcs11-tool can log the security officer in."""
+        told = ("--so-pin", so_pin.decode(), "--new-pin", so_pin.decode())
+        try:
+            self.tool(*self.named, "--login", "--login-type", "so", "--change-pin", *told)
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
     def close(self) -> None:
-        """End the module's process."""
+        """End the module's process; the next use begins another one."""
         if "module" in vars(self):
             self.module.close()
 

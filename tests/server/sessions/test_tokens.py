@@ -10,17 +10,16 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cardwright_cardops.plan.records import Kind
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.devices.model import DeviceState, HoldReason
 from cardwright_server.issuance.model import CertificateState
 from cardwright_server.policies.model import DeviceKind, Origin
 from cardwright_server.sessions import store
 from cardwright_server.store.unit import Database
-from cardwright_server.vault.model import Authorization, PukPurpose, VaultCard
 from tests.support.issuance import openssl, pem
 from tests.support.session_world import SessionWorld, blank
 from tests.support.sessions import Station
+from tests.support.token_faults import so_pin_of
 from tests.support.token_sessions import (
     PIN,
     SO_PIN,
@@ -59,25 +58,6 @@ def all_of(*ids: str) -> list[tuple[str, str]]:
     return sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
 
 
-async def so_pin_of(world: SessionWorld, device: UUID) -> bytes:
-    """The security officer's PIN that the vault made last for the token, by what is recorded."""
-    entries = (await world.database.read(lambda unit: store.records(unit, world.org, device))).entries
-    names = [row.reference for row in entries if row.kind is Kind.PUK and "." in row.reference]
-    generation, master = names[-1].split(".")
-    card = VaultCard(str(world.org), str(device), int(generation), int(master))
-    return (await world.issuing.vault.puk(card, PukPurpose.SET, Authorization("test", "test"))).reveal()
-
-
-def so_pin_opens(soft: SoftToken, so_pin: bytes) -> bool:
-    """Whether pkcs11-tool can log the security officer in."""
-    try:
-        told = ("--so-pin", so_pin.decode(), "--new-pin", so_pin.decode())
-        soft.tool(*soft.named, "--login", "--login-type", "so", "--change-pin", *told)
-    except subprocess.CalledProcessError:
-        return False
-    return True
-
-
 def is_given(soft: SoftToken, identifier: str) -> bool:
     """Whether the token gives a private key away."""
     wanted = ("--read-object", "--type", "privkey", "--id", identifier)
@@ -108,7 +88,7 @@ async def test_a_token_is_issued_and_strangers_read_it(world: SessionWorld, soft
     found = await world.world.device(device)
     assert (found.state, found.kind) == (DeviceState.ISSUED, DeviceKind.PKCS11_TOKEN)
     assert found.guid is not None and found.fascn is not None
-    assert not so_pin_opens(soft, SO_PIN) and so_pin_opens(soft, await so_pin_of(world, device))
+    assert not soft.so_pin_opens(SO_PIN) and soft.so_pin_opens(await so_pin_of(world, device))
     again = await update(world, soft, device)
     assert (again.error, again.outcome, again.messages) == ("", NOTHING, ["hello", "finished"])
 
@@ -119,7 +99,7 @@ async def test_the_security_officers_pin_stays_where_nobody_knows_it(world: Sess
     trip = await issue(world, soft, device, TokenStation(soft, PIN))
     assert (trip.error, trip.outcome) == ("", DONE)
     assert soft.holds() == all_of(*IDS)
-    assert so_pin_opens(soft, SO_PIN)
+    assert soft.so_pin_opens(SO_PIN)
     request = await ask_unlock(world, device)
     async with world.serving(world.office(device), world.world.helper) as socket:
         refused = await TokenStation(soft, new=NEW_PIN).run(
@@ -153,7 +133,7 @@ async def test_a_forgotten_pin_is_set_anew_and_the_security_officers_rotated(
         "token_read", "token_prove", "token_set_so_pin", "token_init_pin", "token_read",
     ]  # fmt: skip
     assert soft.holds(NEW_PIN) == before
-    assert not so_pin_opens(soft, old) and so_pin_opens(soft, await so_pin_of(world, device))
+    assert not soft.so_pin_opens(old) and soft.so_pin_opens(await so_pin_of(world, device))
 
 
 async def test_no_so_pin_leaves_for_a_device_on_hold(world: SessionWorld, soft: SoftToken) -> None:

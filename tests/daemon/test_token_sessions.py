@@ -1,0 +1,216 @@
+"""The server's sessions on PKCS#11 tokens through the daemon: preview, consent, steps, going on; pkcs11-tool judges."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import grpc
+import pytest
+
+from cardwright_cardops.plan.inventory import Identity
+from cardwright_daemon import sessions
+from cardwright_daemon.config import Pkcs11Module
+from cardwright_daemon.link.ports import CardSession, Due, Opening
+from cardwright_daemon.link.session import StreamSession, begin, hello, say
+from cardwright_proto.agent.v1 import agent_pb2 as pb
+from cardwright_proto.cms.v1 import sessions_pb2_grpc
+from cardwright_server.store.unit import Database
+from tests.support.daemon_server import Server
+from tests.support.daemon_sessions import ended, preview, quiet, start
+from tests.support.daemons import Person, Run, failing, running
+from tests.support.session_world import SessionWorld
+from tests.support.softhsm import SOFTHSM
+from tests.support.token_faults import so_pin_of
+from tests.support.token_sessions import PIN, SO_PIN, SoftToken, bound, token_world
+
+NEW_PIN = b"582047"
+IDS = ("9a", "9c", "9d", "9e")
+pytestmark = pytest.mark.parametrize("engine_name", ["sqlite"])
+
+
+class Line(Server):
+    """The server's real sessions, over a socket in place of mutual TLS."""
+
+    socket: str = ""
+    assisted: bool = False
+
+    async def open(self, opening: Opening) -> CardSession:
+        self.openings.append(opening)
+        channel = grpc.aio.insecure_channel(f"unix:{self.socket}")
+        call = begin(sessions_pb2_grpc.SessionServiceStub(channel), opening)
+        await say(call, hello(opening, assisted=self.assisted))
+        made: Any = StreamSession(call)
+        made.channel = channel
+        return made  # type: ignore[no-any-return]
+
+    async def due(self, card: Identity, proof: bytes = b"") -> Due:
+        self.asked.append(card)
+        return self.due_is
+
+
+@pytest.fixture
+def soft(tmp_path: Path) -> Iterator[SoftToken]:
+    made = SoftToken(tmp_path / "soft")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> AsyncIterator[SessionWorld]:
+    made = await token_world(database, tmp_path)
+    yield made
+    made.issuing.core.close()
+
+
+@asynccontextmanager
+async def desk(
+    world: SessionWorld, soft: SoftToken, device: UUID, *answers: bytes, helper: bool = False
+) -> AsyncIterator[tuple[Run, str, Line]]:
+    """A daemon with the token in a module of its configuration; gives the token's id, too."""
+    line, who = Line(), world.world.helper if helper else None
+    line.assisted = helper
+    async with world.serving(world.office(device), who) as line.socket:
+        module = Pkcs11Module(str(SOFTHSM), soft.environment)
+        async with running(person=Person(*answers), pkcs11=(module,), link=line) as run:
+            (card,) = (await run.client.cards.ListCards(pb.ListCardsRequest(tokens=True))).cards
+            yield run, card.id, line
+
+
+def all_of(*ids: str) -> list[tuple[str, str]]:
+    return sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
+
+
+async def issued(world: SessionWorld, soft: SoftToken, device: UUID) -> None:
+    request = str((await world.world.issuance(device)).id)
+    async with desk(world, soft, device, PIN, PIN) as (run, card, _):
+        wanted = pb.PreviewUpdateRequest(card=card, purpose=pb.PURPOSE_ISSUE, request=request)
+        done = await start(run, card, await run.client.updates.PreviewUpdate(wanted))
+        assert (done.error.code, done.outcome) == ("", pb.OUTCOME_DONE)
+
+
+async def test_a_token_is_issued_from_the_preview_on(
+    world: SessionWorld, soft: SoftToken, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    device = await bound(world, soft)
+    await world.world.issuance(device)
+    async with desk(world, soft, device, PIN, PIN) as (run, card, _):
+        shown = await preview(run, card)
+        assert [step.words for step in shown.steps] == [
+            "Set a new PIN of the security officer, which only the server knows",
+            "Set a new PIN, which you choose",
+            "Make a p256 key in slot 9A",
+            "Make a p256 key in slot 9C",
+            "Make a p256 key in slot 9E",
+            "Write a p256 key to slot 9D",
+            "Write the certificate of slot 9A",
+            "Write the certificate of slot 9C",
+            "Write the certificate of slot 9D",
+            "Write the certificate of slot 9E",
+        ]
+        assert (shown.asks_pin, shown.asks_new_pin) == (False, True)
+        done = await start(run, card, shown)
+        assert (done.error.code, done.phase, done.outcome) == ("", pb.OPERATION_PHASE_DONE, pb.OUTCOME_DONE)
+        again = await run.client.updates.PreviewUpdate(pb.PreviewUpdateRequest(card=card))
+        assert again.nothing_due
+    assert soft.holds() == all_of(*IDS)
+    assert [(one.what, one.act.partition(" token")[0]) for one in run.person.asked] == [
+        ("new PIN", "set up"), ("new PIN once more", "set up"),
+    ]  # fmt: skip
+    secrets = (PIN, SO_PIN, await so_pin_of(world, device))
+    assert not [secret for secret in secrets if secret.decode() in caplog.text]
+
+
+async def test_a_module_that_dies_in_the_middle_is_gone_on_with(
+    world: SessionWorld, soft: SoftToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Consent covers the rest: the daemon begins a new session, asks for the PIN again, and ends it."""
+    monkeypatch.setattr(sessions, "AGAIN", (0.0,))
+    device = await bound(world, soft)
+    await issued(world, soft, device)
+    old = {one: soft.public_key(one) for one in IDS}
+    request = await world.database.transact(
+        lambda unit: world.world.services.requests.create_reissue(unit, world.world.issuer, device)
+    )
+    async with desk(world, soft, device, b"999999", PIN, PIN) as (run, card, line):
+        wanted = pb.PreviewUpdateRequest(card=card, purpose=pb.PURPOSE_REISSUE, request=str(request.request.id))
+        shown = await run.client.updates.PreviewUpdate(wanted)
+        assert (shown.asks_pin, shown.asks_new_pin) == (True, False)
+        module = (await run.daemon.desk.tokens.get(card)).token._module
+        strike(module, "WriteCertificate")
+        done = await start(run, card, shown)
+        assert done.error.code == "PKCS11_MODULE_CRASHED"
+        await over(run)
+    assert len(line.openings) == 2
+    assert soft.holds() == all_of("82", *IDS)
+    assert soft.public_key("82") == old["9d"]
+    assert not {soft.public_key(one) for one in IDS} & set(old.values())
+    assert [(one.what, one.error) for one in run.person.asked] == [
+        ("current PIN", ""), ("current PIN", "It was wrong."), ("current PIN", ""),
+    ]  # fmt: skip
+
+
+def strike(module: Any, name: str) -> None:
+    """Kill the module's process in the first call of this name."""
+    ask = module.ask
+
+    def struck(request: Any, *rest: Any, **named: Any) -> Any:
+        if type(request).__name__ == name:
+            vars(module).pop("ask")
+            os.kill(module.pid, signal.SIGSTOP)
+            kept = module._channel._pipe.poll
+
+            def poll(seconds: float) -> bool:
+                """The question was sent: nobody answers it."""
+                os.kill(module.pid, signal.SIGKILL)
+                return bool(kept(seconds))
+
+            module._channel._pipe.poll = poll
+        return ask(request, *rest, **named)
+
+    vars(module)["ask"] = struck
+
+
+async def over(run: Run) -> None:
+    """Nothing is left that the daemon would go on with."""
+    while run.daemon.desk.sessions._consents:
+        await quiet(run)
+        await run.client.cards.ListReaders(pb.ListReadersRequest())
+
+
+async def test_a_forgotten_pin_is_set_anew(world: SessionWorld, soft: SoftToken) -> None:
+    device = await bound(world, soft)
+    await issued(world, soft, device)
+    old = await so_pin_of(world, device)
+    request = await world.database.transact(
+        lambda unit: world.world.services.requests.create_unlock(unit, world.world.helper, device)
+    )
+    async with desk(world, soft, device, NEW_PIN, NEW_PIN, helper=True) as (run, card, _):
+        wanted = pb.UnlockRequest(card=card, request=str(request.request.id))
+        begun = await run.client.updates.Unlock(wanted)
+        done = await ended(run, begun.operation.id)
+    assert (done.error.code, done.error.message, done.outcome) == ("", "", pb.OUTCOME_DONE)
+    assert [(one.what, one.act.partition(" token")[0]) for one in run.person.asked] == [
+        ("new PIN", "unlock"), ("new PIN once more", "unlock"),
+    ]  # fmt: skip
+    assert soft.holds(NEW_PIN) == all_of(*IDS)
+    assert not soft.so_pin_opens(old) and soft.so_pin_opens(await so_pin_of(world, device))
+
+
+async def test_a_preview_that_is_dismissed_leaves_everything_as_it_was(world: SessionWorld, soft: SoftToken) -> None:
+    device = await bound(world, soft)
+    await world.world.issuance(device)
+    async with desk(world, soft, device) as (run, card, _):
+        shown = await preview(run, card)
+        await run.client.updates.DismissPreview(pb.DismissPreviewRequest(card=card))
+        late = run.client.updates.StartUpdate(pb.StartUpdateRequest(card=card, digest=shown.digest))
+        assert (await failing(late)).code == "NO_SUCH_PREVIEW"
+    assert run.person.asked == []
+    assert soft.so_pin_opens(SO_PIN)
