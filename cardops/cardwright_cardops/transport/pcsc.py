@@ -258,7 +258,10 @@ class _Session:
             except Failure as failure:
                 if failure.result != Result.RESET_CARD:
                     raise
-            self._meet(self._timed(lambda: self._api.reconnect(handle, disposition)))
+            protocol = self._timed(lambda: self._api.reconnect(handle, disposition))
+            if not self._timed(lambda: self._api.status(handle))[1]:
+                protocol = self._timed(lambda: self._api.reconnect(handle, RESET))
+            self._meet(protocol)
         except Failure as failure:
             raise error_for(
                 failure.result, "resetting the card", self._reader, sent=disposition == RESET
@@ -280,7 +283,7 @@ class _Session:
         if protocol not in PCI:
             raise Failure("SCardConnect", Result.PROTO_MISMATCH)
         self._pci = PCI[protocol]
-        atr = self._timed(lambda: self._api.status(handle))
+        atr, _ = self._timed(lambda: self._api.status(handle))
         self.link = Link(self._reader, atr, _TRANSMISSION[protocol], coupling(atr))
 
     def _connected(self) -> int:

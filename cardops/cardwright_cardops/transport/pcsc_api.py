@@ -8,6 +8,7 @@ holds a transaction, or while pcscd itself hangs; they release the interpreter's
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -17,6 +18,8 @@ from smartcard import scard
 
 _log = logging.getLogger(__name__)
 
+_POWERED: Final = 0x04 if sys.platform == "win32" else 0x10
+"""In what SCardStatus says of a card; on Windows the states above are numbers with the same bit."""
 LEAVE: Final[int] = scard.SCARD_LEAVE_CARD
 RESET: Final[int] = scard.SCARD_RESET_CARD
 T0: Final[int] = scard.SCARD_PROTOCOL_T0
@@ -172,10 +175,23 @@ class Scard:
         return tuple(ReaderState(name, state, bytes(atr)) for name, state, atr in states)
 
     def connect(self, context: int, reader: str) -> tuple[int, int]:
-        """Connect shared, T=0 or T=1. Returns handle and protocol. Raises Failure."""
+        """Connect shared, T=0 or T=1, powering a card up that is not. Returns handle and protocol. Raises Failure."""
         result, handle, protocol = scard.SCardConnect(context, reader, scard.SCARD_SHARE_SHARED, T0 | T1)
+        if _unsigned(result) == Result.UNPOWERED_CARD:
+            return self._connect_unpowered(context, reader)
         _check("SCardConnect", result)
         return int(handle), int(protocol)
+
+    def _connect_unpowered(self, context: int, reader: str) -> tuple[int, int]:
+        """pcsc-lite powers no card up for us while a program is connected that took it up after another one had
+        powered it down (see ``status``). Through the reader itself it does."""
+        result, handle, _ = scard.SCardConnect(context, reader, scard.SCARD_SHARE_DIRECT, 0)
+        _check("SCardConnect", result)
+        try:
+            return int(handle), self.reconnect(int(handle), RESET)
+        except Failure:
+            self.disconnect(int(handle))
+            raise
 
     def reconnect(self, handle: int, disposition: int) -> int:
         """Take up a connection again, LEAVE or RESET; the protocol. Raises Failure."""
@@ -183,11 +199,15 @@ class Scard:
         _check("SCardReconnect", result)
         return int(protocol)
 
-    def status(self, handle: int) -> bytes:
-        """The ATR of the connected card. Raises Failure: REMOVED_CARD, RESET_CARD and others."""
-        result, _, _, _, atr = scard.SCardStatus(handle)
+    def status(self, handle: int) -> tuple[bytes, bool]:
+        """The ATR of the connected card, and whether it has power. Raises Failure: REMOVED_CARD, RESET_CARD, others.
+
+        It has none where another program powered it down when it let go, as those on pyscard do: for pcsc-lite
+        that is a reset, and taking the connection up again does not power the card up.
+        """
+        result, _, state, _, atr = scard.SCardStatus(handle)
         _check("SCardStatus", result)
-        return bytes(atr)
+        return bytes(atr), bool(state & _POWERED)
 
     def begin(self, handle: int) -> None:
         """Begin a transaction, waiting for another program's to end. Raises Failure."""

@@ -40,8 +40,8 @@ IMPATIENT = Deadlines(waiting=0.3, by_instruction={0xCB: 0.3}, by_algorithm={0x1
 
 
 @contextmanager
-def stranger(reader: str) -> Iterator[int]:
-    """Another program's connection to the card: a PC/SC handle."""
+def stranger(reader: str, ends: int = scard.SCARD_LEAVE_CARD) -> Iterator[int]:
+    """Another program's connection to the card: a PC/SC handle. ``ends``: what it does with the card in the end."""
     _, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_SYSTEM)
     code, handle, _ = scard.SCardConnect(
         context, reader, scard.SCARD_SHARE_SHARED, scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1
@@ -50,7 +50,7 @@ def stranger(reader: str) -> Iterator[int]:
     try:
         yield handle
     finally:
-        scard.SCardDisconnect(handle, scard.SCARD_LEAVE_CARD)
+        scard.SCardDisconnect(handle, ends)
         scard.SCardReleaseContext(context)
 
 
@@ -193,6 +193,44 @@ def test_a_transaction_begins_on_a_card_that_was_reset(pcscd: Pcscd) -> None:
         reset_by_stranger(handle)
         with connection.transaction():
             assert connection.transmit(SELECT) == b"\x90\x00"
+
+
+def has_power(card: SmallCard) -> bool:
+    """By the last word about it that came over the wire, before any command."""
+    words = [entry for entry in card.log if isinstance(entry, str)]
+    return words[-1] != "off" and not isinstance(card.log[card.log.index("off") + 1], bytes)
+
+
+def test_a_card_that_another_program_powered_down_gets_its_power_back(pcscd: Pcscd) -> None:
+    """As every program on pyscard does when it lets go, ykman among them."""
+    card = SmallCard()
+    reader = pcscd.insert(card)
+    with connect(reader) as connection:
+        card.log.clear()
+        with stranger(reader, scard.SCARD_UNPOWER_CARD):
+            pass
+        with connection.transaction():
+            assert connection.transmit(SELECT) == b"\x90\x00"
+        assert has_power(card), card.log
+        # Others are not kept out by a connection that was taken up so.
+        with connect(reader) as another, another.transaction():
+            assert another.transmit(SELECT) == b"\x90\x00"
+
+
+def test_connecting_to_a_card_that_others_left_without_power(pcscd: Pcscd) -> None:
+    card = SmallCard()
+    reader = pcscd.insert(card)
+    with stranger(reader) as handle:
+        card.log.clear()
+        with stranger(reader, scard.SCARD_UNPOWER_CARD):
+            pass
+        code, _ = scard.SCardReconnect(
+            handle, scard.SCARD_SHARE_SHARED, scard.SCARD_PROTOCOL_T1, scard.SCARD_LEAVE_CARD
+        )
+        assert code == scard.SCARD_S_SUCCESS
+        with connect(reader) as connection, connection.transaction():
+            assert connection.transmit(SELECT) == b"\x90\x00"
+        assert has_power(card), card.log
 
 
 def test_our_reset_resets_and_the_connection_goes_on(pcscd: Pcscd) -> None:
