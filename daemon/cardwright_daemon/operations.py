@@ -34,6 +34,7 @@ class Kind(Enum):
     FORGOTTEN_PIN = "forgotten-pin"
     RECOVER = "recover"
     SIGN_IN = "sign-in"
+    RECYCLE = "recycle"
 
 
 class Phase(Enum):

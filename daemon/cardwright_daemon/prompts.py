@@ -39,6 +39,7 @@ _ACTS: Final = {
     Kind.FORGOTTEN_PIN: "set a new PIN on {}",
     Kind.RECOVER: "put recovered keys on {}",
     Kind.SIGN_IN: "sign in with {}",
+    Kind.RECYCLE: "erase {}",
 }
 _FAULTS: Final = {
     PinFault.TOO_SHORT: "It is too short.",

@@ -21,6 +21,7 @@ KIND_OF: Final = {
     Purpose.FORGOTTEN_PIN: Kind.FORGOTTEN_PIN,
     Purpose.RECOVER: Kind.RECOVER,
     Purpose.PROVE: Kind.SIGN_IN,
+    Purpose.RECYCLE: Kind.RECYCLE,
 }
 _ASKED: Final = {
     MethodKind.DIRECTORY_PASSWORD: Value.DIRECTORY_PASSWORD,

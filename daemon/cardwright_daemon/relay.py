@@ -64,18 +64,24 @@ class Approved:
     """A plan that the person agreed to, for the card of ``inventory``, which this workstation read itself.
 
     ``contents``: SHA-256 of what is written to each object. ``confirmed``: acts that were confirmed by name.
+    ``wipes``: what was asked for is to erase the card.
     """
 
     plan: Plan
     contents: Mapping[int, bytes]
     inventory: Inventory
     confirmed: frozenset[Act] = frozenset()
+    wipes: bool = False
 
     @property
     def permit(self) -> Permit:
         """What it permits. Raises PreviewUnfit."""
         return permit_for(
-            self.plan.document(), self.inventory.document(), contents=self.contents, confirmed=self.confirmed
+            self.plan.document(),
+            self.inventory.document(),
+            contents=self.contents,
+            confirmed=self.confirmed,
+            wipes=self.wipes,
         )
 
 

@@ -50,7 +50,7 @@ SHOWN_AGAIN: Final = "shown-again"
 """Outcome of going on where more has to be done than was agreed to: nothing was done, and a new preview waits."""
 CONSENT: Final = timedelta(minutes=10)
 """How long a preview waits, and how long consent covers what a broken session left."""
-ITEMS: Final = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "prove", "sign_request")
+ITEMS: Final = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "block", "prove", "sign_request")
 _LOOK: Final = Look(objects=EVERYTHING.objects, counted=True, stage="look")
 """All that a server needs for its plan; else it looks for itself first, which takes one more round trip."""
 _BROKEN: Final = (TransportError, ServerUnreachable, StageEnded)
@@ -220,7 +220,8 @@ class Sessions:
                 await session.close()
                 return found
             relayed.rules = found.pin_rules or self.rules
-            approved = Approved(found.plan, found.contents, opening.card)
+            wipes = purpose is Purpose.RECYCLE
+            approved = Approved(found.plan, found.contents, opening.card, wipes=wipes)
             assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
             return _Waiting(session, messages, relayed, opening, approved, datetime.now(UTC) + CONSENT)
         except BaseException:

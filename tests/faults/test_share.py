@@ -13,6 +13,7 @@ SHARES = (
     ("tdes-only", "issue", 31),
     ("yubikey-5.4", "update", 43),
     ("pivapplet", "unlock", 9),
+    ("tdes-only", "recycle", 17),
 )
 
 

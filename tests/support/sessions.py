@@ -414,18 +414,14 @@ class Station:
         trip.trips = round_trips(trip.order, SEEN.get(socket, [])[-1:])
         return trip
 
-    def _permitted(
-        self, local: LocalExecutor, preview: sessions_pb2.Preview, seen: Inventory, purpose: int
-    ) -> Any:
+    def _permitted(self, local: LocalExecutor, preview: sessions_pb2.Preview, seen: Inventory, purpose: int) -> Any:
         if not self.guarded:
             return local
         plan = wire.plan_from_wire(preview.plan)
         contents = {int(row.tag, 16): row.digest for row in preview.contents}
         wipes = purpose == sessions_pb2.PURPOSE_RECYCLE
         confirmed = frozenset((Act.RESET,)) if wipes and self.confirms else frozenset[Act]()
-        permit = permit_for(
-            plan.document(), seen.document(), contents=contents, confirmed=confirmed, wipes=wipes
-        )
+        permit = permit_for(plan.document(), seen.document(), contents=contents, confirmed=confirmed, wipes=wipes)
         state = begin(permit, identity_of(seen.document()), plan=bytes.fromhex(plan.digest))
         assert isinstance(state, State)
         return GuardedExecutor(local, state, unbroken=lambda: True)
@@ -530,7 +526,6 @@ def fresh_card() -> VirtualCard:
 def commits_of(database: Database) -> Iterator[list[int]]:
     """One entry for each transaction that was committed while inside."""
     seen: list[int] = []
-
     def note(_connection: object) -> None:
         seen.append(len(seen))
 

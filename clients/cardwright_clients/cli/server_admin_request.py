@@ -27,6 +27,7 @@ _CREATE: Final[dict[str, tuple[type[Any], Callable[[RequestServiceStub], Any]]]]
     "reissue": (pb.CreateReissueRequest, lambda stub: stub.CreateReissue),
     "terminate": (pb.CreateTerminationRequest, lambda stub: stub.CreateTermination),
     "recovery": (pb.CreateRecoveryRequest, lambda stub: stub.CreateRecovery),
+    "recycle": (pb.CreateRecycleRequest, lambda stub: stub.CreateRecycle),
 }
 _WITH_REASON: Final = ("replacement", "terminate")
 
@@ -77,18 +78,23 @@ def show(line: ServerLine, request_id: str, as_json: bool) -> None:
 @click.argument("kind", type=click.Choice(list(_CREATE)))
 @click.argument("device")
 @click.option("--reason", type=chosen(devices_pb2.DeviceReason), help="Of a replacement or a termination.")
+@click.option("--found", is_flag=True, help="Of recycling: a lost or stolen device is at hand again.")
 @click.option("--idempotency-key", default="", metavar="KEY",
               help="The same KEY again gives the same request, even after it was closed.")  # fmt: skip
 @json_option
 @connected
 def create(
-    line: ServerLine, kind: str, device: str, reason: str | None, idempotency_key: str, as_json: bool
+    line: ServerLine, kind: str, device: str, reason: str | None, found: bool, idempotency_key: str, as_json: bool
 ) -> None:
     """Ask that something be done with DEVICE (id or serial number)."""
     if reason is not None and kind not in _WITH_REASON:
         raise click.UsageError(f"--reason belongs to {' and '.join(_WITH_REASON)} only.")
+    if found and kind != "recycle":
+        raise click.UsageError("--found belongs to recycle only.")
     message, method = _CREATE[kind]
     request = message(device=lookup.device(line, device))
+    if found:
+        request.found = True
     if reason is not None:
         request.reason = numbers(devices_pb2.DeviceReason, [reason])[0]
     metadata = {"idempotency_key": idempotency_key} if idempotency_key else {}

@@ -11,7 +11,7 @@ import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Synced, UpdatePreview
+from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Purpose, Synced, UpdatePreview
 from ..sdk.words import due_words, ended, estimate, mandatory_words
 from .cards import Choice, card_options
 from .daemon_line import all_readable, asking, at_daemon, document, fits, pick

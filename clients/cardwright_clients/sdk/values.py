@@ -46,6 +46,7 @@ class OperationKind(Enum):
     FORGOTTEN_PIN = "forgotten-pin"
     RECOVER = "recover"
     SIGN_IN = "sign-in"
+    RECYCLE = "recycle"
 
 
 class Phase(Enum):
@@ -80,6 +81,8 @@ class Purpose(Enum):
     UNLOCK = "unlock"
     FORGOTTEN_PIN = "forgotten-pin"
     RECOVER = "recover"
+    RECYCLE = "recycle"
+    """Everything on the card is erased: an operator asked for it."""
 
 
 class MethodKind(Enum):

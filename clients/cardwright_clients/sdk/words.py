@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .values import Due, MethodKind, Operation, OperationKind, Outcome, Phase
+from .values import Due, MethodKind, Operation, OperationKind, Outcome, Phase, Purpose
 
 DUE: Final = {
     "renewal": "certificates have to be renewed",
@@ -38,11 +38,14 @@ _DOING: Final = {
     OperationKind.FORGOTTEN_PIN: "given a new PIN",
     OperationKind.RECOVER: "given its earlier keys",
     OperationKind.SIGN_IN: "used to sign in",
+    OperationKind.RECYCLE: "erased",
 }
 
 
 def due_words(due: Due) -> str:
     """One line: why something is due."""
+    if due and due.purpose is Purpose.RECYCLE:
+        return "everything on it is to be erased: it goes back to stock"
     known = [DUE.get(one.what, "an update is due") for one in due.items]
     return "; ".join(dict.fromkeys(known)) or "nothing is due"
 

@@ -65,6 +65,8 @@ class Purpose(Enum):
     UNLOCK = "unlock"
     FORGOTTEN_PIN = "forgotten-pin"
     RECOVER = "recover"
+    RECYCLE = "recycle"
+    """Everything on the card is erased."""
     PROVE = "prove"
 
 

@@ -96,6 +96,7 @@ _PURPOSES: Final = {
     sessions_pb2.PURPOSE_UNLOCK: Purpose.UNLOCK,
     sessions_pb2.PURPOSE_UNLOCK_ASSISTED: Purpose.UNLOCK,
     sessions_pb2.PURPOSE_FORGOTTEN_PIN: Purpose.FORGOTTEN_PIN,
+    sessions_pb2.PURPOSE_RECYCLE: Purpose.RECYCLE,
 }
 _UNKNOWN_CARD: Final = frozenset({"NO_SUCH_DEVICE"})
 

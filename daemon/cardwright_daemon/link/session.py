@@ -47,6 +47,7 @@ PURPOSES: Final = {
     Purpose.REISSUE: sessions_pb2.PURPOSE_REISSUE,
     Purpose.FORGOTTEN_PIN: sessions_pb2.PURPOSE_FORGOTTEN_PIN,
     Purpose.PROVE: sessions_pb2.PURPOSE_PROVE,
+    Purpose.RECYCLE: sessions_pb2.PURPOSE_RECYCLE,
 }
 _OUTCOMES: Final = {
     sessions_pb2.OUTCOME_DONE: Outcome.DONE,

@@ -155,6 +155,7 @@ class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_KIND_FORGOTTEN_PIN: _OperationKind.ValueType  # 8
     OPERATION_KIND_RECOVER: _OperationKind.ValueType  # 9
     OPERATION_KIND_SIGN_IN: _OperationKind.ValueType  # 10
+    OPERATION_KIND_RECYCLE: _OperationKind.ValueType  # 11
 
 class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper):
     """------------------------------------------------------------------------------------------------------ operations"""
@@ -170,6 +171,7 @@ OPERATION_KIND_UNLOCK: OperationKind.ValueType  # 7
 OPERATION_KIND_FORGOTTEN_PIN: OperationKind.ValueType  # 8
 OPERATION_KIND_RECOVER: OperationKind.ValueType  # 9
 OPERATION_KIND_SIGN_IN: OperationKind.ValueType  # 10
+OPERATION_KIND_RECYCLE: OperationKind.ValueType  # 11
 Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
 
 class _OperationPhase:
@@ -245,6 +247,8 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     PURPOSE_UNLOCK: _Purpose.ValueType  # 4
     PURPOSE_FORGOTTEN_PIN: _Purpose.ValueType  # 5
     PURPOSE_RECOVER: _Purpose.ValueType  # 6
+    PURPOSE_RECYCLE: _Purpose.ValueType  # 7
+    """Everything on the card is erased."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """--------------------------------------------------------------------------------------------------------- updates
@@ -259,6 +263,8 @@ PURPOSE_REISSUE: Purpose.ValueType  # 3
 PURPOSE_UNLOCK: Purpose.ValueType  # 4
 PURPOSE_FORGOTTEN_PIN: Purpose.ValueType  # 5
 PURPOSE_RECOVER: Purpose.ValueType  # 6
+PURPOSE_RECYCLE: Purpose.ValueType  # 7
+"""Everything on the card is erased."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 class _MethodKind:
