@@ -19,7 +19,7 @@ from ..devices.model import Device, DeviceEvent, DeviceState
 from ..devices.numbering import NINES, Numbering
 from ..devices.stock import StockService
 from ..issuance import status
-from ..issuance.model import CertificateState
+from ..issuance.model import UNRELEASED, Certificate, CertificateState
 from ..machine import Actor
 from ..policies.model import DeviceKind, Policy
 from ..requests.model import Request, RequestKind, RequestState
@@ -120,7 +120,11 @@ class Desk:
         )
 
     async def holder(self, unit: Unit, org: UUID, guid: UUID) -> Holder | None:
-        """See ``Holders``: who holds the card in use, and the keys in 9A whose certificates count, the newest first."""
+        """See ``Holders``: who holds the card in use, and the keys in 9A that prove it, the newest first.
+
+        Those whose certificates count, and those of a session that broke off before the card was read back: the card
+        has no other one any more.
+        """
         device = await self._lifecycle.by_guid(unit, org, guid)
         if device is None or device.person is None or device.state not in _IN_USE:
             return None
@@ -128,7 +132,7 @@ class Desk:
         good = [
             one.x509.public_key()
             for one in await status.of_device(unit, org, device.id)
-            if one.holder.part == part and one.state is CertificateState.GOOD and one.not_after > unit.now
+            if one.holder.part == part and _proves(one) and one.not_after > unit.now
         ]
         return Holder(device.id, device.person, tuple(key for key in good if isinstance(key, PublicKey)))
 
@@ -214,3 +218,9 @@ class Desk:
         if not open_ones and greeting.purpose is not Purpose.UPDATE:
             raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")
         return device, open_ones[0] if open_ones else None
+
+
+def _proves(certificate: Certificate) -> bool:
+    """Whether the key of a certificate says who holds the card: it is good, or was never held for anything else."""
+    unread = certificate.state is CertificateState.HELD and certificate.holds == {UNRELEASED}
+    return certificate.state is CertificateState.GOOD or unread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import UUID
@@ -90,9 +91,9 @@ class CardProofs:
         if _KIND not in greeting.items:
             raise PeerTooOld(f"The workstation does not know {_KIND}.")
         await line.greet(new_id())
-        key = found.keys[0]
+        algorithm = Algorithm.of(found.keys[0])
         nonce, audience = os.urandom(32), audience_of(principal.org)
-        items = (VerifyPin(), SignIn(Algorithm.of(key), audience, nonce))
+        items = (VerifyPin(), SignIn(algorithm, audience, nonce))
         batch = Batch((Group((Apdu(commands.select()),), essential=True), Group(items, essential=True)), STAGE)
         try:
             _, (_, answer) = await line.execute(batch)
@@ -101,10 +102,7 @@ class CardProofs:
         if answer.outcome is not Outcome.ANSWERED or not answer.ok:
             answer.require("signing in with the key of slot 9A")
             raise CardNotProven("The card did not answer.")
-        try:
-            verify(answer.data, audience=audience, nonce=nonce, key=key)
-        except ProofInvalid as error:
-            raise CardNotProven("The card did not prove that it holds the key it was issued with.") from error
+        key = _signer(answer.data, audience, nonce, [one for one in found.keys if Algorithm.of(one) is algorithm])
 
         async def record(unit: Unit) -> UUID:
             # Between the question and the answer the card may have been suspended, or its certificate revoked.
@@ -117,3 +115,16 @@ class CardProofs:
             return made.id
 
         return await self._database.transact(record)
+
+
+def _signer(proof: bytes, audience: str, nonce: bytes, keys: Sequence[PublicKey]) -> PublicKey:
+    """The key that made a proof. Raises CardNotProven where none of them did."""
+    wrong: ProofInvalid | None = None
+    for key in keys:
+        try:
+            verify(proof, audience=audience, nonce=nonce, key=key)
+        except ProofInvalid as error:
+            wrong = error
+        else:
+            return key
+    raise CardNotProven("The card did not prove that it holds the key it was issued with.") from wrong

@@ -126,6 +126,30 @@ async def test_a_holder_proves_who_they_are_by_the_card(
 
 
 @ON_SQLITE
+async def test_a_card_proves_its_holder_after_a_reissue_that_broke_off(
+    open_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    """The key in 9A is another one by then, and its certificate does not count yet."""
+    world, card, device = await issued(open_database, tmp_path)
+    before = keys_of(card)["9A"]
+    await world.database.transact(
+        lambda unit: world.world.services.requests.create_reissue(unit, world.world.issuer, device)
+    )
+    async with world.serving(world.office(device)) as socket:
+        assert (await Station(card).run(socket, sessions_pb2.PURPOSE_REISSUE, cut=4)).outcome == 0
+        card.power_off()
+    assert keys_of(card)["9A"] != before
+    async with world.serving(world.office(device), a_workstation(world.org)) as socket:
+        trip = await prove(card, socket)
+        assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_DONE)
+        # A certificate that is held for another reason proves nothing.
+        mine = [one for one in await world.certificates_of(device) if one.holder.part == "9a"]
+        await world.database.transact(lambda unit: status.hold(unit, SERVER, Actor.SERVER, mine, "suspended"))
+        assert (await prove(card, socket)).error == "CARD_NOT_PROVEN"
+    world.issuing.core.close()
+
+
+@ON_SQLITE
 async def test_another_card_with_the_same_identity_proves_nothing(
     open_database: Callable[..., Database], tmp_path: Path
 ) -> None:
