@@ -26,6 +26,8 @@ from .steps import Plan, SetPin, SetPuk, WriteObject
 
 LONGEST_NUMBER: Final = 40
 _NAMESPACE: Final = UUID("6f2b8f5e-3c0d-5c5e-9d3a-1f6f0d0a7b11")
+_SERIAL: Final = 16
+"""Octets that CK_TOKEN_INFO has for a serial number."""
 _SLOTS: Final = frozenset((*ACTIVE_SLOTS, *RETIRED_SLOTS))
 
 
@@ -47,15 +49,21 @@ class TokenName:
     @property
     def number(self) -> str:
         """Manufacturer and serial number, by which an operator registers the token: at most 40 characters of ASCII."""
-        plain = f"{self.manufacturer}:{self.serial}".encode("ascii", "replace").decode().replace(" ", "-")
-        if len(plain) <= LONGEST_NUMBER:
-            return plain
+        maker, serial = (_plain(text) for text in (self.manufacturer, self.serial))
+        whole = f"{maker}:{serial}"
+        if len(whole) <= LONGEST_NUMBER and self.manufacturer.isascii() and self.serial.isascii():
+            return whole
         mark = hashlib.sha256(f"{self.manufacturer}:{self.serial}".encode()).hexdigest()[:8]
-        return f"{plain[: LONGEST_NUMBER - 9 - len(self.serial[:16])]}~{mark}:{self.serial[:16]}"
+        serial = serial[-_SERIAL:]
+        return f"{maker[: LONGEST_NUMBER - len(serial) - len(mark) - 2]}~{mark}:{serial}"
 
     def identity(self, card_key: str = "") -> Identity:
         """As a card would have it. ``card_key``: fingerprint of the key in 9E."""
         return Identity(self.guid, "", self.number, card_key)
+
+
+def _plain(text: str) -> str:
+    return text.encode("ascii", "replace").decode().replace(" ", "-")
 
 
 @dataclass(frozen=True, slots=True)
