@@ -275,15 +275,23 @@ class GrpcLink:
 
     async def due(self, card: Identity, proof: bytes = b"") -> Due:
         """See ``ServerLink``."""
+        answer = await self._due(card, proof)
+        if answer is None and card.guid is not None and card.serial:
+            # Where its issuance broke off, the server knows the card by its maker's number until that is done.
+            card = replace(card, guid=None)
+            answer = await self._due(card, b"")
+        return Due() if answer is None else due_of(answer, card)
+
+    async def _due(self, card: Identity, proof: bytes) -> Any:
+        """The server's answer, None for a card that it does not know."""
         request = sessions_pb2.DueRequest(protocol=PROTOCOL, card=_name(card), proof=proof)
         stub = sessions_pb2_grpc.SessionServiceStub(self._line())
         try:
-            answer = await self._ask(stub.Due, request, seconds=self._check_seconds)
+            return await self._ask(stub.Due, request, seconds=self._check_seconds)
         except CardwrightError as error:
             if error.code in _UNKNOWN_CARD:
-                return Due()
+                return None
             raise
-        return due_of(answer, card)
 
     async def methods(self, card: Identity, purpose: Purpose, account: str) -> tuple[Method, ...]:
         """See ``ServerLink``: what the installation offers; which of it is enough the server says when it is tried."""
