@@ -29,7 +29,6 @@ from .operations import Kind, Operation, Operations
 from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current
 from .proving import KIND_OF, Proofs
-from .token_relay import look_at, signed_in
 from .tokens import Device, TokenDevice
 
 T = TypeVar("T")
@@ -111,6 +110,8 @@ class KeyActs:
     async def _proved_by_token(
         self, device: TokenDevice, operation: Operation, prompter: Prompter, act: str
     ) -> Proof:
+        from .token_relay import look_at, signed_in  # takes long to load, with the guard
+
         features, inventory = await look_at(device)
         software = self._software()
         opening = Opening(

@@ -9,11 +9,10 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.guard import Act, Permit, covers
 from cardwright_cardops.plan.observe import EVERYTHING, Look
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.steps import STEP_KINDS, Plan
@@ -38,11 +37,13 @@ from .link.ports import (
 from .operations import Operation, Operations
 from .prompts import Prompter, act_of
 from .proving import KIND_OF, Proofs
-from .relay import Approved, RelayedCard, reading
-from .token_relay import AWAY as TOKEN_AWAY
-from .token_relay import ITEMS as TOKEN_ITEMS
-from .token_relay import RelayedToken, look_at
 from .tokens import Device, TokenDevice
+
+if TYPE_CHECKING:  # the guard takes long to load: the daemon answers first (start.load_the_rest)
+    from cardwright_cardops.guard import Act, Permit
+
+    from .relay import Approved, RelayedCard
+    from .token_relay import RelayedToken
 
 _log = logging.getLogger(__name__)
 
@@ -220,6 +221,8 @@ class Sessions:
                 await session.close()
                 return found
             relayed.rules = found.pin_rules or self.rules
+            from .relay import Approved
+
             wipes = purpose is Purpose.RECYCLE
             approved = Approved(found.plan, found.contents, opening.card, wipes=wipes)
             assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
@@ -234,6 +237,10 @@ class Sessions:
         self, card: Device, act: str, operation: Operation, prompter: Prompter
     ) -> tuple[RelayedCard | RelayedToken, Opening]:
         """``card`` as it is now, in hands that only read, and what a session with it begins with."""
+        from .relay import RelayedCard, reading
+        from .token_relay import ITEMS as TOKEN_ITEMS
+        from .token_relay import RelayedToken, look_at
+
         software, steps = self._software(), tuple(STEP_KINDS)
         if isinstance(card, TokenDevice):
             features, inventory = await look_at(card)
@@ -402,6 +409,8 @@ class Sessions:
             return
         found.approved = replace(found.approved, confirmed=consent.permit.confirmed)
         found.until = consent.until
+        from cardwright_cardops.guard import covers
+
         if covers(consent.permit, found.approved.permit, consent.touched):
             await self._carry_out(card, found, operation)
             return
@@ -431,7 +440,9 @@ def _teller(operation: Operation) -> Callable[[Progress], None]:
 
 def _broke_off(error: BaseException) -> bool:
     """Whether a session ended because card, line or server were away, and not because something was refused."""
-    return isinstance(error, _BROKEN) or (isinstance(error, CardwrightError) and error.code in _CARD_AWAY | TOKEN_AWAY)
+    from .token_relay import AWAY
+
+    return isinstance(error, _BROKEN) or (isinstance(error, CardwrightError) and error.code in _CARD_AWAY | AWAY)
 
 
 async def _left_within(card: Device, seconds: float) -> bool:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
+import importlib
 import logging
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from cardwright_cardops.errors import CardwrightError
 
-from .app import Daemon
 from .config import Config, load
 from .machine import Machine, load_machine
 from .process import harden
+
+QUIET: Final = 1.0
+"""Seconds for the first calls, before the rest is loaded."""
 
 
 def serve(config: Config, ready: Callable[[Path], None]) -> None:
@@ -24,6 +29,8 @@ def serve(config: Config, ready: Callable[[Path], None]) -> None:
     Raises ConfigInvalid, FolderUnsafe, DaemonRunning, OSError.
     """
     harden()
+    # What is loaded now stays: looking through it for garbage again and again takes a tenth of the start.
+    gc.disable()
     logging.basicConfig(
         level=config.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True
     )
@@ -31,13 +38,25 @@ def serve(config: Config, ready: Callable[[Path], None]) -> None:
 
 
 async def _serve(config: Config, machine: Machine, ready: Callable[[Path], None]) -> None:
+    from .app import Daemon
+
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Daemon(config, machine=machine) as daemon:
         ready(daemon.socket)
+        rest = asyncio.create_task(load_the_rest())
         await stop.wait()
+        rest.cancel()
+
+
+async def load_the_rest() -> None:
+    """What only sessions need, once the first calls are answered. A session that is there first loads it itself."""
+    await asyncio.sleep(QUIET)
+    await asyncio.to_thread(importlib.import_module, "cardwright_daemon.token_relay")
+    gc.freeze()
+    gc.enable()
 
 
 def main() -> None:

@@ -43,3 +43,14 @@ def test_talking_to_a_card_loads_no_x509() -> None:
 def test_a_plan_and_a_check_without_paths_load_no_validator() -> None:
     code = "import cardwright_cardops.plan.init, cardwright_cardops.plan.bare, cardwright_cardops.check"
     assert not loaded_by(code) & {"pyhanko_certvalidator", "pkcs11", "google", "requests", "aiohttp"}
+
+
+def test_the_daemon_answers_before_it_loads_the_guard() -> None:
+    """What only a session needs is loaded behind the first answers, or by the session that is there first."""
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys, cardwright_daemon.app\nprint('\\n'.join(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    late = ("cardwright_cardops.guard", "cardwright_cardops.check", "cardwright_cardops.pkcs11")
+    loaded = said.stdout.split()
+    assert [name for name in loaded if name.startswith((*late, "cardwright_daemon.relay", "cardwright_server"))] == []

@@ -94,7 +94,7 @@ async def test_a_stage_without_batches_ends_after_its_time_and_the_rest_is_refus
     monkeypatch.setattr(relay.RelayedCard, "stage_seconds", 0.05)
     monkeypatch.setattr(relay.RelayedCard, "_end", end)
     async with running(card, link=server, person=Person(PIN, PIN)) as run:
-        monkeypatch.setattr("cardwright_daemon.sessions.RelayedCard", _short)
+        monkeypatch.setattr("cardwright_daemon.relay.RelayedCard", _short)
         operation = await issue(run)
     assert operation.error.code == "STAGE_ENDED"
 
@@ -337,7 +337,7 @@ async def test_a_server_that_says_nothing_for_too_long_ends_the_session(monkeypa
             super().__post_init__()
 
     server.on_batch = silent
-    monkeypatch.setattr("cardwright_daemon.sessions.RelayedCard", Impatient)
+    monkeypatch.setattr("cardwright_daemon.relay.RelayedCard", Impatient)
     async with running(card, link=server, person=Person(PIN, PIN)) as run:
         operation = await issue(run)
     assert operation.error.code == "SERVER_UNREACHABLE"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cardwright_cardops import wire
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.guard import Act
 from cardwright_cardops.plan.inventory import Identity, SecretState
 from cardwright_cardops.plan.steps import step_id
 from cardwright_cardops.plan.words import kind_words, step_words
@@ -26,6 +25,9 @@ from ..link.ports import Due, EscrowedKey, LinkState, Method, MethodKind, Outcom
 from ..operations import Kind, Operation, Phase
 from ..sessions import SHOWN_AGAIN, Shown
 from ..tokens import TOKEN, TokenDevice
+
+if TYPE_CHECKING:
+    from cardwright_cardops.guard import Act
 
 K = TypeVar("K")
 
@@ -277,6 +279,8 @@ def uuid_of(text: str, what: str) -> UUID | None:
 
 def acts_of(names: list[str]) -> frozenset[Act]:
     """Acts by their names. Raises BadRequest."""
+    from cardwright_cardops.guard import Act  # takes long to load
+
     try:
         return frozenset(Act(name) for name in names)
     except ValueError:

@@ -8,7 +8,6 @@ from cardwright_proto.agent.v1 import agent_pb2_grpc
 from ..desk import Desk
 from ..errors import BadRequest
 from ..link.ports import Purpose
-from ..token_relay import look_at
 from ..tokens import TokenDevice
 from . import encoding as to
 from .asking import prompter_of
@@ -30,6 +29,8 @@ class EscrowServicer(agent_pb2_grpc.EscrowServiceServicer):
         proof = self._desk.proofs.of(card, Purpose.RECOVER)
         found = await self._desk.link.escrowed(card.identity, proof)
         if isinstance(card, TokenDevice):
+            from ..token_relay import look_at  # takes long to load, with the guard
+
             _, inventory = await look_at(card)
         else:
             inventory = await self._desk.cards.inventory(card)
