@@ -20,9 +20,9 @@ from ..program.items import Outcome
 from .capabilities import Backend, CapabilityMissing
 from .inventory import Identity, Inventory
 from .planner import plan
-from .policy import DevicePolicy, KeySource, SecretsPolicy, slot_pin_policy
+from .policy import DevicePolicy, SecretsPolicy, slot_pin_policy
 from .records import Records
-from .steps import Plan, SetPin, SetPuk, WriteObject
+from .steps import GenerateKey, ImportKey, Plan, SetPin, SetPuk, WriteObject
 
 LONGEST_NUMBER: Final = 40
 _NAMESPACE: Final = UUID("6f2b8f5e-3c0d-5c5e-9d3a-1f6f0d0a7b11")
@@ -84,14 +84,14 @@ class TokenFeatures:
 
     @property
     def backend(self) -> Backend:
-        """For the planner."""
+        """For the planner, which asks nothing about algorithms: ``require_able`` knows who makes a key."""
         return Backend(
             f"pkcs11 {self.module}",
             imports=self.imports,
+            policies=True,
             any_key_signs=True,
             generate_slots=_SLOTS if self.generates else frozenset(),
             import_slots=_SLOTS if self.imports else frozenset(),
-            algorithms=self.generates,
             max_object=1 << 16,
         )
 
@@ -157,11 +157,7 @@ def plan_token(
             raise CapabilityMissing(
                 f"A token cannot have a key in slot {row.slot.label} with this PIN policy.", "policies"
             )
-    backend = replace(features.backend, policies=True)
-    if features.imports and any(row.source is KeySource.IMPORTED for row in policy.slots):
-        wanted = {row.algorithm for row in policy.slots if row.source is KeySource.IMPORTED}
-        backend = replace(backend, algorithms=features.generates | (wanted & IMPORTED))
-    made = plan(policy, inventory, records, now=now, backend=backend, certifies_existing=False)
+    made = plan(policy, inventory, records, now=now, backend=features.backend, certifies_existing=False)
     # Key History and Security Object are a card's.
     steps = tuple(step for step in made.steps if not isinstance(step, WriteObject))
     whole = replace(made, steps=steps)
@@ -180,6 +176,13 @@ def require_able(plan: Plan, features: TokenFeatures) -> None:
     writes = [step for step in plan.steps if not isinstance(step, SetPuk | SetPin)]
     if writes and features.refusal:
         raise CapabilityMissing(f"The module {features.module} cannot do this: {features.refusal}.", "write")
+    for step in writes:
+        able = IMPORTED if isinstance(step, ImportKey) else features.generates
+        if isinstance(step, GenerateKey | ImportKey) and step.algorithm not in able:
+            raise CapabilityMissing(
+                f"This token has no {step.algorithm.label} keys, which the policy wants in slot {step.slot.label}.",
+                step.algorithm.label,
+            )
     if len(writes) < len(plan.steps) and not features.unlocks:
         raise CapabilityMissing(
             f"The module {features.module} sets no PIN by the security officer's PIN.", "unlock"

@@ -238,8 +238,9 @@ class _Carrying:
         of ours that is half there is written over; anybody else's is not. Raises PlanChanged, KeyInUse.
         """
         keys = {step.slot for step in self._of(GenerateKey) + self._of(ImportKey)}
+        ours = {slot for slot, _ in records.certificates} | records.keys.keys() | records.generating.keys()
         for slot in sorted(answer.bare & keys):
-            if slot not in records.generating:
+            if slot not in ours:
                 raise KeyInUse(slot, "a private key without a public one is there, and it is not ours")
         wanted = {row.slot for row in self._task.policy.card.slots}
         lost = sorted((answer.broken & wanted) - keys)

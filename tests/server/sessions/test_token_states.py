@@ -1,0 +1,190 @@
+"""What stands on a token at the beginning of a session: things half made, things of others, things that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from cardwright_cardops.piv.algorithms import Algorithm
+from cardwright_proto.card.v1 import tokens_pb2
+from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.store.unit import Database
+from tests.support.session_world import SessionWorld
+from tests.support.sessions import Trip
+from tests.support.token_sessions import PIN, SoftToken, TokenStation, bound, issue, token_world, update
+
+IDS = ("9a", "9c", "9d", "9e")
+DONE = sessions_pb2.OUTCOME_DONE
+pytestmark = pytest.mark.parametrize("engine_name", ["sqlite"])
+
+
+@pytest.fixture
+def soft(tmp_path: Path) -> Iterator[SoftToken]:
+    """A token whose holder has a PIN already."""
+    made = SoftToken(tmp_path / "soft", pin=PIN)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def world(database: Database, tmp_path: Path) -> AsyncIterator[SessionWorld]:
+    made = await token_world(database, tmp_path)
+    yield made
+    made.issuing.core.close()
+
+
+def all_of(*ids: str) -> list[tuple[str, str]]:
+    return sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
+
+
+def logged_in(soft: SoftToken, *arguments: str) -> None:
+    soft.tool(*soft.named, "--login", "--pin", PIN.decode(), *arguments)
+
+
+def without(soft: SoftToken, kind: str, identifier: str) -> None:
+    """A stranger deletes one object."""
+    logged_in(soft, "--delete-object", "--type", kind, "--id", identifier)
+
+
+async def made(world: SessionWorld, soft: SoftToken) -> UUID:
+    """The token, issued."""
+    device = await bound(world, soft)
+    assert (await issue(world, soft, device, TokenStation(soft, PIN))).outcome == DONE
+    return device
+
+
+@pytest.mark.parametrize("kind", ["cert", "pubkey"])
+async def test_what_is_missing_is_made_again(world: SessionWorld, soft: SoftToken, kind: str) -> None:
+    device = await made(world, soft)
+    before = soft.public_key("9a")
+    without(soft, kind, "9a")
+    trip = await update(world, soft, device)
+    assert (trip.error, trip.outcome) == ("", DONE)
+    assert soft.holds() == all_of(*IDS)
+    # The certificate is on record and fits the key that is there; a key whose public half nobody tells is made anew.
+    assert (soft.public_key("9a") == before) is (kind == "cert")
+    assert soft.certified_key("9a") == soft.public_key("9a")
+
+
+async def test_a_private_key_that_only_the_login_misses_is_made_with_a_second_preview(
+    world: SessionWorld, soft: SoftToken
+) -> None:
+    """Without the PIN the token looks whole, so nothing is due; the first session that looks deeper notes it."""
+    device = await made(world, soft)
+    before = soft.public_key("9a")
+    without(soft, "privkey", "9a")
+    without(soft, "cert", "9c")
+    first = await update(world, soft, device)
+    assert first.error == "PLAN_CHANGED"
+    second = await update(world, soft, device)
+    assert (second.error, second.outcome) == ("", DONE)
+    assert soft.holds() == all_of(*IDS)
+    assert soft.public_key("9a") != before
+
+
+async def test_a_strangers_hidden_key_is_not_written_over(world: SessionWorld, soft: SoftToken) -> None:
+    """A private key whose public half is nowhere shows only after the login."""
+    logged_in(soft, "-k", "--key-type", "EC:prime256v1", "--id", "9a", "--label", "mine")
+    without(soft, "pubkey", "9a")
+    trip = await issue(world, soft, await bound(world, soft), station := TokenStation(soft, PIN))
+    assert trip.error == "KEY_IN_USE"
+    assert station.executed == ["token_read"]
+    assert soft.holds() == [("Private Key", "9a")]
+
+
+async def test_a_key_that_is_replaced_is_named_in_the_preview(world: SessionWorld, soft: SoftToken) -> None:
+    logged_in(soft, "-k", "--key-type", "EC:prime256v1", "--id", "9a", "--label", "mine")
+    logged_in(soft, "-k", "--key-type", "EC:prime256v1", "--id", "01", "--label", "elsewhere")
+    old = soft.public_key("9a")
+    trip = await issue(world, soft, await bound(world, soft), TokenStation(soft, PIN))
+    assert (trip.error, trip.outcome) == ("", DONE)
+    assert trip.preview is not None
+    named = [step.generate_key.replaces for step in trip.preview.plan.steps if step.HasField("generate_key")]
+    assert named == [old, "", ""]
+    # What stands at ids that are no key references is nobody's business.
+    assert soft.holds() == sorted([*all_of(*IDS), ("Private Key", "01"), ("Public Key", "01")])
+
+
+async def test_a_certificate_that_comes_late_is_written_at_the_next_session(
+    world: SessionWorld, soft: SoftToken
+) -> None:
+    """The line is cut when everything is issued and nothing written: what fits is not made again."""
+    device = await bound(world, soft)
+    request = await world.world.issuance(device)
+    async with world.serving(world.office(device)) as socket:
+        first = TokenStation(soft, PIN)
+        await first.run(socket, cut=5, request=str(request.id))
+        keys = {one: soft.public_key(one) for one in ("9a", "9c", "9e")}
+        second = TokenStation(soft, PIN)
+        trip = await again(second, socket, str(request.id))
+    assert (trip.error, trip.outcome) == ("", DONE)
+    assert {one: soft.public_key(one) for one in keys} == keys
+    assert "token_make_key" not in second.executed
+    assert soft.holds() == all_of(*IDS)
+
+
+async def again(station: TokenStation, socket: str, request: str) -> Trip:
+    """One more session, once the server noticed that the one before is over."""
+    while (trip := await station.run(socket, request=request)).error == "CARD_IN_SESSION":
+        pass
+    return trip
+
+
+@pytest.mark.parametrize(
+    "change, code",
+    [
+        ({"refusal": "it does not write"}, "CAPABILITY_MISSING"),
+        ({"imports": False}, "CAPABILITY_MISSING"),
+        ({"generates": [f"{int(Algorithm.RSA2048):02X}"]}, "CAPABILITY_MISSING"),
+        ({"unlocks": False}, ""),
+    ],
+    ids=["writes nothing", "takes no keys", "no such algorithm", "no security officer"],
+)
+async def test_what_a_module_lacks_is_refused_before_the_first_write(
+    world: SessionWorld, soft: SoftToken, change: dict[str, object], code: str
+) -> None:
+    def lacking(message: sessions_pb2.RunRequest) -> sessions_pb2.RunRequest:
+        if message.HasField("hello"):
+            for name, value in change.items():
+                message.hello.token.ClearField(name)  # type: ignore[arg-type]
+                if isinstance(value, list):
+                    message.hello.token.generates.extend(value)
+                else:
+                    setattr(message.hello.token, name, value)
+        return message
+
+    device = await bound(world, soft)
+    station = TokenStation(soft, PIN, change=lacking)
+    trip = await issue(world, soft, device, station)
+    assert (trip.error, trip.preview is None) == (code, bool(code))
+    if code:
+        assert soft.holds() == []
+
+
+async def test_an_identity_that_contradicts_itself_is_refused(world: SessionWorld, soft: SoftToken) -> None:
+    def lying(message: sessions_pb2.RunRequest) -> sessions_pb2.RunRequest:
+        if message.HasField("hello"):
+            message.hello.token.CopyFrom(tokens_pb2.Token(label="Bob", serial="1", manufacturer="x", model="y"))
+        return message
+
+    device = await bound(world, soft)
+    trip = await issue(world, soft, device, TokenStation(soft, PIN, change=lying))
+    assert (trip.error, trip.messages) == ("SESSION_PROTOCOL", [])
+
+
+async def test_a_workstation_that_says_another_token_came_in_between_ends_it(
+    world: SessionWorld, soft: SoftToken
+) -> None:
+    def lying(message: sessions_pb2.RunRequest) -> sessions_pb2.RunRequest:
+        for answer in message.step_answers.answers.answers:
+            if answer.HasField("inventory"):
+                answer.inventory.identity.guid = "00000000-0000-4000-8000-000000000000"
+        return message
+
+    device = await bound(world, soft)
+    trip = await issue(world, soft, device, TokenStation(soft, PIN, change=lying))
+    assert trip.error in ("SESSION_OTHER_CARD", "JOURNAL_OTHER_CARD")
+    assert soft.holds() == []
