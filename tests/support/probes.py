@@ -56,6 +56,7 @@ TEXTS: Final = frozenset(
         "backup_passphrase",
         "action",
         "anchors",
+        "since",
         "body",
         "branch",
         "credential",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME: Final = "Key: "
 """Before each key: what the vault calls it, by which blocks name it."""
 DEFAULT: Final = "audit"
+_LONG: Final = 1000
+"""Blocks of a chain of which it is said how far it is."""
 _BEGIN: Final = "-----BEGIN PUBLIC KEY-----"
 _END: Final = "-----END PUBLIC KEY-----"
 
@@ -52,20 +54,27 @@ def command() -> None:
               help="Public keys (PEM) that may have signed; without it the vault's own.")  # fmt: skip
 @click.option("--anchor", "anchors", multiple=True, metavar="TEXT",
               help="An anchor that was kept elsewhere, as it was printed; any number of them.")  # fmt: skip
+@click.option("--since", metavar="TEXT",
+              help="Begin at the block of this anchor, which an earlier verification printed.")  # fmt: skip
 @click.option("--export", "export_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Judge this export in place of the database.")  # fmt: skip
 @json_option
 def verify(
-    data: Path | None, config: Path | None, keys: tuple[Path, ...], anchors: tuple[str, ...], export_file: Path | None,
-    as_json: bool,
+    data: Path | None, config: Path | None, keys: tuple[Path, ...], anchors: tuple[str, ...], since: str | None,
+    export_file: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
-    """Judge the whole chain; exit code 1 if anything is wrong with it."""
+    """Judge the whole chain; exit code 1 if anything is wrong with it.
+
+    Of a long chain it says on standard error how far it is. With --since only what came later is judged; an export has
+    to begin at that block then.
+    """
     import asyncio
 
     from cardwright_server.audit.service import verify_export
     from cardwright_server.audit.verify import Expectations
 
     expected = [_anchor(text) for text in anchors]
+    begin = None if since is None else _anchor(since, "--since")
     if export_file is not None:
         given = _given(keys)
         if not given:
@@ -74,9 +83,9 @@ def verify(
         with (
             nullcontext(sys.stdin) if str(export_file) == "-" else export_file.open(encoding="utf-8", errors="replace")
         ) as lines:
-            report = verify_export(lines, Expectations(given, expected))
+            report = verify_export(lines, Expectations(given, expected, since=begin))
     else:
-        report = asyncio.run(_judge(installation(data, config), _given(keys), expected))
+        report = asyncio.run(_judge(installation(data, config), _given(keys), expected, begin))
     if as_json:
         show_json(_document(report))
     else:
@@ -137,21 +146,30 @@ def key(data: Path | None, config: Path | None) -> None:
             say(line)
 
 
-async def _judge(here: Installation, keys: dict[str, PublicKey], anchors: list[Anchor]) -> Report:
+async def _judge(
+    here: Installation, keys: dict[str, PublicKey], anchors: list[Anchor], since: Anchor | None
+) -> Report:
     from datetime import UTC, datetime
 
     from cardwright_server.app import CHAIN
     from cardwright_server.audit.desk import WAITING
-    from cardwright_server.audit.service import verify_database
-    from cardwright_server.audit.verify import Expectations
+    from cardwright_server.audit.service import judging
+    from cardwright_server.audit.verify import Expectations, Report
     from cardwright_server.founding import open_database
 
     running = here.listening.exists()
     expected: Expectations = Expectations(
-        keys or await _of_vault(here), anchors, CHAIN, now=datetime.now(UTC) if running else None
+        keys or await _of_vault(here), anchors, CHAIN, now=datetime.now(UTC) if running else None, since=since
     )
+    tenths = 0
     async with open_database(here) as database:
-        return await verify_database(database, expected, waiting=WAITING)
+        async for step in judging(database, expected, waiting=WAITING):
+            if isinstance(step, Report):
+                return step
+            if step.of >= _LONG and 10 * step.blocks // step.of > tenths:
+                tenths = 10 * step.blocks // step.of
+                say(f"{step.blocks} of {step.of} blocks", err=True)
+    raise AssertionError("the last step is a report")
 
 
 async def _of_vault(here: Installation) -> dict[str, PublicKey]:
@@ -194,13 +212,13 @@ def _given(paths: tuple[Path, ...]) -> dict[str, PublicKey]:
     return found
 
 
-def _anchor(text: str) -> Anchor:
+def _anchor(text: str, option: str = "--anchor") -> Anchor:
     from cardwright_server.audit.verify import Anchor
 
     try:
         return Anchor.parse(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no anchor.", param_hint="--anchor") from error
+        raise click.BadParameter(f"{text!r} is no anchor.", param_hint=option) from error
 
 
 def _document(report: Report) -> dict[str, Any]:

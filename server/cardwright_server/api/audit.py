@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Final
 
+from cardwright_cardops.errors import CardwrightError
 from cardwright_proto.cms.v1 import audit_pb2 as pb
 from cardwright_proto.cms.v1 import audit_pb2_grpc
 
@@ -12,13 +15,14 @@ from ..audit.desk import MOST_ANCHORS, AuditService
 from ..audit.model import Outcome
 from ..audit.service import Found
 from ..audit.store import Filter
-from ..audit.verify import Anchor, Report
+from ..audit.verify import Anchor, Expectations, Progress, Report
 from ..authentication.principal import Principal
 from ..store.unit import Unit
 from . import pages
 from . import reading as read
 from .calling import Calls, Context
 from .choices import Choices
+from .errors import abort
 
 LONGEST_ACTION: Final = 80
 LONGEST_ANCHOR: Final = 200
@@ -46,29 +50,47 @@ class AuditServicer(audit_pb2_grpc.AuditServiceServicer):
 
         return await self._calls.read(context, work)
 
-    async def Verify(self, request: pb.VerifyAuditRequest, context: Context) -> pb.VerifyAuditResponse:
-        """Judge the chain."""
+    async def Verify(
+        self, request: pb.VerifyAuditRequest, context: Context
+    ) -> AsyncIterator[pb.VerifyAuditResponse]:
+        """Judge the chain, and say how far it is."""
 
-        async def act(principal: Principal) -> Report:
+        async def permit(principal: Principal) -> tuple[Principal, Expectations]:
             read.at_most(request.anchors, MOST_ANCHORS, "anchors")
             anchors = [read.line(one, "anchors", LONGEST_ANCHOR) for one in request.anchors]
-            return await self._service.verify(principal, anchors)
+            since = read.line(request.since, "since", LONGEST_ANCHOR)
+            return principal, await self._service.permit(principal, anchors, since)
 
-        report = await self._calls.act(context, act)
-        return pb.VerifyAuditResponse(
-            valid=report.valid,
-            blocks=report.blocks,
-            entries=report.entries,
-            findings=[
-                pb.AuditFinding(fault=one.fault, block=one.block, text=one.text)
-                for one in report.findings[:MOST_FINDINGS]
-            ],
-            anchor=_anchor(report.anchor),
-        )
+        principal, expected = await self._calls.act(context, permit)
+        try:
+            async with aclosing(self._service.verify(principal, expected)) as steps:
+                async for step in steps:
+                    yield _progress(step) if isinstance(step, Progress) else _report(step)
+        except CardwrightError as error:
+            await abort(context, error)
 
     async def Anchor(self, request: pb.AnchorAuditRequest, context: Context) -> pb.AnchorAuditResponse:
         """The anchor to keep elsewhere."""
         return pb.AnchorAuditResponse(anchor=_anchor(await self._calls.act(context, self._service.anchor)))
+
+
+def _progress(step: Progress) -> pb.VerifyAuditResponse:
+    return pb.VerifyAuditResponse(valid=step.valid, blocks=step.blocks, entries=step.entries, of=step.of)
+
+
+def _report(report: Report) -> pb.VerifyAuditResponse:
+    findings = [
+        pb.AuditFinding(fault=one.fault, block=one.block, text=one.text) for one in report.findings[:MOST_FINDINGS]
+    ]
+    return pb.VerifyAuditResponse(
+        valid=report.valid,
+        blocks=report.blocks,
+        entries=report.entries,
+        findings=findings,
+        anchor=_anchor(report.anchor),
+        of=report.blocks,
+        finished=True,
+    )
 
 
 def _filter(request: pb.FindAuditRequest) -> Filter:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
@@ -17,7 +18,7 @@ from . import service
 from .model import AuditEntry, Fact, Outcome, Target
 from .service import Found
 from .store import Filter
-from .verify import Anchor, Expectations, PublicKey, Report
+from .verify import Anchor, Expectations, Progress, PublicKey, Report
 
 MOST_RESULTS = 201
 """One more than a page shows, so that its reader sees whether anything follows."""
@@ -68,30 +69,29 @@ class AuditService:
         most = min(limit, MOST_RESULTS)
         return await service.find(unit, principal.org, wanted, before=before, limit=most)
 
-    async def verify(self, principal: Principal, anchors: Sequence[str]) -> Report:
-        """Judge the whole chain in the database, one at a time in this process; that it was done is recorded.
-
-        Raises AuthorizationError, BadAnchor, ServerBusy, VaultError.
-        """
+    async def permit(self, principal: Principal, anchors: Sequence[str], since: str = "") -> Expectations:
+        """What a verification is to expect. Raises AuthorizationError, BadAnchor, VaultError."""
 
         async def permit(unit: Unit) -> datetime:
             await self._authorize(unit, principal, Call("AuditService.Verify"), CallTarget(principal.org))
             return unit.now
 
         now = await self._database.read(permit)
-        parsed = _anchors(anchors)
+        parsed, begin = _anchors(anchors), _anchors([since] if since else [])
+        keys = await self._keys()
+        return Expectations(keys, parsed, self._chain, now, since=begin[0] if begin else None)
+
+    async def verify(self, principal: Principal, expected: Expectations) -> AsyncGenerator[Progress | Report, None]:
+        """Judge the chain in the database as ``permit`` allowed, one at a time in this process.
+
+        Gives how far it is after each page of blocks, and the report in the end; that it was done is recorded before.
+        Raises ServerBusy, StoreError.
+        """
         with self._verifying:
-            expected = Expectations(await self._keys(), anchors=parsed, chain=self._chain, now=now)
-            report = await service.verify_database(self._database, expected, waiting=WAITING)
-
-        async def record(unit: Unit) -> None:
-            facts: dict[str, Fact] = {"blocks": report.blocks, "findings": len(report.findings)}
-            outcome = Outcome.DONE if report.valid else Outcome.FAILED
-            target = Target("organization", principal.org)
-            unit.audit(AuditEntry(principal.org, principal.who, "audit.verified", target, outcome, facts))
-
-        await self._database.transact(record)
-        return report
+            async for step in service.judging(self._database, expected, waiting=WAITING):
+                if isinstance(step, Report):
+                    await self._database.transact(partial(_record, principal, step))
+                yield step
 
     async def anchor(self, principal: Principal) -> Anchor | None:
         """The anchor of the newest signed block; None before the first. Raises AuthorizationError."""
@@ -109,6 +109,13 @@ class Details:
     async def forget(self, unit: Unit, principal: Principal, person: UUID) -> None:
         """See ``Keeper``; the chain stays valid."""
         await service.erase(unit, principal.org, person)
+
+
+async def _record(principal: Principal, report: Report, unit: Unit) -> None:
+    facts: dict[str, Fact] = {"blocks": report.blocks, "findings": len(report.findings)}
+    outcome = Outcome.DONE if report.valid else Outcome.FAILED
+    target = Target("organization", principal.org)
+    unit.audit(AuditEntry(principal.org, principal.who, "audit.verified", target, outcome, facts))
 
 
 def _anchors(texts: Sequence[str]) -> tuple[Anchor, ...]:

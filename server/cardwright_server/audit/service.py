@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TextIO
+from functools import partial
+from typing import Any, TextIO, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -18,12 +20,13 @@ from ..store.unit import Database, Unit
 from . import store
 from .chain import SealedBlock, block_hash, entry_document
 from .store import Filter
-from .verify import Anchor, Expectations, Fault, Finding, Report, Verifier, verify
+from .verify import Anchor, Expectations, Fault, Finding, Progress, Report, Verifier, verify
 
 _BLOCKS_AT_ONCE = 100
 _LONGEST_LINE = 16 << 20
 
 Details = Mapping[str, tuple[bytes, str]]
+Page: TypeAlias = list[tuple[SealedBlock, Details]]
 
 
 class MalformedExport(CardwrightError):
@@ -117,12 +120,37 @@ def verify_export(lines: Iterable[str], expected: Expectations) -> Report:
 
 async def verify_database(database: Database, expected: Expectations, *, waiting: timedelta) -> Report:
     """Judge the chain in the database, and what is outside it: entries unsealed for longer than ``waiting``."""
-    verifier = Verifier(expected)
-    last = 0
-    async for block, beside in _sealed(database):
-        verifier.add(block, beside)
-        last = block.number
+    async for step in judging(database, expected, waiting=waiting):
+        if isinstance(step, Report):
+            return step
+    raise AssertionError("the last step is a report")
 
+
+async def judging(
+    database: Database, expected: Expectations, *, waiting: timedelta
+) -> AsyncIterator[Progress | Report]:
+    """As ``verify_database``, a page of blocks at a time: how far it is after each, and the report in the end.
+
+    Each page is a read of its own, and is judged in a thread, so a long chain holds up nobody; blocks that are sealed
+    meanwhile are judged as well. Whoever stops taking steps stops it.
+    """
+    verifier = Verifier(expected)
+    first = 1 if expected.since is None else expected.since.number
+    of = await database.read(partial(store.count_blocks, first=first), timed=False)
+    last = first - 1
+    async for page in _pages(database, last):
+        await asyncio.to_thread(_add, verifier, page)
+        last = page[-1][0].number
+        yield Progress(verifier.blocks, max(of, verifier.blocks), verifier.entries, not verifier.findings)
+    yield await _concluded(database, verifier, last, waiting)
+
+
+def _add(verifier: Verifier, page: Page) -> None:
+    for block, beside in page:
+        verifier.add(block, beside)
+
+
+async def _concluded(database: Database, verifier: Verifier, last: int, waiting: timedelta) -> Report:
     async def outside(unit: Unit) -> tuple[int, int]:
         newest = await store.last_block(unit)
         known = last if newest is None else max(last, newest.number)
@@ -137,10 +165,16 @@ async def verify_database(database: Database, expected: Expectations, *, waiting
 
 
 async def _sealed(database: Database) -> AsyncIterator[tuple[SealedBlock, Details]]:
-    last = 0
+    async for page in _pages(database, 0):
+        for block, beside in page:
+            yield block, beside
+
+
+async def _pages(database: Database, last: int) -> AsyncIterator[Page]:
+    """Every signed block after that number, some at a time."""
     while True:
 
-        async def page(unit: Unit, after: int = last) -> list[tuple[SealedBlock, Details]]:
+        async def page(unit: Unit, after: int = last) -> Page:
             rows = await store.blocks(unit, after, _BLOCKS_AT_ONCE)
             if not rows:
                 return []
@@ -162,11 +196,10 @@ async def _sealed(database: Database) -> AsyncIterator[tuple[SealedBlock, Detail
             ]
 
         found = await database.read(page, timed=False)
-        for block, beside in found:
-            yield block, beside
-            last = block.number
         if not found:
             return
+        yield found
+        last = found[-1][0].number
 
 
 def _parsed(lines: Iterable[str]) -> Iterator[tuple[SealedBlock, Details]]:

@@ -90,6 +90,13 @@ async def blocks(unit: Unit, after: int, limit: int) -> Sequence[Row[Any]]:
     return await unit.rows(query.order_by(audit_block.c.number).limit(limit))
 
 
+async def count_blocks(unit: Unit, first: int) -> int:
+    """How many signed blocks there are from that number on."""
+    signed = select(func.count()).select_from(audit_block).where(audit_block.c.signed.is_not(None))
+    found: int = await unit.value(signed.where(audit_block.c.number >= first))
+    return found
+
+
 async def entries_of(unit: Unit, first: int, last: int) -> Sequence[Row[Any]]:
     """Entries of some blocks, in order."""
     query = select(audit_entry).where(audit_entry.c.block.between(first, last))

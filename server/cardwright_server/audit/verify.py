@@ -21,6 +21,8 @@ from .rows import commitment
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 FORMAT = "cardwright.audit-block.1"
+MOST_FINDINGS = 1000
+"""Kept of one judgement: a chain may be wrong in every block."""
 
 
 class Fault(StrEnum):
@@ -90,7 +92,8 @@ class Expectations:
     """What the verifier is told from elsewhere.
 
     ``now`` and ``silence``: by when the last block must be; ``now=None`` judges an old export. ``late``: how much
-    older than its block an entry may be. ``chain``: its name, None for whichever it is.
+    older than its block an entry may be. ``chain``: its name, None for whichever it is. ``since``: an anchor whose
+    block comes first; what is before it was judged earlier, and anchors before it are passed over.
     """
 
     keys: Mapping[str, PublicKey]
@@ -99,6 +102,24 @@ class Expectations:
     now: datetime | None = None
     silence: timedelta = timedelta(minutes=5)
     late: timedelta = timedelta(minutes=10)
+    since: Anchor | None = None
+
+    @property
+    def judged_by(self) -> tuple[Anchor, ...]:
+        """The anchors that count."""
+        if self.since is None:
+            return tuple(self.anchors)
+        return (self.since, *(one for one in self.anchors if one.number >= self.since.number))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a judgement is: so many blocks of so many, with so many entries, and whether all was well so far."""
+
+    blocks: int
+    of: int
+    entries: int
+    valid: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +139,7 @@ class Report:
 
 @dataclass(slots=True)
 class Verifier:
-    """Takes the blocks of one chain, in order, from its first; then ``report``."""
+    """Takes the blocks of one chain, in order, from its first or ``Expectations.since`` on; then ``report``."""
 
     expected: Expectations
     findings: list[Finding] = field(default_factory=list)
@@ -129,6 +150,20 @@ class Verifier:
     _anchor: Anchor | None = None
     _hashes: dict[int, bytes] = field(default_factory=dict)
     _ends: dict[int, int] = field(default_factory=dict)
+    _wanted: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._wanted = frozenset([one.number for one in self.expected.judged_by])
+
+    @property
+    def blocks(self) -> int:
+        """Judged so far."""
+        return self._blocks
+
+    @property
+    def entries(self) -> int:
+        """In them."""
+        return self._entries
 
     def add(self, block: SealedBlock, details: Mapping[str, tuple[bytes, str]] | None = None) -> None:
         """Judge the next block. ``details``: by entry id, key and text of personal detail that is still there."""
@@ -137,18 +172,19 @@ class Verifier:
         statement = self._statement(block)
         if statement is None:
             return
-        expected = 1 if self._last is None else self._last.sequence + 1
+        since = self.expected.since
+        first = 1 if since is None else since.number
+        expected = first if self._last is None else self._last.sequence + 1
         if statement.sequence != expected or block.number != statement.sequence:
             missing = f"block {expected} is missing" if statement.sequence > expected else "blocks are out of order"
             self._find(Fault.GAP, block.number, missing)
-        elif bytes.fromhex(statement.previous) != self._previous:
+        elif bytes.fromhex(statement.previous) != self._previous and not (self._last is None and since is not None):
             self._find(Fault.FORK, block.number, "it does not follow the block before it")
         if self._last is not None and (statement.chain, statement.epoch) < (self._last.chain, self._last.epoch):
             self._find(Fault.FORK, block.number, "it is of another chain, or of an older epoch than the one before it")
         self._judge_entries(block, statement, details or {})
         digest = block_hash(block.signed)
-        wanted = {one.number for one in self.expected.anchors}
-        if statement.sequence in wanted:
+        if statement.sequence in self._wanted:
             self._hashes[statement.sequence] = digest
         self._ends[statement.epoch] = statement.sequence
         self._previous, self._last = digest, statement
@@ -157,7 +193,7 @@ class Verifier:
 
     def report(self) -> Report:
         """Judge the whole. Call it once, at the end."""
-        for anchor in self.expected.anchors:
+        for anchor in self.expected.judged_by:
             self._judge_anchor(anchor)
         chain = self.expected.chain
         if self._last is not None and chain is not None and self._last.chain != chain:
@@ -221,7 +257,8 @@ class Verifier:
             self._find(Fault.SILENT, self._last.sequence, f"the last block is of {at:%Y-%m-%d %H:%M:%S} UTC")
 
     def _find(self, fault: Fault, block: int, text: str) -> None:
-        self.findings.append(Finding(fault, block, text))
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(Finding(fault, block, text))
 
 
 def verify(blocks: Iterable[tuple[SealedBlock, Mapping[str, tuple[bytes, str]]]], expected: Expectations) -> Report:

@@ -51,6 +51,15 @@ class World:
         return found
 
 
+    async def verify(self, **wanted: object) -> pb.VerifyAuditResponse:
+        """The last word about the chain; the others say how far it is."""
+        request = pb.VerifyAuditRequest(**wanted)  # type: ignore[arg-type]
+        answers, refused = await self.api.stream("AuditService.Verify", [request], self.auditor)
+        assert refused is None
+        assert [one.finished for one in answers] == [*[False] * (len(answers) - 1), True]
+        return answers[-1]  # type: ignore[no-any-return]
+
+
 @pytest.fixture
 async def world(database: Database) -> AsyncIterator[World]:
     signer = Signer()
@@ -111,17 +120,17 @@ async def test_the_chain_is_judged_and_anchored(world: World) -> None:
     await world.record("device.bind", uuid4(), {})
     await world.sealer.step()
     anchor = (await world.api.call("AuditService.Anchor", pb.AnchorAuditRequest(), world.auditor)).anchor
-    good = await world.api.call("AuditService.Verify", pb.VerifyAuditRequest(anchors=[anchor]), world.auditor)
+    good = await world.verify(anchors=[anchor])
     assert (good.valid, good.blocks, good.anchor, list(good.findings)) == (True, 1, anchor, [])
     assert (await world.find(action="audit.verified")).records
 
     await world.database.transact(
         lambda unit: unit.execute(update(audit_entry).where(audit_entry.c.block == 1).values(action="device.issue"))
     )
-    bad = await world.api.call("AuditService.Verify", pb.VerifyAuditRequest(anchors=[anchor]), world.auditor)
+    bad = await world.verify(anchors=[anchor])
     assert (bad.valid, [one.fault for one in bad.findings][:1]) == (False, ["entries"])
     ahead = anchor.replace(":1:", ":9:")
-    cut = await world.api.call("AuditService.Verify", pb.VerifyAuditRequest(anchors=[ahead]), world.auditor)
+    cut = await world.verify(anchors=[ahead])
     assert "cut" in {one.fault for one in cut.findings}
 
 
@@ -138,8 +147,9 @@ async def test_refusals(world: World) -> None:
     never.since.seconds = 1 << 60
     assert await world.api.refused("AuditService.Find", never, world.auditor) == malformed
     verify = pb.VerifyAuditRequest(anchors=["no anchor"])
-    refused = await world.api.refused("AuditService.Verify", verify, world.auditor)
-    assert refused == ("INVALID_ARGUMENT", "BAD_ANCHOR")
+    for wrong in (verify, pb.VerifyAuditRequest(since="no anchor")):
+        answers, refused = await world.api.stream("AuditService.Verify", [wrong], world.auditor)
+        assert (answers, refused) == ([], ("INVALID_ARGUMENT", "BAD_ANCHOR"))
     desk = await make_operator(world.database, world.auditor.org, Role.HELP_DESK)
     denied = ("PERMISSION_DENIED", "ACCESS_DENIED")
     assert await world.api.refused("AuditService.Find", pb.FindAuditRequest(), desk) == denied

@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, func, select, update
 
 from cardwright_server.audit import service
+from cardwright_server.audit.chain import block_hash
 from cardwright_server.audit.model import AuditEntry, Target, Who
 from cardwright_server.audit.sealer import Pace, Sealer
 from cardwright_server.audit.service import MalformedExport, export, latest_anchor, verify_database, verify_export
 from cardwright_server.audit.store import Filter
-from cardwright_server.audit.verify import Anchor, Expectations, Fault, Report
+from cardwright_server.audit.verify import Anchor, Expectations, Fault, Progress, Report
 from cardwright_server.store.audit_tables import audit_block, audit_detail, audit_entry
 from cardwright_server.store.ids import SYSTEM, new_id
 from cardwright_server.store.unit import Database, Unit
+from tests.support import long_chain
 from tests.support.audit import Signer
 
 NOW = timedelta(0)
@@ -358,3 +360,50 @@ async def test_finding_entries_by_page_and_filter(chain: Database) -> None:
     assert await page(Filter(since=datetime.now(UTC) + timedelta(hours=1))) == []
     others = await chain.read(lambda unit: service.find(unit, SYSTEM, Filter()))
     assert list(others) == []
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+async def test_a_long_chain_is_judged_a_page_at_a_time_and_from_an_anchor_on(database: Database) -> None:
+    signer = Signer()
+    await long_chain.grow(database, signer, 1050, 1)
+    expected = Expectations(signer.public)
+    steps = [step async for step in service.judging(database, expected, waiting=timedelta(hours=1))]
+    *progress, report = steps
+    assert isinstance(report, Report) and report.valid and (report.blocks, report.entries) == (1050, 1050)
+    assert [(one.blocks, one.of) for one in progress if isinstance(one, Progress)] == [
+        (min(1050, 100 * page), 1050) for page in range(1, 12)
+    ]
+
+    async def since(anchor: Anchor, *anchors: Anchor) -> Report:
+        more = Expectations(signer.public, anchors, since=anchor)
+        return await verify_database(database, more, waiting=timedelta(hours=1))
+
+    middle = await anchor_of(database, 1000)
+    later = await since(middle)
+    assert (later.valid, later.blocks, later.anchor) == (True, 51, report.anchor)
+    # What is before it was judged earlier; what it says itself has to be so.
+    assert (await since(middle, await anchor_of(database, 7))).valid
+    other = Anchor(middle.chain, middle.epoch, middle.number, bytes(32))
+    assert faults(await since(other)) == {(Fault.REWRITTEN, 1000)}
+    assert faults(await since(middle, Anchor(middle.chain, 0, 2000, bytes(32)))) == {(Fault.CUT, 2000)}
+    await tamper(database, update(audit_entry).where(audit_entry.c.block == 1010).values(action="device.terminate"))
+    assert faults(await since(middle)) == {(Fault.ENTRIES, 1010)}
+    await tamper(database, delete(audit_block).where(audit_block.c.number == 1020))
+    assert {one.fault for one in (await since(middle)).findings} == {Fault.ENTRIES, Fault.GAP, Fault.OUTSIDE}
+    await tamper(database, delete(audit_block).where(audit_block.c.number >= 1000))
+    assert (Fault.CUT, 1000) in faults(await since(middle))
+    assert await verdict_when_stopped(database, expected) == 100
+
+
+async def anchor_of(database: Database, number: int) -> Anchor:
+    row = await database.read(lambda unit: unit.row(select(audit_block).where(audit_block.c.number == number)))
+    assert row is not None
+    return Anchor("server", row.epoch, number, block_hash(row.signed))
+
+
+async def verdict_when_stopped(database: Database, expected: Expectations) -> int:
+    """Blocks that were judged when whoever asked had enough after one page."""
+    async for step in service.judging(database, expected, waiting=timedelta(hours=1)):
+        assert isinstance(step, Progress)
+        return step.blocks
+    return 0

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#cardwright_proto/cms/v1/audit.proto\x12\x11\x63\x61rdwright.cms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\tAuditFact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x10\n\x06number\x18\x03 \x01(\x03H\x00\x12\x0f\n\x05truth\x18\x04 \x01(\x08H\x00\x42\x07\n\x05value\"\xca\x03\n\x0b\x41uditRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x30\n\x07outcome\x18\x04 \x01(\x0e\x32\x1f.cardwright.cms.v1.AuditOutcome\x12\x10\n\x08who_kind\x18\x05 \x01(\t\x12\x0b\n\x03who\x18\x06 \x01(\t\x12\x0e\n\x06person\x18\x07 \x01(\t\x12\x0f\n\x07methods\x18\x08 \x03(\t\x12\r\n\x05\x66ront\x18\t \x01(\t\x12\x13\n\x0btarget_kind\x18\n \x01(\t\x12\x0e\n\x06target\x18\x0b \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x0c \x03(\x0b\x32\x1c.cardwright.cms.v1.AuditFact\x12>\n\x08personal\x18\r \x03(\x0b\x32,.cardwright.cms.v1.AuditRecord.PersonalEntry\x12\x13\n\x0b\x63orrelation\x18\x0e \x01(\t\x12\x0f\n\x07session\x18\x0f \x01(\t\x12\r\n\x05\x62lock\x18\x10 \x01(\x04\x1a/\n\rPersonalEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf2\x01\n\x10\x46indAuditRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0b\n\x03who\x18\x03 \x01(\t\x12\x0e\n\x06person\x18\x04 \x01(\t\x12\x0f\n\x07session\x18\x05 \x01(\t\x12\x13\n\x0b\x63orrelation\x18\x06 \x01(\t\x12)\n\x05since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\t \x01(\r\x12\x12\n\npage_token\x18\n \x01(\t\"]\n\x11\x46indAuditResponse\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.cardwright.cms.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x12VerifyAuditRequest\x12\x0f\n\x07\x61nchors\x18\x01 \x03(\t\":\n\x0c\x41uditFinding\x12\r\n\x05\x66\x61ult\x18\x01 \x01(\t\x12\r\n\x05\x62lock\x18\x02 \x01(\x04\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x88\x01\n\x13VerifyAuditResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0e\n\x06\x62locks\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x03 \x01(\x04\x12\x31\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x1f.cardwright.cms.v1.AuditFinding\x12\x0e\n\x06\x61nchor\x18\x05 \x01(\t\"\x14\n\x12\x41nchorAuditRequest\"%\n\x13\x41nchorAuditResponse\x12\x0e\n\x06\x61nchor\x18\x01 \x01(\t*z\n\x0c\x41uditOutcome\x12\x1d\n\x19\x41UDIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIT_OUTCOME_DONE\x10\x01\x12\x19\n\x15\x41UDIT_OUTCOME_REFUSED\x10\x02\x12\x18\n\x14\x41UDIT_OUTCOME_FAILED\x10\x03\x32\x93\x02\n\x0c\x41uditService\x12Q\n\x04\x46ind\x12#.cardwright.cms.v1.FindAuditRequest\x1a$.cardwright.cms.v1.FindAuditResponse\x12W\n\x06Verify\x12%.cardwright.cms.v1.VerifyAuditRequest\x1a&.cardwright.cms.v1.VerifyAuditResponse\x12W\n\x06\x41nchor\x12%.cardwright.cms.v1.AnchorAuditRequest\x1a&.cardwright.cms.v1.AnchorAuditResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#cardwright_proto/cms/v1/audit.proto\x12\x11\x63\x61rdwright.cms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"U\n\tAuditFact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x10\n\x06number\x18\x03 \x01(\x03H\x00\x12\x0f\n\x05truth\x18\x04 \x01(\x08H\x00\x42\x07\n\x05value\"\xca\x03\n\x0b\x41uditRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x30\n\x07outcome\x18\x04 \x01(\x0e\x32\x1f.cardwright.cms.v1.AuditOutcome\x12\x10\n\x08who_kind\x18\x05 \x01(\t\x12\x0b\n\x03who\x18\x06 \x01(\t\x12\x0e\n\x06person\x18\x07 \x01(\t\x12\x0f\n\x07methods\x18\x08 \x03(\t\x12\r\n\x05\x66ront\x18\t \x01(\t\x12\x13\n\x0btarget_kind\x18\n \x01(\t\x12\x0e\n\x06target\x18\x0b \x01(\t\x12+\n\x05\x66\x61\x63ts\x18\x0c \x03(\x0b\x32\x1c.cardwright.cms.v1.AuditFact\x12>\n\x08personal\x18\r \x03(\x0b\x32,.cardwright.cms.v1.AuditRecord.PersonalEntry\x12\x13\n\x0b\x63orrelation\x18\x0e \x01(\t\x12\x0f\n\x07session\x18\x0f \x01(\t\x12\r\n\x05\x62lock\x18\x10 \x01(\x04\x1a/\n\rPersonalEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf2\x01\n\x10\x46indAuditRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0b\n\x03who\x18\x03 \x01(\t\x12\x0e\n\x06person\x18\x04 \x01(\t\x12\x0f\n\x07session\x18\x05 \x01(\t\x12\x13\n\x0b\x63orrelation\x18\x06 \x01(\t\x12)\n\x05since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\t \x01(\r\x12\x12\n\npage_token\x18\n \x01(\t\"]\n\x11\x46indAuditResponse\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.cardwright.cms.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x12VerifyAuditRequest\x12\x0f\n\x07\x61nchors\x18\x01 \x03(\t\x12\r\n\x05since\x18\x02 \x01(\t\":\n\x0c\x41uditFinding\x12\r\n\x05\x66\x61ult\x18\x01 \x01(\t\x12\r\n\x05\x62lock\x18\x02 \x01(\x04\x12\x0c\n\x04text\x18\x03 \x01(\t\"\xa6\x01\n\x13VerifyAuditResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0e\n\x06\x62locks\x18\x02 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x03 \x01(\x04\x12\x31\n\x08\x66indings\x18\x04 \x03(\x0b\x32\x1f.cardwright.cms.v1.AuditFinding\x12\x0e\n\x06\x61nchor\x18\x05 \x01(\t\x12\n\n\x02of\x18\x06 \x01(\x04\x12\x10\n\x08\x66inished\x18\x07 \x01(\x08\"\x14\n\x12\x41nchorAuditRequest\"%\n\x13\x41nchorAuditResponse\x12\x0e\n\x06\x61nchor\x18\x01 \x01(\t*z\n\x0c\x41uditOutcome\x12\x1d\n\x19\x41UDIT_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIT_OUTCOME_DONE\x10\x01\x12\x19\n\x15\x41UDIT_OUTCOME_REFUSED\x10\x02\x12\x18\n\x14\x41UDIT_OUTCOME_FAILED\x10\x03\x32\x95\x02\n\x0c\x41uditService\x12Q\n\x04\x46ind\x12#.cardwright.cms.v1.FindAuditRequest\x1a$.cardwright.cms.v1.FindAuditResponse\x12Y\n\x06Verify\x12%.cardwright.cms.v1.VerifyAuditRequest\x1a&.cardwright.cms.v1.VerifyAuditResponse0\x01\x12W\n\x06\x41nchor\x12%.cardwright.cms.v1.AnchorAuditRequest\x1a&.cardwright.cms.v1.AnchorAuditResponseB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\222\003\002\010\002'
   _globals['_AUDITRECORD_PERSONALENTRY']._loaded_options = None
   _globals['_AUDITRECORD_PERSONALENTRY']._serialized_options = b'8\001'
-  _globals['_AUDITOUTCOME']._serialized_start=1278
-  _globals['_AUDITOUTCOME']._serialized_end=1400
+  _globals['_AUDITOUTCOME']._serialized_start=1323
+  _globals['_AUDITOUTCOME']._serialized_end=1445
   _globals['_AUDITFACT']._serialized_start=91
   _globals['_AUDITFACT']._serialized_end=176
   _globals['_AUDITRECORD']._serialized_start=179
@@ -48,15 +48,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FINDAUDITRESPONSE']._serialized_start=884
   _globals['_FINDAUDITRESPONSE']._serialized_end=977
   _globals['_VERIFYAUDITREQUEST']._serialized_start=979
-  _globals['_VERIFYAUDITREQUEST']._serialized_end=1016
-  _globals['_AUDITFINDING']._serialized_start=1018
-  _globals['_AUDITFINDING']._serialized_end=1076
-  _globals['_VERIFYAUDITRESPONSE']._serialized_start=1079
-  _globals['_VERIFYAUDITRESPONSE']._serialized_end=1215
-  _globals['_ANCHORAUDITREQUEST']._serialized_start=1217
-  _globals['_ANCHORAUDITREQUEST']._serialized_end=1237
-  _globals['_ANCHORAUDITRESPONSE']._serialized_start=1239
-  _globals['_ANCHORAUDITRESPONSE']._serialized_end=1276
-  _globals['_AUDITSERVICE']._serialized_start=1403
-  _globals['_AUDITSERVICE']._serialized_end=1678
+  _globals['_VERIFYAUDITREQUEST']._serialized_end=1031
+  _globals['_AUDITFINDING']._serialized_start=1033
+  _globals['_AUDITFINDING']._serialized_end=1091
+  _globals['_VERIFYAUDITRESPONSE']._serialized_start=1094
+  _globals['_VERIFYAUDITRESPONSE']._serialized_end=1260
+  _globals['_ANCHORAUDITREQUEST']._serialized_start=1262
+  _globals['_ANCHORAUDITREQUEST']._serialized_end=1282
+  _globals['_ANCHORAUDITRESPONSE']._serialized_start=1284
+  _globals['_ANCHORAUDITRESPONSE']._serialized_end=1321
+  _globals['_AUDITSERVICE']._serialized_start=1448
+  _globals['_AUDITSERVICE']._serialized_end=1725
 # @@protoc_insertion_point(module_scope)

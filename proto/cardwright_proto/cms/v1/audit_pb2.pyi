@@ -263,6 +263,9 @@ class VerifyAuditRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ANCHORS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    since: _builtins.str
+    """Begin at the block of this anchor, which an earlier verification gave; empty for the whole chain."""
     @_builtins.property
     def anchors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Anchors that were kept elsewhere, as text."""
@@ -271,10 +274,11 @@ class VerifyAuditRequest(_message.Message):
         self,
         *,
         anchors: _abc.Iterable[_builtins.str] = ...,
+        since: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchors", b"anchors", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,15 +320,22 @@ class VerifyAuditResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     ANCHOR_FIELD_NUMBER: _builtins.int
+    OF_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
     valid: _builtins.bool
-    """Whether nothing was found."""
+    """Whether nothing was found so far."""
     blocks: _builtins.int
+    """Judged so far."""
     entries: _builtins.int
     anchor: _builtins.str
     """Of the last block that is in order; empty if there is none."""
+    of: _builtins.int
+    """Blocks to be judged in all."""
+    finished: _builtins.bool
+    """The last message: everything was judged."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditFinding]:
-        """At most 200."""
+        """In the last message, at most 200."""
 
     def __init__(
         self,
@@ -334,10 +345,12 @@ class VerifyAuditResponse(_message.Message):
         entries: _builtins.int = ...,
         findings: _abc.Iterable[Global___AuditFinding] = ...,
         anchor: _builtins.str = ...,
+        of: _builtins.int = ...,
+        finished: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "blocks", b"blocks", "entries", b"entries", "findings", b"findings", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "blocks", b"blocks", "entries", b"entries", "findings", b"findings", "finished", b"finished", "of", b"of", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,7 +39,7 @@ class AuditServiceStub:
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_audit__pb2.FindAuditRequest.SerializeToString,
                 response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_audit__pb2.FindAuditResponse.FromString,
                 _registered_method=True)
-        self.Verify = channel.unary_unary(
+        self.Verify = channel.unary_stream(
                 '/cardwright.cms.v1.AuditService/Verify',
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_audit__pb2.VerifyAuditRequest.SerializeToString,
                 response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_audit__pb2.VerifyAuditResponse.FromString,
@@ -61,7 +61,8 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Verify(self, request, context):
-        """Judge the whole chain in the database; one at a time. Who does not trust this server verifies an export elsewhere.
+        """Judge the chain in the database, and say how far it is; one at a time. Who does not trust this server verifies an
+        export elsewhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,7 +82,7 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_audit__pb2.FindAuditRequest.FromString,
                     response_serializer=cardwright__proto_dot_cms_dot_v1_dot_audit__pb2.FindAuditResponse.SerializeToString,
             ),
-            'Verify': grpc.unary_unary_rpc_method_handler(
+            'Verify': grpc.unary_stream_rpc_method_handler(
                     servicer.Verify,
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_audit__pb2.VerifyAuditRequest.FromString,
                     response_serializer=cardwright__proto_dot_cms_dot_v1_dot_audit__pb2.VerifyAuditResponse.SerializeToString,
@@ -140,7 +141,7 @@ class AuditService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/cardwright.cms.v1.AuditService/Verify',

@@ -32,16 +32,20 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     Find: _grpc.UnaryUnaryMultiCallable[_audit_pb2.FindAuditRequest, _audit_pb2.FindAuditResponse]
-    Verify: _grpc.UnaryUnaryMultiCallable[_audit_pb2.VerifyAuditRequest, _audit_pb2.VerifyAuditResponse]
-    """Judge the whole chain in the database; one at a time. Who does not trust this server verifies an export elsewhere."""
+    Verify: _grpc.UnaryStreamMultiCallable[_audit_pb2.VerifyAuditRequest, _audit_pb2.VerifyAuditResponse]
+    """Judge the chain in the database, and say how far it is; one at a time. Who does not trust this server verifies an
+    export elsewhere.
+    """
     Anchor: _grpc.UnaryUnaryMultiCallable[_audit_pb2.AnchorAuditRequest, _audit_pb2.AnchorAuditResponse]
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Find: _aio.UnaryUnaryMultiCallable[_audit_pb2.FindAuditRequest, _audit_pb2.FindAuditResponse]  # type: ignore[assignment]
-    Verify: _aio.UnaryUnaryMultiCallable[_audit_pb2.VerifyAuditRequest, _audit_pb2.VerifyAuditResponse]  # type: ignore[assignment]
-    """Judge the whole chain in the database; one at a time. Who does not trust this server verifies an export elsewhere."""
+    Verify: _aio.UnaryStreamMultiCallable[_audit_pb2.VerifyAuditRequest, _audit_pb2.VerifyAuditResponse]  # type: ignore[assignment]
+    """Judge the chain in the database, and say how far it is; one at a time. Who does not trust this server verifies an
+    export elsewhere.
+    """
     Anchor: _aio.UnaryUnaryMultiCallable[_audit_pb2.AnchorAuditRequest, _audit_pb2.AnchorAuditResponse]  # type: ignore[assignment]
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -57,8 +61,10 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _audit_pb2.VerifyAuditRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_audit_pb2.VerifyAuditResponse, _abc.Awaitable[_audit_pb2.VerifyAuditResponse]]:
-        """Judge the whole chain in the database; one at a time. Who does not trust this server verifies an export elsewhere."""
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.VerifyAuditResponse], _abc.AsyncIterator[_audit_pb2.VerifyAuditResponse]]:
+        """Judge the chain in the database, and say how far it is; one at a time. Who does not trust this server verifies an
+        export elsewhere.
+        """
 
     @_abc_1.abstractmethod
     def Anchor(
