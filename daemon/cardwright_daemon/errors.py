@@ -52,7 +52,7 @@ class HeadlessPinRefused(CardwrightError):
 
     code = "HEADLESS_PIN_REFUSED"
     default_effect = UNTOUCHED
-    default_advice = "Leave the PIN out: the daemon asks for it. Or set headless_pin in the daemon's configuration."
+    default_advice = "Leave the PIN out: the daemon asks for it. Or set headless = true under [pins] in its configuration."
 
 
 class BadRequest(CardwrightError):

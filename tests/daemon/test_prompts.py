@@ -94,6 +94,21 @@ async def test_without_pinentry_there_is_a_clear_error(tmp_path: Path) -> None:
     assert status.pin.tries_left == 3
 
 
+async def test_where_nobody_can_be_asked_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's pinentry without a terminal and a display, as a daemon that was started with the machine has it."""
+    program = shutil.which("pinentry-curses")
+    if program is None:
+        pytest.skip("pinentry-curses is not installed (package pinentry-curses)")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "GPG_TTY"):
+        monkeypatch.delenv(name, raising=False)
+    async with running(token(), asks=False, pins=Pins(pinentry=program)) as run:
+        card = (await run.client.card()).id
+        for seat in (pb.Asking(), pb.Asking(tty="/dev/pts/999999", tty_type="xterm"), pb.Asking(display=":999")):
+            error = await failing(run.client.pins.ChangePin(pb.ChangePinRequest(card=card, asking=seat)))
+            assert (error.code, error.effect) == ("PINENTRY_UNAVAILABLE", "Nothing was sent to the card.")
+            assert "on a terminal" in error.advice
+
+
 async def test_the_daemon_changes_a_pin_with_a_pinentry_program(tmp_path: Path) -> None:
     name = program(tmp_path, "D 123456\nD 639174\nD 639174\n")
     async with running(token(), asks=False, pins=Pins(pinentry=name)) as run:

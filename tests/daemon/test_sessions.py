@@ -13,6 +13,7 @@ from cardwright_cardops.piv.references import RETIRED_SLOTS
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.program.items import AnyBatch, Apdu
 from cardwright_daemon.app import Daemon
+from cardwright_daemon.config import Pins
 from cardwright_daemon.link.ports import Purpose
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
@@ -207,6 +208,24 @@ async def test_the_rules_of_the_policy_are_shown_and_kept_while_a_pin_is_chosen(
         (note, ""), (note, "It is too short."), (note, "Too many people choose it."), ("", ""),
     ]  # fmt: skip
     assert faults_of(server, card, pin=new) == []
+
+
+async def test_a_session_takes_pins_from_its_caller_only_where_that_is_configured() -> None:
+    card, server = token(), Server()
+    given = pb.Asking(headless=pb.HeadlessPins(new=PIN))
+    async with running(card, link=server, asks=False) as run:
+        identifier = (await run.client.card()).id
+        shown = await preview(run, identifier)
+        refused = pb.StartUpdateRequest(card=identifier, digest=shown.digest, asking=given)
+        assert (await failing(run.client.updates.StartUpdate(refused))).code == "HEADLESS_PIN_REFUSED"
+        assert server.batches == 0
+    async with running(card, link=server, asks=False, pins=Pins(headless=True)) as run:
+        identifier = (await run.client.card()).id
+        shown = await preview(run, identifier)
+        begun = pb.StartUpdateRequest(card=identifier, digest=shown.digest, asking=given)
+        operation = await ended(run, (await run.client.updates.StartUpdate(begun)).operation.id)
+        assert operation.phase == pb.OPERATION_PHASE_DONE, operation.error
+    assert faults_of(server, card) == []
 
 
 async def test_without_a_server_everything_says_so() -> None:
