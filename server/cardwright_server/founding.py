@@ -29,6 +29,7 @@ from .issuance.authorities import Plan, establish
 from .issuance.crl import CrlPublisher
 from .issuance.model import Purpose
 from .issuance.own import OwnCertificates
+from .loss import require_database
 from .opening import DataFolderInUse, OpenVault, has_vault, make_folders, make_vault, open_vault, own_folder
 from .people.model import Grant, Role
 from .people.operators import OperatorService
@@ -91,8 +92,8 @@ async def found(
     """Make whatever is missing, and a new credential. Safe to repeat after a failure at any point.
 
     ``passphrase`` is asked for the vault's; True: for a new one. ``memory``: KiB that trying a new vault's passphrase
-    costs. While a server runs from the folder, only the credential is made. Raises DataFolderUnusable, VaultError,
-    StoreError, ConfigurationRefused, FirstCredentialSpent.
+    costs. While a server runs from the folder, only the credential is made. Raises DataFolderUnusable, DatabaseMissing,
+    VaultError, StoreError, ConfigurationRefused, FirstCredentialSpent.
     """
     make_folders(installation)
     async with AsyncExitStack() as stack:
@@ -100,6 +101,7 @@ async def found(
             stack.enter_context(own_folder(installation))
         except DataFolderInUse:
             return await _credential_beside(installation)
+        await require_database(installation)
         report("database")
         await upgrade(installation.database)
         if installation.vault is not None and not has_vault(installation.vault):

@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +45,7 @@ from .joins.certificates import root_certificate
 from .joins.following import CertificatesFollowChannels, DevicesFollowPeople
 from .joins.recipients import PersonsConcerned
 from .limits import Admission, Limits
+from .loss import DatabaseMissing, SameFile, require_database
 from .metrics import Metrics
 from .metrics import make_app as make_metrics_app
 from .notify.mail import MailConsumer
@@ -110,6 +111,9 @@ class Addresses(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _State:
+    file: SameFile
+    lost: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Has the DatabaseMissing of a database that is gone."""
     serving: bool = False
     draining: bool = False
 
@@ -138,13 +142,14 @@ async def serve(
     """Serve until ``stop`` is set, then drain. ``ready`` is told when everything answers.
 
     Raises what is wrong at the start (DataFolderInUse, RestoreUnfinished, SchemaMismatch, NotFounded,
-    VaultUnlockRefused, ListenFailed, StoreError), and VaultEnded.
+    VaultUnlockRefused, ListenFailed, StoreError), VaultEnded, and DatabaseMissing.
     """
     if installation.vault is not None and not has_vault(installation.vault):
         raise NotFounded(f"there is no vault in {installation.vault}")
     async with AsyncExitStack() as stack:
         stack.enter_context(own_folder(installation))
         require_whole(installation)
+        await require_database(installation)
         await require_current(installation.database)
         database = await stack.enter_async_context(open_database(installation))
         org = await organization(database)
@@ -166,7 +171,7 @@ async def serve(
             tls,
             Credentials(tls),
             health.aio.HealthServicer(),
-            _State(),
+            _State(SameFile(installation)),
         )
         await _run(process, stack, stop, ready)
 
@@ -232,14 +237,17 @@ async def _run(
     gc.freeze()
     ended = asyncio.ensure_future(process.vault.ended())
     stopping = asyncio.ensure_future(stop.wait())
+    waits: set[asyncio.Future[Any]] = {ended, stopping, process.state.lost}
     try:
-        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         notify("STOPPING=1")
+        if process.state.lost.done():
+            await process.state.lost
         if ended.done():
             raise VaultEnded(f"the vault's process ended (exit status {ended.result()})")
     finally:
-        ended.cancel()
-        stopping.cancel()
+        for one in waits:
+            one.cancel()
 
 
 async def _certificates(process: _Process) -> None:
@@ -370,6 +378,11 @@ def _watch_all(process: _Process, sealer: Sealer) -> None:
 async def _look_after(process: _Process, named: Iterable[str]) -> None:
     """Whether database and vault answer, for the health service. Raises nothing of theirs."""
     good = True
+    try:
+        process.state.file.require()
+    except DatabaseMissing as error:
+        if not process.state.lost.done():
+            process.state.lost.set_exception(error)
     try:
         await process.domains.database.read(_nothing, timed=False)
         good = (await process.domains.vault.status()).state is LockState.UNLOCKED

@@ -21,6 +21,7 @@ def command(data: Path | None, config: Path | None, check: bool, as_json: bool) 
     """
     import asyncio
 
+    from cardwright_server.loss import require_database
     from cardwright_server.opening import make_folders, own_folder
     from cardwright_server.store.migrate import status, upgrade
 
@@ -29,9 +30,11 @@ def command(data: Path | None, config: Path | None, check: bool, as_json: bool) 
         found = asyncio.run(status(here.database))
     elif here.database.startswith("sqlite"):
         with own_folder(here):
+            asyncio.run(require_database(here))
             found = asyncio.run(upgrade(here.database))
     else:
         make_folders(here)
+        asyncio.run(require_database(here))
         found = asyncio.run(upgrade(here.database))
     if as_json:
         show_json(

@@ -71,6 +71,11 @@ async def require_current(url: str) -> None:
     found = await status(url)
     if found.unknown:
         raise SchemaMismatch(f"the database was migrated by a newer program: {', '.join(found.unknown)}")
+    if not found.database:
+        raise SchemaMismatch(
+            "the database has no tables",
+            advice="Begin by 'cardwright server init', or bring an installation back by 'cardwright server restore'.",
+        )
     if not found.current:
         missing = sorted(set(found.program) - set(found.database))
         raise SchemaMismatch(f"the database lacks the revisions {', '.join(missing)}")

@@ -166,6 +166,27 @@ def test_without_its_vault_the_server_ends_and_says_so(alone: Site) -> None:
     assert "VAULT_ENDED" in process.complaint
 
 
+def test_a_database_that_is_lost_is_not_replaced_by_an_empty_one(alone: Site) -> None:
+    """Tables made anew beside the old vault would look like an installation, and keep a backup from its place."""
+    store = alone.data / "store.db"
+    store.unlink()
+    for command in ("run", "init", "migrate"):
+        options = ("--passphrase-fd", "FD") if command != "migrate" else ()
+        said = cardwright(command, "--data", alone.data, *options, secret=PASSPHRASE)
+        assert (said.code, "DATABASE_MISSING" in said.err) == (1, True), said.err
+        assert not store.exists()
+    store.touch()
+    assert "DATABASE_MISSING" in run_refused(alone.data)
+
+
+def test_a_server_whose_database_is_taken_away_ends_and_says_so(alone: Site) -> None:
+    process = alone.process.start()
+    store = alone.data / "store.db"
+    store.rename(store.with_name("elsewhere"))
+    assert process.wait() == 1
+    assert "DATABASE_MISSING" in process.complaint
+
+
 # ------------------------------------------------------------------------------------------------- several processes
 
 
