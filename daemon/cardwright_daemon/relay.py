@@ -210,7 +210,7 @@ class RelayedCard:
         state = self._guarded.state
         executor = LocalExecutor(self.connection, KeyItems(StagePins(pin), TriesGuard(KEEP_ONE)))
         try:
-            executor.execute(Batch((), _PIN_STAGE))
+            executor.begin_stage(_PIN_STAGE)
             if state.card_key is None and not self._unbroken():
                 raise GuardRefused(Deny(Rule.PLAN, "the card was reset and cannot prove that it is the same one"))
             nonce = self.random(NONCE_OCTETS)
@@ -229,7 +229,11 @@ class RelayedCard:
     # ---------------------------------------------------------------------------------------------------- batches
 
     async def execute(self, batch: AnyBatch) -> Answers:
-        """Execute one batch. Raises ItemRefused (the guard's GuardRefused too), StageEnded, NoPin, CardRemoved."""
+        """Execute one batch.
+
+        Raises ItemRefused (the guard's GuardRefused too), StageEnded, NoPin, CardRemoved, and TransportError where
+        the card could not be taken.
+        """
         begins = bool(batch.stage) and batch.stage != self._stage
         if begins:
             if batch.stage == self._ended and not _selects(batch):
@@ -250,7 +254,7 @@ class RelayedCard:
     def _execute(self, batch: AnyBatch, begins: bool) -> Answers:
         if begins:
             # The transaction first: what the guard then finds out holds until it ends.
-            self._local.execute(Batch((), batch.stage))
+            self._local.begin_stage(batch.stage)
         answers = self._guarded.execute(batch)
         self._reset = self._reset or any(
             isinstance(answer.cause, CardReset) for group in answers for answer in group

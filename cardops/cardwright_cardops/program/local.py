@@ -126,6 +126,10 @@ class LocalExecutor:
         else:
             self._groups(batch, done)
 
+    def begin_stage(self, stage: str) -> None:
+        """Open the transaction of ``stage`` before its first batch. Raises TransportError: CardBusy and others."""
+        self._enter(stage)
+
     def end_stage(self) -> None:
         """End the open transaction, if any, dropping every security status. Never raises."""
         if self._stage:

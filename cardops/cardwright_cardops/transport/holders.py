@@ -1,7 +1,8 @@
 """Which other programs may be holding a card.
 
 PC/SC does not tell. On Linux a program that uses it has libpcsclite mapped, which shows for processes of the
-same user (for all, as root). It is a hint for a person, never a ground to end anything.
+same user (for all, as root); one that was started for another service than ours (PCSCLITE_CSOCK_NAME) does not have
+the card. It is a hint for a person, never a ground to end anything.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _ADVICE: Final = {
 _MOST_PROCESSES: Final = 4096
 _SECONDS: Final = 0.5
 _MARK: Final = b"libpcsclite"
+_SERVICE: Final = "PCSCLITE_CSOCK_NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def holders(root: Path = Path("/proc")) -> tuple[Holder, ...]:
     """Other processes that use PC/SC, as far as can be seen in half a second; those known to cling first."""
     end = time.monotonic() + _SECONDS
     found: list[Holder] = []
-    own = os.getpid()
+    own, service = os.getpid(), os.environ.get(_SERVICE, "")
     try:
         pids = sorted(int(entry) for entry in os.listdir(root) if entry.isdecimal())
     except OSError:
@@ -48,7 +50,7 @@ def holders(root: Path = Path("/proc")) -> tuple[Holder, ...]:
     for pid in islice(pids, _MOST_PROCESSES):
         if time.monotonic() > end:
             break
-        if pid != own and (name := _uses_pcsc(root / str(pid))):
+        if pid != own and (name := _uses_pcsc(root / str(pid), service)):
             found.append(Holder(pid, name))
     return tuple(sorted(found, key=lambda holder: (holder.name not in _ADVICE, holder.pid)))
 
@@ -63,11 +65,18 @@ def busy(message: str, reader: str) -> CardBusy:
     return error
 
 
-def _uses_pcsc(process: Path) -> str:
-    """The name of the process when it has libpcsclite mapped, else nothing."""
+def _uses_pcsc(process: Path, service: str) -> str:
+    """The name of the process when it has libpcsclite mapped and was started for ``service``, else nothing."""
     try:
-        if _MARK not in (process / "maps").read_bytes():
+        if _MARK not in (process / "maps").read_bytes() or _service_of(process) != service:
             return ""
         return (process / "comm").read_text(errors="replace").strip()
     except OSError:
         return ""  # it ended, or belongs to somebody else
+
+
+def _service_of(process: Path) -> str:
+    """The socket of the smart card service that the environment of the process names; empty for the usual one."""
+    rows = (process / "environ").read_bytes().split(b"\0")
+    begin = _SERVICE.encode() + b"="
+    return next((os.fsdecode(row.removeprefix(begin)) for row in rows if row.startswith(begin)), "")

@@ -14,9 +14,13 @@ from cardwright_cardops.transport.holders import Holder, busy, holders
 linux = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc of Linux")
 
 
-def process(root: Path, pid: int, name: str, maps: str) -> None:
+def process(root: Path, pid: int, name: str, maps: str, service: str | None = None) -> None:
+    """``service``: the socket in its environment; ours unless given."""
     folder = root / str(pid)
     folder.mkdir()
+    socket = os.environ.get("PCSCLITE_CSOCK_NAME", "") if service is None else service
+    environ = f"PATH=/bin\0PCSCLITE_CSOCK_NAME={socket}\0" if socket else "PATH=/bin\0"
+    (folder / "environ").write_text(environ)
     (folder / "maps").write_text(maps)
     (folder / "comm").write_text(name + "\n")
 
@@ -30,6 +34,16 @@ def test_those_known_to_cling_come_first(tmp_path: Path) -> None:
     (tmp_path / "50").mkdir()
     (tmp_path / "self").mkdir()
     assert holders(tmp_path) == (Holder(30, "scdaemon"), Holder(20, "firefox"))
+
+
+def test_those_of_another_service_are_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = "7f00-7f01 r-xp 0 00:00 1 /usr/lib/libpcsclite.so.1.0.0\n"
+    process(tmp_path, 20, "usual", used, service="")
+    process(tmp_path, 30, "other", used, service="/tmp/other")
+    monkeypatch.delenv("PCSCLITE_CSOCK_NAME", raising=False)
+    assert holders(tmp_path) == (Holder(20, "usual"),)
+    monkeypatch.setenv("PCSCLITE_CSOCK_NAME", "/tmp/other")
+    assert holders(tmp_path) == (Holder(30, "other"),)
 
 
 def test_no_proc_names_nobody(tmp_path: Path) -> None:
