@@ -17,6 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.rpc_status import RemoteError
 
 from .answers import Answers
 from .cards import Cards
@@ -86,9 +87,9 @@ class DueChecks:
         if kept is not None:
             return kept.due
         due = await self._link.due(card.identity, await self._prove(card))
-        if isinstance(card, TokenDevice) and not due:
+        if isinstance(card, TokenDevice) and not due and due.until is None:
             # A token shows its UUID from the beginning; before its issuance the server knows its number only.
-            due = await self._link.due(replace(card.identity, guid=None))
+            due = await self._link.due(replace(card.identity, guid=None)) or due
         if guid is not None:
             self._answers.put(guid, due)
             self._save_soon()
@@ -163,10 +164,16 @@ class DueChecks:
         """Ask after so many seconds, and from then on as long as the card is in."""
         while True:
             await sleep_until(datetime.now(UTC) + timedelta(seconds=seconds))
+            busy: float | None = None
             try:
                 await self._timely(card, refresh=refresh)
             except CardwrightError as error:
                 _log.info("a check with the server failed: %s", error.code)
+                busy = error.retry_after if isinstance(error, RemoteError) else None
+            if busy is not None:
+                # Many others were told the same; they are not to come back in the same moment.
+                seconds = busy + self._spread(max(busy, self._config.spread))
+                continue
             found = self._wait_for(card)
             seconds, refresh = (OLDEST + self._spread(WIDE) if found is None else found), True
 

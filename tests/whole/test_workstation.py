@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from cardwright_cardops.plan.token_state import name_of
+from cardwright_daemon.config import Pkcs11Module
 from cardwright_daemon.link import credentials
 from cardwright_daemon.link.credentials import Credentials, NotEnrolled
 from cardwright_daemon.link.enrolment import (
@@ -24,12 +26,15 @@ from cardwright_daemon.link.server import GrpcLink
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import authentication_pb2 as proofs
 from cardwright_proto.cms.v1 import devices_pb2 as devices
+from cardwright_proto.cms.v1 import requests_pb2 as requests
 from cardwright_proto.cms.v1 import workstations_pb2, workstations_pb2_grpc
 from cardwright_simulators.card import VirtualCard
 from tests.support.daemons import Person, Run, failing, running
 from tests.support.front_desk import Desk
 from tests.support.installation import Site
 from tests.support.slapd import free_port
+from tests.support.softhsm import SOFTHSM
+from tests.support.token_sessions import SO_PIN, SoftToken
 from tests.support.virtual import POOL
 
 PIN = b"739146"
@@ -58,10 +63,12 @@ def link_of(here: Site, folder: Path) -> GrpcLink:
 
 
 @asynccontextmanager
-async def at_work(here: Site, folder: Path, *cards: VirtualCard, person: Person | None = None) -> AsyncIterator[Run]:
-    """A daemon that knows the server, with cards in its readers."""
+async def at_work(
+    here: Site, folder: Path, *cards: VirtualCard, person: Person | None = None, pkcs11: tuple[Pkcs11Module, ...] = ()
+) -> AsyncIterator[Run]:
+    """A daemon that knows the server, with cards in its readers and modules in its configuration."""
     await enrolled(here, folder)
-    async with running(*cards, person=person, link=link_of(here, folder)) as run:
+    async with running(*cards, person=person, link=link_of(here, folder), pkcs11=pkcs11) as run:
         yield run
 
 
@@ -71,8 +78,9 @@ async def done(run: Run, operation: pb.Operation) -> pb.Operation:
     return answer.operation  # type: ignore[no-any-return]
 
 
-async def test_a_card_is_issued_at_a_workstation_that_was_enrolled_by_a_token(here: Site, tmp_path: Path) -> None:
-    desk = await asyncio.to_thread(Desk, here)
+async def test_a_card_is_issued_at_a_workstation_that_was_enrolled_by_a_token(
+    here: Site, desk: Desk, tmp_path: Path
+) -> None:
     login, serial = f"p{uuid4().hex[:8]}", str(uuid4().int % 10**8)
     person = await asyncio.to_thread(desk.person, login)
     device, request = await asyncio.to_thread(desk.issuance, person, serial)
@@ -196,3 +204,67 @@ async def test_certificate_is_renewed_under_way(here: Site, tmp_path: Path, monk
     assert said.code == "RENEWAL_TOO_EARLY"
     assert credentials.load(tmp_path).certificate == before.certificate
     await link.stop()
+
+
+async def test_a_pkcs11_token_is_issued_at_a_workstation(here: Site, desk: Desk, tmp_path: Path) -> None:
+    """Server, vault and database are processes of their own; the token is SoftHSM2's, and pkcs11-tool judges it."""
+    soft = SoftToken(tmp_path / "soft", label=f"Ada {uuid4().hex[:8]}")
+    login, number = f"p{uuid4().hex[:8]}", name_of(soft.token.info).number
+    soft.close()
+    person = await asyncio.to_thread(desk.person, login)
+    await asyncio.to_thread(token_for, desk, person, number)
+    given = await asyncio.to_thread(
+        desk.ask, desk.issuer, "AuthenticationService", "SetInitialPassword",
+        proofs.SetInitialPasswordRequest(person=person),
+    )  # fmt: skip
+    somebody = Person(given.password.encode(), PIN, PIN)
+    module = Pkcs11Module(str(SOFTHSM), soft.environment)
+    async with at_work(here, tmp_path / "station", person=somebody, pkcs11=(module,)) as run:
+        (card,) = (await run.client.cards.ListCards(pb.ListCardsRequest(tokens=True))).cards
+        assert (card.kind, card.identity.serial) == (pb.CARD_KIND_PKCS11, number)
+        due = (await run.client.updates.GetDue(pb.GetDueRequest(card=card.id))).due
+        assert due.items and due.purpose == pb.PURPOSE_ISSUE
+        await run.client.updates.Prove(
+            pb.ProveRequest(
+                card=card.id, purpose=pb.PURPOSE_ISSUE, method=pb.METHOD_KIND_INITIAL_PASSWORD, account=login
+            )
+        )
+        preview = await run.client.updates.PreviewUpdate(
+            pb.PreviewUpdateRequest(card=card.id, purpose=pb.PURPOSE_ISSUE)
+        )
+        begun = await run.client.updates.StartUpdate(pb.StartUpdateRequest(card=card.id, digest=preview.digest))
+        operation = await done(run, begun.operation)
+        assert (operation.error.code, operation.outcome) == ("", pb.OUTCOME_DONE)
+        due = (await run.client.updates.GetDue(pb.GetDueRequest(card=card.id, refresh=True))).due
+        assert not due.items
+        # Its key in 9A says who its holder is, and so what is archived for them.
+        somebody.answers += [PIN]
+        await run.client.updates.Prove(
+            pb.ProveRequest(card=card.id, purpose=pb.PURPOSE_RECOVER, method=pb.METHOD_KIND_CARD)
+        )
+        kept = (await run.client.escrow.ListEscrowedKeys(pb.ListEscrowedKeysRequest(card=card.id))).keys
+    assert [key.on_card for key in kept] == [True]
+    assert kept[0].fingerprint == soft.public_key("9d")
+    assert soft.holds(PIN) == sorted(
+        (kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ("9a", "9c", "9d", "9e")
+    )
+    assert not soft.so_pin_opens(SO_PIN)
+
+
+def token_for(desk: Desk, person: str, number: str) -> None:
+    """The token in stock with the PIN of its security officer, bound to a person, and a request to issue it."""
+    kind = devices.DEVICE_KIND_PKCS11_TOKEN
+    lot = desk.ask(
+        desk.issuer, "DeviceService", "RegisterLot",
+        devices.RegisterLotRequest(name=f"tokens {uuid4().hex}", kind=kind, source=devices.SECRET_SOURCE_PER_CARD),
+    )  # fmt: skip
+    secret = devices.InitialSecret(name=devices.SECRET_NAME_PUK, value=SO_PIN)
+    registered = desk.ask(
+        desk.issuer, "DeviceService", "Register",
+        devices.RegisterDevicesRequest(
+            kind=kind, lot=lot.id, devices=[devices.DeliveredDevice(serial=number, secrets=[secret])]
+        ),
+    )  # fmt: skip
+    (device,) = registered.ids
+    desk.ask(desk.issuer, "DeviceService", "Bind", devices.BindDeviceRequest(id=device, person=person))
+    desk.ask(desk.issuer, "RequestService", "CreateIssuance", requests.CreateIssuanceRequest(device=device))
