@@ -8,14 +8,18 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cardwright_proto.cms.v1 import authentication_pb2 as proofs
 from cardwright_proto.cms.v1 import operators_pb2 as operators
 from cardwright_proto.cms.v1 import requests_pb2 as requests
+from cardwright_proto.cms.v1 import workstations_pb2 as workstations
+from cardwright_proto.cms.v1 import workstations_pb2_grpc
 from cardwright_simulators.card import VirtualCard
+from tests.support.command_line import Desk as CommandLine
 from tests.support.daemons import Person
 from tests.support.front_desk import Desk
-from tests.support.installation import Identity, Site
+from tests.support.installation import PATIENCE, Identity, Site, request_of
 from tests.support.seat import seated
 from tests.support.virtual import POOL
 from tests.whole.test_workstation import enrolled, link_of
@@ -80,6 +84,33 @@ async def test_the_help_desk_reads_out_a_password_and_the_command_finds_its_requ
         holder.answers.extend([spoken, NEW, NEW])
         unlocked = await seat.done("unlock", "--account", login, "--method", "emergency-password")
     assert "The card is unlocked." in unlocked.out
+
+
+def test_tokens_passwords_and_revocation_by_the_command_line(here: Site, desk: Desk) -> None:
+    """What an administrator and an issuer need before a person sits down at a new workstation."""
+    login, host = f"p{uuid4().hex[:8]}", f"desk-{uuid4().hex[:12]}"
+    desk.person(login)
+
+    def done(*words: str, by: str = "ann") -> Any:
+        ran = CommandLine().run("server", *words, "--data", str(here.data), "--as", by, "--json")
+        assert ran.code == 0, ran.err
+        return ran.json
+
+    token = done("workstation", "token", host)["token"]
+    key = ec.generate_private_key(ec.SECP256R1())
+    asked = workstations.EnrolRequest(token=token, host=host, request=request_of(key))
+    with here.process.entry() as line:
+        workstations_pb2_grpc.WorkstationServiceStub(line).Enrol(asked, timeout=PATIENCE)
+    standing = {one["host"]: one["state"] for one in done("workstation", "list")["workstations"]}
+    assert standing[host] == "active"
+    assert done("workstation", "revoke", host, "--reason", "lost")["state"] == "revoked"
+    again = CommandLine().run("server", "workstation", "revoke", host, "--data", str(here.data), "--as", "ann")
+    assert "NAME_UNKNOWN" in again.err
+    issuer = here.data / "operators" / "ida.pem"
+    issuer.write_bytes(desk.issuer.key + desk.issuer.chain + here.process.root)
+    issuer.chmod(0o600)
+    first = done("user", "password", login, by="ida")["password"]
+    assert first != done("user", "password", login, by="ida")["password"]
 
 
 async def _password(desk: Desk, who: Identity, call: str, request: Any) -> bytes:

@@ -19,7 +19,8 @@ TABLE = {
     "restore": ("server_restore", "Restore a backup, and what happened since"),
     "run": ("server_run", "Serve"),
     "status": ("server_status", "How the server of a data folder stands"),
-    "user": ("server_admin_user", "Persons and their groups"),
+    "user": ("server_admin_user", "Persons, their groups and passwords"),
+    "workstation": ("server_admin_workstation", "Workstations: tokens, list, revocation"),
 }
 """Module and short help of each command; only those that start something import the server."""
 

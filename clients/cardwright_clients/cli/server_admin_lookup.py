@@ -16,6 +16,8 @@ from cardwright_proto.cms.v1 import (
     people_pb2_grpc,
     policies_pb2,
     policies_pb2_grpc,
+    workstations_pb2,
+    workstations_pb2_grpc,
 )
 
 from .server_admin_link import ServerLine
@@ -63,6 +65,16 @@ def operator(line: ServerLine, text: str) -> str:
     find = operators_pb2.FindOperatorsRequest()
     found = line.pages(lambda channel: operators_pb2_grpc.OperatorServiceStub(channel).Find, find, "operators")
     return _only([one.id for one in found if one.label.casefold() == text.casefold()], "operator", text)
+
+
+def workstation(line: ServerLine, text: str) -> str:
+    """The id of a workstation, by id, or by host of one that is not revoked. Raises NothingFits."""
+    if (known := _id(text)) is not None:
+        return known
+    find = workstations_pb2.FindWorkstationsRequest()
+    found = line.pages(lambda channel: workstations_pb2_grpc.WorkstationServiceStub(channel).Find, find, "workstations")
+    standing = [one for one in found if one.state != workstations_pb2.STATION_STATE_REVOKED]
+    return _only([one.id for one in standing if one.host.casefold() == text.casefold()], "workstation", text)
 
 
 def version(line: ServerLine, text: str, *states: Any) -> str:

@@ -6,14 +6,16 @@ from typing import Any
 
 import click
 
+from cardwright_proto.cms.v1 import authentication_pb2
 from cardwright_proto.cms.v1 import people_pb2 as pb
+from cardwright_proto.cms.v1.authentication_pb2_grpc import AuthenticationServiceStub
 from cardwright_proto.cms.v1.people_pb2_grpc import GroupServiceStub, PersonServiceStub
 
 from . import server_admin_lookup as lookup
-from .output import json_option, say
+from .output import json_option, say, show_json
 from .secrets import on_terminal
 from .server_admin_link import ServerLine, connected
-from .server_admin_words import document, show_listing, show_one
+from .server_admin_words import document, moment, show_listing, show_one
 
 _COLUMNS = {"LOGIN": "login", "NAME": "display_name", "MAIL": "mail", "STATUS": "status", "ID": "id"}
 _GROUPS = {"NAME": "name", "SOURCE": "source", "ID": "id"}
@@ -77,6 +79,36 @@ def show(line: ServerLine, user: str, as_json: bool) -> None:
     found = line.call(lambda channel: PersonServiceStub(channel).Get, get)
     groups: list[object] = [document(one) if as_json else one.name for one in found.groups]
     show_one({**document(found.person), "groups": groups}, as_json=as_json)
+
+
+@command.command("password")
+@click.argument("user")
+@click.option("--emergency", "request_id", metavar="REQUEST",
+              help="For the request to unlock with this id, ten minutes; else for the first card.")  # fmt: skip
+@json_option
+@connected
+def password(line: ServerLine, user: str, request_id: str | None, as_json: bool) -> None:
+    """Print a new password by which the person USER proves who they are; an older one is void.
+
+    It is shown here and never again.
+    """
+    person = lookup.person(line, user)
+    made = (
+        line.call(
+            lambda channel: AuthenticationServiceStub(channel).SetInitialPassword,
+            authentication_pb2.SetInitialPasswordRequest(person=person),
+        )
+        if request_id is None
+        else line.call(
+            lambda channel: AuthenticationServiceStub(channel).SetEmergencyPassword,
+            authentication_pb2.SetEmergencyPasswordRequest(person=person, request=request_id),
+        )
+    )
+    if as_json:
+        show_json(document(made))
+        return
+    say(made.password)
+    say(f"Good until {moment(made.expires_at)}.", err=True)
 
 
 @command.command("suspend")

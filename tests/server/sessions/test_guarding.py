@@ -234,7 +234,7 @@ async def test_octets_that_are_no_message_are_told_as_that(database: Database, t
         serving(database, make_office(tmp_path)) as socket,
         grpc.aio.insecure_channel(f"unix:{socket}") as channel,
     ):
-        call = channel.stream_stream("/cardwright.cms.v1.SessionService/Run")()
+        call: Any = channel.stream_stream("/cardwright.cms.v1.SessionService/Run")()
         await call.write(octets)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call.read()
