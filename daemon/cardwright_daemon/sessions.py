@@ -389,7 +389,10 @@ class Sessions:
         for seconds in itertools.chain(pauses, itertools.repeat(pauses[-1])):
             if await _left_within(card, seconds * random.uniform(0.5, 1.0)):
                 return
-            if self.consent_for(card) is not consent or card.id in self._waiting:
+            if self.consent_for(card) is not consent:
+                return
+            if card.id in self._waiting:
+                self._over(card, consent)
                 return
             try:
                 await self._operations.run(KIND_OF[consent.purpose], card, lambda one: self._rest(card, consent, one))
@@ -397,6 +400,8 @@ class Sessions:
             except CardwrightError as error:
                 _log.info("what was left could not be done now: %s", error.code)
                 if not (_broke_off(error) or isinstance(error, CardInOperation) or error.code in _LATER):
+                    # It does not go on by itself any more, and says so: somebody has to begin it anew.
+                    self._over(card, consent)
                     return
 
     async def _rest(self, card: Device, consent: Consent, operation: Operation) -> None:
@@ -414,9 +419,13 @@ class Sessions:
         if covers(consent.permit, found.approved.permit, consent.touched):
             await self._carry_out(card, found, operation)
             return
-        self._consents = [one for one in self._consents if one is not consent]
         self._wait(card, found)
         operation.show(outcome=SHOWN_AGAIN)
+        self._over(card, consent)
+
+    def _over(self, card: Device, consent: Consent) -> None:
+        """What was agreed to covers nothing more."""
+        self._consents = [one for one in self._consents if one is not consent]
         for listener in self.changed:
             listener(card)
 

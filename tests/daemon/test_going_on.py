@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cardwright_cardops.plan.policy import parse_keys
+from cardwright_daemon.link.ports import CardSession, Opening, ServerRefused
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.reader.faults import FaultyCard, parse
@@ -37,3 +38,29 @@ async def test_more_than_was_agreed_to_is_shown_again_and_told() -> None:
         shown = await preview(run, identifier)
         assert any("82" in step.words for step in shown.steps)
         assert (await start(run, identifier, shown)).phase == pb.OPERATION_PHASE_DONE
+
+
+class Refusing(Server):
+    """Says no to every session but the first."""
+
+    async def open(self, opening: Opening) -> CardSession:
+        """See ``ServerLink``."""
+        if self.openings:
+            raise ServerRefused("Nobody may do that here any more.")
+        return await super().open(opening)
+
+
+async def test_what_is_refused_afterwards_does_not_go_on_and_says_so() -> None:
+    card, server = VirtualCard("yubikey-5.7", serial=77), Refusing(due_is=an_update())
+    faulty = FaultyCard(card, parse("ins=DB@3:remove"))
+    async with running(faulty, link=server, person=Person(*[PIN] * 4), readers=1) as run:
+        assert (await issue(run)).error.code == "CARD_REMOVED"
+        run.bench.insert(card)
+        errors: list[str] = []
+
+        def told(event: pb.WatchEventsResponse) -> bool:
+            if event.HasField("operation"):
+                errors.append(event.operation.operation.error.code)
+            return ServerRefused.code in errors and event.HasField("due") and not event.due.due.continues
+
+        assert (await run.client.until(told)).due.due.items
