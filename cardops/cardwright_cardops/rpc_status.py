@@ -21,12 +21,14 @@ DETAILS: Final = "grpc-status-details-bin"
 MAX_DETAILS: Final = 1 << 14
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
+_SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?", re.ASCII)
 
 
 class RemoteError(CardwrightError):
     """An error that a call ended with; ``code`` is the one that it had at the other end.
 
-    ``sw``, ``tries_left`` and ``reader`` are what the error carried there, None where it had none.
+    ``sw``, ``tries_left`` and ``reader`` are what the error carried there, None where it had none; ``retry_after``
+    likewise: seconds until it is worth another try.
     """
 
     code = "REMOTE"
@@ -37,6 +39,7 @@ class RemoteError(CardwrightError):
         self.sw: int | None = None
         self.tries_left: int | None = None
         self.reader: str | None = None
+        self.retry_after: float | None = None
 
 
 def details_of(error: CardwrightError, status: int, more: Mapping[str, str] = MappingProxyType({})) -> bytes:
@@ -80,6 +83,7 @@ def error_of(details: bytes) -> RemoteError | None:
         error = RemoteError(clean(status.message), effect=clean(told["effect"]), advice=clean(told["advice"]))
         vars(error)["code"] = info.reason
         error.reader = clean(told["reader"]) or None
+        error.retry_after = float(told["retry_after"]) if _SECONDS.fullmatch(told["retry_after"]) else None
         error.tries_left = int(told["tries_left"]) if re.fullmatch("[0-9]{1,3}", told["tries_left"]) else None
         error.sw = int(told["sw"], 16) if re.fullmatch("[0-9A-F]{4}", told["sw"]) else None
         return error

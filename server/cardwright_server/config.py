@@ -167,10 +167,14 @@ class LimitsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Card sessions at the same time."""
     streams: int = 5000
     """Open streams at the same time, card sessions among them."""
+    waiting: float = 5.0
+    """Seconds that due-checks wait until they are taken up before further ones are turned away."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.sessions <= self.streams:
             raise ValueError("sessions is at least 1, and at most streams")
+        if not 0 < self.waiting <= 60:
+            raise ValueError("waiting is above 0, and at most 60 seconds")
 
     def rates(self) -> dict[Scope, Rate]:
         """As ``limits.Limits`` wants them."""

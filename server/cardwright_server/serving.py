@@ -23,9 +23,11 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.secret import Secret
+from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 
 from . import logs, servicers
 from .api.around import Around, Gate
+from .api.backlog import CORE_OPTIONS, Backlog
 from .api.calling import Calls
 from .api.identify import Identifier
 from .api.strict import StrictMessages
@@ -79,6 +81,7 @@ _OPTIONS: Final = (
     ("grpc.http2.ping_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    *CORE_OPTIONS,
 )
 
 
@@ -204,7 +207,8 @@ async def _run(
         domains.authentication,
         domains.stations.note,
     )
-    gate = Gate(identifier, domains.watch, sessions, streams)
+    backlog = Backlog(config.limits.waiting)
+    gate = Gate(identifier, domains.watch, sessions, streams, backlog)
     calls = Calls(domains.database, identifier, Limits(config.limits.rates()), process.metrics)
     server = grpc.aio.server(interceptors=[Around(process.metrics, gate), StrictMessages()], options=_OPTIONS)
     system = SystemService(domains.authorize, domains.first, domains.operator_certificates, watched, installation)
@@ -221,8 +225,10 @@ async def _run(
         await server.stop(config.drain.seconds)
 
     _watch_all(process, sealer)
+    process.metrics.watch("cardwright_backlog_seconds", "How long calls wait.", lambda: backlog.seconds)
     _timers(process, sealer, dispatcher, sender, named)
     await server.start()
+    process.timers.forever("backlog", lambda: _watch_backlog(backlog, installation))
     stack.push_async_callback(_seal_rest, sealer)
     stack.push_async_callback(drain)
     await _look_after(process, named)
@@ -393,6 +399,13 @@ async def _look_after(process: _Process, named: Iterable[str]) -> None:
     status = health_pb2.HealthCheckResponse.SERVING if good else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ("", *named):
         await process.health.set(name, status)
+
+
+async def _watch_backlog(backlog: Backlog, installation: Installation) -> None:
+    """Ask oneself, for ever, over the host's own socket."""
+    async with grpc.aio.insecure_channel(f"unix:{installation.local_socket}") as line:
+        due, request = sessions_pb2_grpc.SessionServiceStub(line).Due, sessions_pb2.DueRequest()
+        await backlog.run(lambda: due(request, metadata=(backlog.mark,), wait_for_ready=True))
 
 
 async def _nothing(unit: Unit) -> None:

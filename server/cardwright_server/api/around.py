@@ -17,6 +17,7 @@ from cardwright_cardops.errors import CardwrightError
 from ..limits import Admission
 from ..metrics import Metrics
 from ..workstations.watch import RevocationWatch
+from .backlog import Backlog
 from .calling import Context, procedure
 from .errors import abort
 from .identify import Identifier
@@ -27,20 +28,38 @@ SESSIONS: Final = "SessionService.Run"
 
 
 class Gate:
-    """Who may open a stream now, and when it has to end. Used by ``Around``."""
+    """Which calls are taken now, and when a stream has to end. Used by ``Around``."""
 
-    def __init__(self, identifier: Identifier, watch: RevocationWatch, sessions: Admission, streams: Admission) -> None:
+    def __init__(
+        self,
+        identifier: Identifier,
+        watch: RevocationWatch,
+        sessions: Admission,
+        streams: Admission,
+        backlog: Backlog | None = None,
+    ) -> None:
         self._identifier = identifier
+        self._backlog = backlog
         self._watch = watch
         self._sessions = sessions
         self._streams = streams
         self.draining = asyncio.Event()
         """Set when the server stops: card sessions go on for a while, everything else ends."""
 
-    async def run(self, name: str, context: Context, work: Callable[[], Awaitable[None]]) -> None:
-        """Run a stream's work until it ends or has to. Raises CardwrightError."""
+    def own(self, name: str, context: Context) -> bool:
+        """Whether the process made this call itself, to see when it is taken up."""
+        return self._backlog is not None and self._backlog.own(name, context)
+
+    def admit(self, name: str) -> None:
+        """Before a call is looked at, whoever makes it. Raises ServerStopping, ServerBusy."""
         if self.draining.is_set():
             raise ServerStopping("the server is being stopped")
+        if self._backlog is not None:
+            self._backlog.admit(name)
+
+    async def run(self, name: str, context: Context, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a stream's work until it ends or has to. Raises CardwrightError."""
+        self.admit(name)
         principal, ends = await self._identifier.connection(context)
         with ExitStack() as stack:
             stack.enter_context(self._streams)
@@ -83,6 +102,7 @@ class Around(grpc.aio.ServerInterceptor):
     def __init__(self, metrics: Metrics, gate: Gate) -> None:
         self._metrics = metrics
         self._gate = gate
+        self._made: dict[str, tuple[Any, Any]] = {}
 
     async def intercept_service(
         self,
@@ -94,6 +114,11 @@ class Around(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = str(handler_call_details.method)
+        if (made := self._made.get(method)) is None or made[0] is not handler:
+            made = self._made[method] = handler, self._around(method, handler)
+        return made[1]
+
+    def _around(self, method: str, handler: Any) -> Any:
         name, ours = name_of(method), method.startswith(OURS)
         if handler.unary_unary is not None:
             return handler._replace(unary_unary=self._unary(name, handler.unary_unary, ours))
@@ -102,10 +127,15 @@ class Around(grpc.aio.ServerInterceptor):
 
     def _unary(self, name: str, behaviour: Callable[[Any, Context], Awaitable[Any]], ours: bool) -> Any:
         async def call(request: Any, context: Context) -> Any:
+            if ours and self._gate.own(name, context):
+                await context.abort(grpc.StatusCode.ABORTED)
             procedure.set(name)
             with self._measured(name, context):
-                if ours and self._gate.draining.is_set():
-                    await abort(context, ServerStopping("the server is being stopped"))
+                if ours:
+                    try:
+                        self._gate.admit(name)
+                    except CardwrightError as error:
+                        await abort(context, error)
                 return await behaviour(request, context)
 
         return call

@@ -63,7 +63,7 @@ _CODES: Final[tuple[tuple[type[CardwrightError], grpc.StatusCode], ...]] = (
     (MethodNotOffered, grpc.StatusCode.INVALID_ARGUMENT),
     (WrongRole, grpc.StatusCode.UNAUTHENTICATED),
     (LimitExceeded, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (ServerBusy, grpc.StatusCode.UNAVAILABLE),
+    (ServerBusy, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (AuthorizationError, grpc.StatusCode.PERMISSION_DENIED),
     (NoSuchDevice, grpc.StatusCode.NOT_FOUND),
     (NoSuchRequest, grpc.StatusCode.NOT_FOUND),

@@ -25,6 +25,9 @@ class StrictMessages(grpc.aio.ServerInterceptor):
     that the client sends are judged by who reads them.
     """
 
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Handler, Handler]] = {}
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
@@ -34,6 +37,13 @@ class StrictMessages(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
+        method = str(handler_call_details.method)
+        if (made := self._made.get(method)) is None or made[0] is not handler:
+            made = self._made[method] = handler, self._strict(handler)
+        return made[1]
+
+    @staticmethod
+    def _strict(handler: Handler) -> Handler:
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 _stream(handler.unary_stream), _reader(handler.request_deserializer), handler.response_serializer
