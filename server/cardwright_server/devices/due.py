@@ -97,6 +97,8 @@ class DueOfCard:
 
 NUMBERED = (DeviceKind.SMART_CARD, DeviceKind.USB_KEY, DeviceKind.VIRTUAL_CARD, DeviceKind.PKCS11_TOKEN)
 """Kinds of devices that show a card UUID and a maker's number."""
+MANDATORY_AFTER: Final = "mandatory_after_days"
+"""In the detail of what is due: so many days after its beginning it cannot be put off any more."""
 WARNINGS = (30, 14, 7, 3, 1)
 """Days before the end on which holders are warned."""
 
@@ -221,7 +223,9 @@ class DueList:
         statement = delete(device_due).where(device_due.c.device == identifier)
         await unit.execute(statement.where(device_due.c.what.in_(what)) if what else statement)
 
-    async def policy_published(self, unit: Unit, org: UUID, policy: UUID, number: int) -> None:
+    async def policy_published(
+        self, unit: Unit, org: UUID, policy: UUID, number: int, mandatory_after: timedelta | None
+    ) -> None:
         """Every device in use under an older version is due for an update: two statements, however many there are."""
         older = (
             device.c.org == org,
@@ -244,7 +248,7 @@ class DueList:
             device.c.id,
             literal(What.POLICY.value),
             unit.time,
-            literal({"number": number}, device_due.c.detail.type),
+            literal(_published(number, mandatory_after), device_due.c.detail.type),
         ).where(*older)
         await unit.execute(insert(device_due).from_select(names, rows))
 
@@ -335,3 +339,8 @@ def _due(rows: Any) -> Due:
         key=lambda item: _ORDER[item.what],
     )
     return Due(tuple(items), min(later, default=None))
+
+
+def _published(number: int, mandatory_after: timedelta | None) -> dict[str, int]:
+    """The detail of POLICY."""
+    return {"number": number} if mandatory_after is None else {"number": number, MANDATORY_AFTER: mandatory_after.days}

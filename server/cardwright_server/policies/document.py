@@ -87,6 +87,7 @@ class Document(_Part, frozen=True):
     temporary_days: Days = 14
     activate_within_days: Days = 30
     renew_before_days: Annotated[int, msgspec.Meta(ge=0, le=7320)] = 30
+    mandatory_after_days: Annotated[int, msgspec.Meta(ge=0, le=3660)] | None = None
     objects: Annotated[list[str], msgspec.Meta(max_length=40)] = msgspec.field(default_factory=lambda: ["chuid", "ccc"])
     unlock: Annotated[list[UnlockMethod], msgspec.Meta(max_length=3)] = msgspec.field(default_factory=list)
     two_person_termination: bool | None = None
@@ -160,6 +161,9 @@ def _policy(document: Document, profiles: Collection[str]) -> Policy:
         validity=timedelta(days=document.validity_days),
         temporary=timedelta(days=document.temporary_days),
         activate_within=timedelta(days=document.activate_within_days),
+        mandatory_after=(
+            None if document.mandatory_after_days is None else timedelta(days=document.mandatory_after_days)
+        ),
         unlock=frozenset(document.unlock),
         two_person_termination=(
             document.compliance is Compliance.PIV

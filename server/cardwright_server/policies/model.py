@@ -89,6 +89,8 @@ class Policy:
     temporary: timedelta
     """Validity of a device that stands in for a forgotten one."""
     activate_within: timedelta
+    mandatory_after: timedelta | None
+    """How long after the publication of a version cards can be brought to it later; None: for ever."""
     unlock: frozenset[UnlockMethod]
     two_person_termination: bool
     card: DevicePolicy

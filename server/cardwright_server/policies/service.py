@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Protocol
@@ -42,8 +43,10 @@ class PeopleOfPolicies(Protocol):
 class PolicyFollower(Protocol):
     """Who must know, in the same unit, that another version of a policy is in force."""
 
-    async def policy_published(self, unit: Unit, org: UUID, policy: UUID, number: int) -> None:
-        """``number`` of ``policy`` is in force from now on."""
+    async def policy_published(
+        self, unit: Unit, org: UUID, policy: UUID, number: int, mandatory_after: timedelta | None
+    ) -> None:
+        """``number`` of ``policy`` is in force from now on; after ``mandatory_after`` nobody puts it off any more."""
 
 
 @dataclass(slots=True)
@@ -110,12 +113,13 @@ class PolicyService:
         found = await self.version(unit, principal.org, identifier)
         target = CallTarget(principal.org, requested_by=found.drafted_by)
         permission = await self._authorize(unit, principal, Call("PolicyService.Publish"), target)
-        if unfit := publication(self._read(found.text)):
+        document = self._read(found.text)
+        if unfit := publication(document):
             raise refused(unfit)
         published = {"published_by": principal.actor, "published_at": unit.now}
         made = await self._move(unit, principal, permission, found, VersionEvent.PUBLISH, published)
         for follower in self._followers:
-            await follower.policy_published(unit, made.org, made.policy, made.number)
+            await follower.policy_published(unit, made.org, made.policy, made.number, document.mandatory_after)
         return made
 
     async def discard(self, unit: Unit, principal: Principal, identifier: UUID) -> PolicyVersion:

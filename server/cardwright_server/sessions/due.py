@@ -18,7 +18,7 @@ from cardwright_cardops.piv.references import Slot
 from ..authentication.authorize import Authorize, CallTarget
 from ..authentication.matrix import Call
 from ..authentication.principal import Principal, PrincipalKind
-from ..devices.due import DueItem, DueList, DueOfCard, DueOfCards, RowOfCard, What, due_of
+from ..devices.due import MANDATORY_AFTER, DueItem, DueList, DueOfCard, DueOfCards, RowOfCard, What, due_of
 from ..devices.errors import NoSuchDevice
 from ..devices.model import DeviceState
 from ..requests.model import RequestKind, RequestState
@@ -193,6 +193,8 @@ def _thing(item: DueItem) -> DueThing:
     mandatory = item.since if item.what in _AT_ONCE else None
     if item.ends_at is not None:
         mandatory = max(item.since, item.ends_at - MANDATORY_BEFORE)
+    elif isinstance(days := item.detail.get(MANDATORY_AFTER), int):
+        mandatory = item.since + timedelta(days=days)
     asked = item.detail.get("request") if item.what is What.REQUEST else None
     purpose = _PURPOSES[RequestKind(str(item.detail["kind"]))] if asked is not None else _OF.get(item.what)
     request = None if asked is None else UUID(str(asked))

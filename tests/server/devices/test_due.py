@@ -157,14 +157,22 @@ async def test_sqlite_finds_both_by_index(world: World) -> None:
     assert "ix_device_guid" in plan and plan.count("SEARCH") == 2 and "SCAN" not in plan
 
 
-async def publish(world: World, policy: str = "civ") -> None:
+async def publish(world: World, policy: str = "civ", line: str = "") -> None:
     author = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
+    text = shipped(policy).replace("renew_before_days", f"{line}\nrenew_before_days")
 
     async def work(unit: Unit) -> None:
-        draft = await world.services.policies.draft(unit, author, shipped(policy))
+        draft = await world.services.policies.draft(unit, author, text)
         await world.services.policies.publish(unit, world.officer, draft.id)
 
     await world.database.transact(work)
+
+
+async def test_a_version_says_after_how_many_days_it_is_mandatory(world: World) -> None:
+    device = await world.issued()
+    await publish(world, line="mandatory_after_days = 14")
+    (item,) = (await due(world, device.id)).what
+    assert item.detail == {"number": 2, "mandatory_after_days": 14}
 
 
 async def test_a_new_version_of_the_policy_makes_devices_due_until_they_have_it(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,10 +30,12 @@ from tests.support.walks import Fired, Plan, plans, walk
 
 class Followed:
     def __init__(self) -> None:
-        self.heard: list[tuple[UUID, int]] = []
+        self.heard: list[tuple[UUID, int, timedelta | None]] = []
 
-    async def policy_published(self, unit: Unit, org: UUID, policy: UUID, number: int) -> None:
-        self.heard.append((policy, number))
+    async def policy_published(
+        self, unit: Unit, org: UUID, policy: UUID, number: int, mandatory_after: timedelta | None
+    ) -> None:
+        self.heard.append((policy, number, mandatory_after))
 
 
 def service(*followers: Followed) -> PolicyService:
@@ -96,10 +99,15 @@ async def test_a_new_version_supersedes_and_followers_hear(database: Database) -
     first = await in_force(database, policies, org, "civ")
     second = await in_force(database, policies, org, "civ")
     assert (first.policy, second.number) == (second.policy, 2)
-    assert followed.heard == [(first.policy, 1), (first.policy, 2)]
+    author = await make_operator(database, org, Role.ADMINISTRATOR)
+    officer = await make_operator(database, org, Role.SECURITY_OFFICER)
+    text = shipped("civ").replace("renew_before_days", "mandatory_after_days = 14\nrenew_before_days")
+    third = await database.transact(lambda unit: policies.draft(unit, author, text))
+    await database.transact(lambda unit: policies.publish(unit, officer, third.id))
+    assert followed.heard == [(first.policy, 1, None), (first.policy, 2, None), (first.policy, 3, timedelta(days=14))]
     states = {one.number: one.state for one in await database.read(lambda unit: policies_of(unit, org))}
-    assert states == {1: VersionState.SUPERSEDED, 2: VersionState.PUBLISHED}
-    assert (await database.read(lambda unit: policies.in_force(unit, org, first.policy))).number == 2
+    assert states == {1: VersionState.SUPERSEDED, 2: VersionState.SUPERSEDED, 3: VersionState.PUBLISHED}
+    assert (await database.read(lambda unit: policies.in_force(unit, org, first.policy))).number == 3
     assert (await database.read(lambda unit: policies.numbered(unit, org, first.policy, 1))).number == 1
 
 

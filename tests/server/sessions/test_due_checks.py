@@ -77,11 +77,13 @@ async def issued(world: SessionWorld, card: VirtualCard) -> tuple[UUID, UUID]:
     return device, guid
 
 
-async def put(world: SessionWorld, device: UUID, what: What, days: float, ends: float | None = None) -> None:
+async def put(
+    world: SessionWorld, device: UUID, what: What, days: float, ends: float | None = None, **detail: int
+) -> None:
     async def work(unit: Unit) -> None:
         ends_at = None if ends is None else unit.now + timedelta(days=ends)
         due_at = unit.now + timedelta(days=days)
-        await world.world.services.due.put(unit, world.org, device, what, due_at, ends_at=ends_at)
+        await world.world.services.due.put(unit, world.org, device, what, due_at, ends_at=ends_at, detail=detail)
 
     await world.database.transact(work)
 
@@ -106,6 +108,10 @@ async def test_a_card_learns_what_is_due_only_if_it_proves_itself(
         assert item.ends_at.ToDatetime() - item.mandatory_from.ToDatetime() == timedelta(days=7)
         assert timedelta(days=4) < told.until.ToDatetime(UTC) - now < timedelta(days=6)
         assert (await server.Due(asked(guid, proof_of(card, guid, now), number=0))).policy_changed
+        await put(world, device, What.POLICY, -1, mandatory_after_days=14)
+        policy = (await server.Due(asked(guid, proof_of(card, guid, now)))).items[0]
+        assert policy.kind == sessions_pb2.DUE_KIND_POLICY
+        assert policy.mandatory_from.ToDatetime() - policy.since.ToDatetime() == timedelta(days=14)
         for lie in (
             proof_of(other, guid, now),
             proof_of(card, guid, now - timedelta(minutes=3)),
