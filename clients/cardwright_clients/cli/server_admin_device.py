@@ -102,14 +102,17 @@ def register(
 @_kind
 @click.option("--source", type=chosen(pb.SecretSource), required=True, help="Where first secrets come from.")
 @click.option("--secrets", "file", type=click.Path(path_type=Path, dir_okay=False),
-              help="What they share (TOML): pin, puk, management_key, scp03; or master.")  # fmt: skip
+              help="What they share (TOML): pin, puk, management_key, scp03.")  # fmt: skip
 @click.option("--derivation", type=chosen(pb.SecretDerivation), help="How secrets come from the vendor's master key.")
 @json_option
 @connected
 def register_lot(
     line: ServerLine, name: str, kind: str, source: str, file: Path | None, derivation: str | None, as_json: bool
 ) -> None:
-    """Add the lot NAME. Its secrets are sealed by the server's vault and never shown again."""
+    """Add the lot NAME. Its secrets are sealed by the server's vault and never shown again.
+
+    A vendor's master key is imported into the vault under the id of the lot: 'vault admin import-vendor-master'.
+    """
     request = pb.RegisterLotRequest(
         name=name,
         kind=numbers(pb.DeviceKind, [kind])[0],

@@ -17,7 +17,6 @@ _TEXTS: Final = {"pin": pb.SECRET_NAME_PIN, "puk": pb.SECRET_NAME_PUK}
 _KEYS: Final = {
     "management_key": pb.SECRET_NAME_MANAGEMENT_KEY,
     "scp03": pb.SECRET_NAME_SCP03,
-    "master": pb.SECRET_NAME_MASTER,
 }
 
 
@@ -26,7 +25,7 @@ class SecretsMalformed(CardwrightError):
 
     code = "INITIAL_SECRETS_FILE"
     default_effect = "Nothing was sent to the server."
-    default_advice = "pin and puk are texts, management_key, scp03 and master hexadecimal."
+    default_advice = "pin and puk are texts, management_key and scp03 hexadecimal; a vendor's master is imported into the vault."
 
 
 def of_lot(path: Path) -> list[pb.InitialSecret]:

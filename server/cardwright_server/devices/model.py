@@ -220,7 +220,28 @@ class Derivation(StrEnum):
 
     NONE = ""
     SP800_108_CMAC = "sp800-108-cmac"
-    """``globalplatform.diversification`` of the card's serial number."""
+    VISA2 = "visa2"
+    EMV_CPS = "emv-cps"
+
+
+def derivation_data(derivation: Derivation, serial: str) -> bytes | None:
+    """What a vendor's KDF takes of the card with this serial number; None where the number says nothing to it.
+
+    VISA2 and EMV CPS take the 10 octets of diversification data that the card gives at INITIALIZE UPDATE: 20
+    hexadecimal digits, or a decimal number of 4 octets, which is the chip's serial number at its place in them.
+    """
+    if derivation is Derivation.SP800_108_CMAC:
+        return serial.encode()
+    if derivation is Derivation.NONE:
+        return None
+    if len(serial) == 20 and set(serial) <= _HEX:
+        return bytes.fromhex(serial)
+    if serial.isascii() and serial.isdecimal() and len(serial) <= 10 and int(serial) < 1 << 32:
+        return bytes(4) + int(serial).to_bytes(4, "big") + bytes(2)
+    return None
+
+
+_HEX = frozenset("0123456789abcdefABCDEF")
 
 
 class SecretName(StrEnum):
@@ -231,7 +252,7 @@ class SecretName(StrEnum):
     MANAGEMENT_KEY = "management-key"
     SCP03 = "scp03"
     MASTER = "master"
-    """A vendor's master key."""
+    """A vendor's master key. It belongs into the vault, under the id of its lot, and is never kept here."""
 
 
 @dataclass(frozen=True, slots=True)

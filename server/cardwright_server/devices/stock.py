@@ -18,13 +18,13 @@ from ..notify.model import DomainEvent
 from ..policies.model import DeviceKind
 from ..store.ids import new_id
 from ..store.unit import Unit
-from ..vault.model import DataClass, DataContext, MasterPurpose, Wrapped
+from ..vault.model import DataClass, DataContext, MasterPurpose, VendorCard, Wrapped
 from ..vault.protocol import Vault
 from . import store
 from .errors import BadDevice, DeviceKnown, NoSuchDevice
 from .lifecycle import DeviceLifecycle
 from .machine import DEVICE
-from .model import Derivation, Device, DeviceEvent, Lot, SecretName, SecretSource
+from .model import Derivation, Device, DeviceEvent, Lot, SecretName, SecretSource, derivation_data
 
 LONGEST_SERIAL = 80
 MOST_AT_ONCE = 1000
@@ -51,11 +51,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class InitialSecrets:
-    """What a new card's secrets are: where they come from, and what the vault needs to open them."""
+    """What a new card's secrets are: where they come from, and what the vault needs to open or to make them.
+
+    ``vendor``: whose master key the vault makes the management key of.
+    """
 
     source: SecretSource
     derivation: Derivation = Derivation.NONE
     sealed: Mapping[SecretName, tuple[Wrapped, DataContext]] = field(default_factory=dict)
+    vendor: VendorCard | None = None
 
 
 def context_of(org: UUID, owner: UUID, name: SecretName) -> DataContext:
@@ -146,15 +150,17 @@ class StockService:
         permission = await self._authorize(unit, principal, call, CallTarget(principal.org))
         if len(delivered) > MOST_AT_ONCE:
             raise BadDevice(f"at most {MOST_AT_ONCE} devices are registered at once")
-        source = SecretSource.FACTORY
+        source, derivation = SecretSource.FACTORY, Derivation.NONE
         if lot is not None:
             of = await self._lot(unit, principal.org, lot)
-            source = of.source
+            source, derivation = of.source, of.derivation
             if of.kind is not kind:
                 raise BadDevice(f"the lot holds devices of the kind {of.kind}")
         actor = part_for(DEVICE, None, DeviceEvent.REGISTER, permission)
         for one in delivered:
             _check(one, source)
+            if derivation is not Derivation.NONE and derivation_data(derivation, one.serial.strip()) is None:
+                raise BadDevice(f"the KDF {derivation} of this lot makes nothing of the serial number {one.serial}")
             values: dict[str, Any] = {"id": one.id, "kind": kind, "serial": one.serial.strip(), "lot": lot}
             if await self._lifecycle.register(unit, principal, actor, values) is None:
                 raise DeviceKnown(f"a {kind} with the serial number {one.serial} is registered already")
@@ -174,7 +180,9 @@ class StockService:
             name = SecretName(row.name)
             wrapped = Wrapped(MasterPurpose(row.master), row.master_version, row.sealed)
             sealed[name] = (wrapped, context_of(device.org, row.owner, name))
-        return InitialSecrets(lot.source, lot.derivation, sealed)
+        data = derivation_data(lot.derivation, device.serial)
+        vendor = None if data is None else VendorCard(str(lot.id), str(device.id), data)
+        return InitialSecrets(lot.source, lot.derivation, sealed, vendor)
 
     async def _lot(self, unit: Unit, org: UUID, identifier: UUID) -> Lot:
         found = await store.lot(unit, org, identifier)
@@ -201,10 +209,12 @@ def _check_lot(org: UUID, lot: Lot, secrets: Sequence[SealedSecret]) -> None:
         SecretSource.FACTORY: not names,
         SecretSource.PER_CARD: not names,
         SecretSource.CONSTANT: bool(names) and SecretName.MASTER not in names,
-        SecretSource.VENDOR_MASTER: names == [SecretName.MASTER],
+        SecretSource.VENDOR_MASTER: {SecretName.PIN, SecretName.PUK}.issuperset(names),
     }
     if lot.org != org or any(secret.owner != lot.id for secret in secrets):
         raise BadDevice("the lot's secrets are sealed for something else")
+    if SecretName.MASTER in names:
+        raise BadDevice("a vendor's master key is imported into the vault, and comes in no other way")
     if not wanted[lot.source] or len(set(names)) != len(names):
         raise BadDevice(f"these are not the secrets of a lot of the kind {lot.source}")
     if (lot.derivation is Derivation.NONE) != (lot.source is not SecretSource.VENDOR_MASTER):

@@ -117,6 +117,7 @@ class Desk:
             fascn=await self._fascn(unit, device),
             life=device.life,
             initial={} if initial is None else initial.sealed,
+            vendor=None if initial is None else initial.vendor,
         )
 
     async def holder(self, unit: Unit, org: UUID, guid: UUID) -> Holder | None:

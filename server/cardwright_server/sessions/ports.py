@@ -24,7 +24,7 @@ from ..devices.numbering import NINES
 from ..issuance.names import HolderNames
 from ..policies.model import Origin, Policy
 from ..store.unit import Unit
-from ..vault.model import DataContext, Wrapped
+from ..vault.model import DataContext, VendorCard, Wrapped
 from .failures import Failure
 from .model import Greeting, Outcome, Purpose, Showing
 
@@ -36,7 +36,8 @@ class Task:
     ``guid`` is the card UUID that it has or is to get; ``guid_is_new``: unless a session recorded one already.
     ``fascn`` has 25 octets. ``life``: how often the device began anew as stock; each has a journal of its own.
     ``revoked``: fingerprints of keys whose certificates ended with an issuance that failed: the card gets others.
-    ``initial``: what the vault sealed of the secrets that the card came with; all else is the vendor's published value.
+    ``initial``: what the vault sealed of the secrets that the card came with, ``vendor``: of whose master key it makes
+    the management key; all else is the vendor's published value.
     ``token``: it is a PKCS#11 token, of whose keys nobody's word proves where they were made. ``trusted``: the
     workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
     last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is being updated,
@@ -65,6 +66,13 @@ class Task:
     life: int = 1
     revoked: frozenset[str] = frozenset()
     initial: Mapping[SecretName, tuple[Wrapped, DataContext]] = field(default_factory=dict, repr=False)
+    vendor: VendorCard | None = None
+
+    @property
+    def delivered(self) -> frozenset[SecretName]:
+        """Secrets that stand where factory values would, because the card came with them."""
+        made = frozenset({SecretName.MANAGEMENT_KEY}) if self.vendor is not None else frozenset[SecretName]()
+        return made | self.initial.keys()
 
     @property
     def target(self) -> CallTarget:

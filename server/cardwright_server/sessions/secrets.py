@@ -41,7 +41,7 @@ from cardwright_cardops.plan.records import DEFAULT, Entry, Kind
 from cardwright_cardops.secret import Secret
 
 from ..devices.model import SecretName
-from ..vault.model import Authorization, MasterPurpose, PukPurpose, VaultCard
+from ..vault.model import Authorization, MasterPurpose, PukPurpose, VaultCard, VendorCard
 from ..vault.protocol import Vault
 from .ledger import Ledger
 from .ports import Task
@@ -69,7 +69,12 @@ class CardSecrets:
 
     async def algorithms(self, question: KeyAlgorithms) -> Algorithms:
         """Of which algorithm a candidate can be. Raises ManagementKeyUnknown, VaultError."""
-        if question.name == DEFAULT:
+        if question.name == DEFAULT and self._task.vendor is not None:
+            # Whatever the card says; for one that says nothing, what most cards are delivered with comes first.
+            fitting: tuple[ManagementAlgorithm, ...] = (ManagementAlgorithm.TDES, ManagementAlgorithm.AES192)
+            if question.told is not None:
+                fitting = (question.told,)
+        elif question.name == DEFAULT:
             fitting = _FITTING.get(len(await self._initial(SecretName.MANAGEMENT_KEY)), ())
         else:
             recorded = [row.algorithm for row in self._of(Kind.MANAGEMENT_KEY) if row.reference == question.name]
@@ -80,32 +85,40 @@ class CardSecrets:
 
     async def answer(self, question: AnswerWitness) -> WitnessAnswer:
         """Raises ManagementKeyRefused, ManagementKeyUnknown, MalformedAnswer, VaultError."""
-        if question.name == DEFAULT:
+        vendor = self._vendor(question.name)
+        if question.name == DEFAULT and vendor is None:
             return WitnessAnswer(*answer_witness(await self._initial_key(question.algorithm), question.witness))
         block = dynamic_authentication(question.witness, TAG_WITNESS)
         if len(block) != question.algorithm.block_octets:
             raise ManagementKeyRefused(f"The card's witness is not one block of {question.algorithm.name}.")
-        made = await self._vault.answer_management_key(self._card(question.name), question.algorithm, block)
+        if vendor is not None:
+            made = await self._vault.answer_vendor_key(vendor, question.algorithm, block)
+        else:
+            made = await self._vault.answer_management_key(self._card(question.name), question.algorithm, block)
         parts = ((TAG_WITNESS, made.response), (TAG_CHALLENGE, made.challenge), (TAG_RESPONSE, b""))
         command: CommandAPDU = general_authenticate(question.algorithm, MANAGEMENT_KEY, *parts)
         return WitnessAnswer(command, made.challenge)
 
     async def check(self, question: CheckWitness) -> Granted:
         """Raises ManagementKeyRefused, MalformedAnswer, VaultError."""
-        if question.name == DEFAULT:
+        vendor = self._vendor(question.name)
+        if question.name == DEFAULT and vendor is None:
             check_response(await self._initial_key(question.algorithm), question.challenge, question.answer)
             return Granted()
         answer = dynamic_authentication(question.answer, TAG_RESPONSE, TAG_WITNESS)
-        card = self._card(question.name)
         fits = len(answer) == question.algorithm.block_octets
-        if not fits or not await self._vault.check_management_key(
-            card, question.algorithm, question.challenge, answer
-        ):
+        if not fits or not await self._proved(question, vendor, answer):
             raise ManagementKeyRefused(
                 "The card accepted the management key but did not prove that it holds the same one.",
                 advice="This is not the card it says it is, or something alters what it sends: do not go on.",
             )
         return Granted()
+
+    async def _proved(self, question: CheckWitness, vendor: VendorCard | None, answer: bytes) -> bool:
+        if vendor is not None:
+            return await self._vault.check_vendor_key(vendor, question.algorithm, question.challenge, answer)
+        card = self._card(question.name)
+        return await self._vault.check_management_key(card, question.algorithm, question.challenge, answer)
 
     async def new_management_key(self, algorithm: ManagementAlgorithm) -> ManagementKeyGiven:
         """A key of a new generation, or the unfinished one. Raises VaultError."""
@@ -146,6 +159,10 @@ class CardSecrets:
         if name not in self._opened:
             self._opened[name] = await self._vault.open_data(*sealed, self._authorization)
         return self._opened[name]
+
+    def _vendor(self, name: str) -> VendorCard | None:
+        """The card as its vendor delivered it, where ``name`` is the key that it came with."""
+        return self._task.vendor if name == DEFAULT else None
 
     async def _initial_key(self, algorithm: ManagementAlgorithm) -> ManagementKey:
         value = await self._initial(SecretName.MANAGEMENT_KEY)

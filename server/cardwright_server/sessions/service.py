@@ -349,7 +349,7 @@ class SessionService:
             made=ledger.made,
             revoked=task.revoked,
             rotate=task.rotate_puk,
-            initial=task.initial.keys(),
+            initial=task.delivered,
             retired=_retired(opened, greeting),
             management_algorithm=_algorithm(task, greeting.card, plan),
             prover=_prover_for(opened, plan, greeting.card, ledger),
@@ -500,7 +500,7 @@ def _planned(task: Task, card: Inventory, ledger: Ledger, now: datetime) -> Plan
     """Raises WrongCard, JournalOfAnotherCard and what ``plan`` raises."""
     _require_card(task, card.identity, ledger.entries)
     records = fold(ledger.entries)
-    card = as_delivered(card, task.initial.keys(), records)
+    card = as_delivered(card, task.delivered, records)
     rotate = task.rotate_puk and not ledger.rotated
     policy = task.policy.card
     return steps_for(task.purpose, policy, card, records, ledger.objects, now, ledger.made, task.revoked, rotate=rotate)

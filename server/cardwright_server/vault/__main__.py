@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import getpass
+import operator
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ from .document import AUDIT_FOLDER, Derivation
 from .hardening import harden
 from .hsm import HsmBackend, HsmToken
 from .launch import READY
-from .model import KeyRole, MasterPurpose, SigningAlgorithm
+from .model import KeyRole, MasterPurpose, SigningAlgorithm, VendorKdf
 from .names import name_from_text
 from .profiles import CertificateRule
 from .service import VaultService
@@ -262,6 +263,35 @@ def rotate_master(by: _Administrator, purpose: str) -> None:
 def destroy_master(by: _Administrator, purpose: str, version: int) -> None:
     """Destroy an old version of a master key."""
     by.do(lambda client: client.destroy_master(MasterPurpose(purpose), version))
+
+
+@admin.command("import-vendor-master")
+@administrative
+@click.argument("lot")
+@click.option("--kdf", required=True, type=click.Choice([one.value for one in VendorKdf]))
+@click.option("--components", default=2, show_default=True, type=click.IntRange(1, 9),
+              help="How many components are asked for, one after another, in hexadecimal digits; their XOR is the key.")
+@click.option("--component-fd", type=int, multiple=True, help="Read a component from this descriptor; may be repeated.")
+@click.option("--check", default="", help="The key's check value, 6 hexadecimal digits: another key is refused.")
+def import_vendor_master(
+    by: _Administrator, lot: str, kdf: str, components: int, component_fd: tuple[int, ...], check: str
+) -> None:
+    """Take in the master key from which a vendor derived the management keys of LOT (its id). It never comes out."""
+    sources: tuple[int | None, ...] = component_fd or (None,) * components
+    parts = [_hex(_credential(one, f"Component {n} of {len(sources)}")) for n, one in enumerate(sources, 1)]
+    if len({len(part) for part in parts}) != 1:
+        raise click.ClickException("The components have different lengths.")
+    key = Secret(bytes(functools.reduce(operator.xor, octets) for octets in zip(*parts, strict=True)))
+    wanted = _hex(Secret(check.encode())) if check else b""
+    found = by.do(lambda client: client.import_vendor_master(lot, VendorKdf(kdf), key, wanted))
+    click.echo(f"The vault has the key; its check value is {found.hex().upper()}.")
+
+
+def _hex(text: Secret) -> bytes:
+    try:
+        return bytes.fromhex(text.reveal().decode("ascii"))
+    except ValueError:
+        raise click.ClickException("These are not hexadecimal digits.") from None
 
 
 @admin.command("set-rule")

@@ -13,6 +13,7 @@ from cardwright_cardops import asn1
 from cardwright_cardops.durable import write_whole
 
 from . import messages as m
+from . import vendor
 from .audit_log import AuditLog, Draft
 from .core import Held, VaultCore, digest_of
 from .document import AUDIT_FOLDER, KEY_FILE, Document, KeyFile, Master, SigningKey
@@ -143,6 +144,13 @@ def _destroy(core: VaultCore, document: Document, request: m.DestroyMaster) -> N
     core.backend.destroy(master.material)
 
 
+def _import_vendor_master(core: VaultCore, document: Document, request: m.ImportVendorMaster) -> bytes:
+    document, check = vendor.admit(document, request)
+    about: dict[str, str | int] = {"vendor": request.name, "kdf": request.kdf.value, "check": check.hex()}
+    _save(core, document, request, about)
+    return check
+
+
 def _set_rule(core: VaultCore, document: Document, request: m.SetRule) -> None:
     if request.rule.holder in _CA_HOLDERS and any(
         request.name in one.info.profiles and one.info.role is not KeyRole.ROOT for one in document.keys
@@ -187,6 +195,7 @@ ACTIONS: Final[dict[type[m.AdminMessage], Action]] = {
     m.CreateKey: _create_key,
     m.RotateMaster: _rotate,
     m.DestroyMaster: _destroy,
+    m.ImportVendorMaster: _import_vendor_master,
     m.SetRule: _set_rule,
     m.SetLimit: _set_limit,
     m.ChangeCredential: _change_credential,

@@ -32,6 +32,8 @@ from .model import (
     SigningAlgorithm,
     VaultCard,
     VaultStatus,
+    VendorCard,
+    VendorKdf,
     WitnessResponse,
     Wrapped,
 )
@@ -69,6 +71,20 @@ class VaultCalls:
     ) -> bool:
         """See ``Vault``."""
         proved: bool = await self._ask(m.CheckManagementKey(card, algorithm, challenge, answer))
+        return proved
+
+    async def answer_vendor_key(
+        self, card: VendorCard, algorithm: ManagementAlgorithm, witness: bytes
+    ) -> WitnessResponse:
+        """See ``Vault``."""
+        answer: WitnessResponse = await self._ask(m.AnswerVendorKey(card, algorithm, witness))
+        return answer
+
+    async def check_vendor_key(
+        self, card: VendorCard, algorithm: ManagementAlgorithm, challenge: bytes, answer: bytes
+    ) -> bool:
+        """See ``Vault``."""
+        proved: bool = await self._ask(m.CheckVendorKey(card, algorithm, challenge, answer))
         return proved
 
     async def new_management_key(
@@ -186,6 +202,13 @@ class VaultAdmin:
     async def destroy_master(self, purpose: MasterPurpose, version: int) -> None:
         """Destroy an old version: what is sealed or derived under it is gone. Backups made before still have it."""
         await self._ask(m.DestroyMaster(self._credential.reveal(), purpose, version))
+
+    async def import_vendor_master(self, name: str, kdf: VendorKdf, key: Secret, check: bytes = b"") -> bytes:
+        """Take a vendor's master key in, for good; its check value, which has to be ``check`` where that is given."""
+        answer: bytes = await self._ask(
+            m.ImportVendorMaster(self._credential.reveal(), name, kdf, key.reveal(), check)
+        )
+        return answer
 
     async def set_rule(self, name: str, rule: CertificateRule) -> None:
         """Add or replace a certificate profile."""

@@ -15,6 +15,7 @@ from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 
 from . import messages as m
+from . import vendor
 from .audit_log import AuditLog, Draft
 from .backend import Backend
 from .document import AUDIT_FOLDER, KEY_FILE, MAX_KEY_FILE, Document, KeyFile, Master
@@ -32,6 +33,8 @@ Operation: TypeAlias = Callable[[Act, Any], object]
 OPERATIONS: Final[dict[type[m.Message], tuple[str, Operation]]] = {
     m.AnswerManagementKey: ("management-key.answer", cards.answer_management_key),
     m.CheckManagementKey: ("management-key.check", cards.check_management_key),
+    m.AnswerVendorKey: ("vendor-key.answer", vendor.answer_vendor_key),
+    m.CheckVendorKey: ("vendor-key.check", vendor.check_vendor_key),
     m.NewManagementKey: ("management-key.write", cards.new_management_key),
     m.Puk: ("puk", cards.puk),
     m.SignCertificate: ("certificate", signatures.sign_certificate),
@@ -193,6 +196,7 @@ class VaultCore:
             epoch=document.epoch,
             masters={purpose: document.current(purpose).version for purpose in MasterPurpose},
             keys=tuple(one.info.name for one in document.keys),
+            vendors=tuple(one.name for one in document.vendors),
             crl_numbers=crls,
         )
 

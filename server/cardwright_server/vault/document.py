@@ -8,7 +8,7 @@ import msgspec
 
 from .errors import VaultDamaged
 from .messages import UNREADABLE, Limit
-from .model import KeyRole, MasterPurpose, PublicKeyInfo
+from .model import KeyRole, MasterPurpose, PublicKeyInfo, VendorKdf
 from .profiles import DEFAULT_RULES, CertificateRule
 from .quotas import DEFAULT_LIMITS
 
@@ -26,6 +26,17 @@ class Master(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         return f"Master({self.purpose.value}, {self.version})"
+
+
+class VendorMaster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A vendor's master key, as it was imported: the backend of the others has no part in it."""
+
+    name: str
+    kdf: VendorKdf
+    material: bytes
+
+    def __repr__(self) -> str:
+        return f"VendorMaster({self.name}, {self.kdf.value})"
 
 
 class SigningKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +60,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     epoch: int = 1
     masters: tuple[Master, ...]
     keys: tuple[SigningKey, ...] = ()
+    vendors: tuple[VendorMaster, ...] = ()
     rules: dict[str, CertificateRule] = msgspec.field(default_factory=lambda: dict(DEFAULT_RULES))
     limits: dict[str, Limit] = msgspec.field(default_factory=lambda: dict(DEFAULT_LIMITS))
     marks: dict[str, str] = {}

@@ -33,6 +33,8 @@ from .model import (
     Small,
     VaultCard,
     VaultStatus,
+    VendorCard,
+    VendorKdf,
     Version,
     WitnessResponse,
     Wrapped,
@@ -88,6 +90,25 @@ class CheckManagementKey(Message, frozen=True):
 
     answer: ClassVar[Any] = bool
     card: VaultCard
+    algorithm: ManagementAlgorithm
+    challenge: Block
+    response: Block
+
+
+class AnswerVendorKey(Message, frozen=True):
+    """As AnswerManagementKey, with the key that a vendor gave the card."""
+
+    answer: ClassVar[Any] = WitnessResponse
+    card: VendorCard
+    algorithm: ManagementAlgorithm
+    witness: Block
+
+
+class CheckVendorKey(Message, frozen=True):
+    """As CheckManagementKey, with the key that a vendor gave the card."""
+
+    answer: ClassVar[Any] = bool
+    card: VendorCard
     algorithm: ManagementAlgorithm
     challenge: Block
     response: Block
@@ -228,6 +249,8 @@ AnyRequest = (
     | PublicKey
     | AnswerManagementKey
     | CheckManagementKey
+    | AnswerVendorKey
+    | CheckVendorKey
     | NewManagementKey
     | Puk
     | SignCertificate
@@ -296,6 +319,17 @@ class DestroyMaster(AdminMessage, frozen=True):
     version: Version
 
 
+class ImportVendorMaster(AdminMessage, frozen=True):
+    """A vendor's master key, under the name of the lot. Answers its check value, of which ``check`` is the wanted one.
+    """
+
+    answer: ClassVar[Any] = bytes
+    name: Id
+    kdf: VendorKdf
+    key: Annotated[bytes, msgspec.Meta(min_length=16, max_length=32)]
+    check: Annotated[bytes, msgspec.Meta(max_length=3)] = b""
+
+
 class SetRule(AdminMessage, frozen=True):
     """Add or replace a certificate profile."""
 
@@ -330,7 +364,17 @@ class NewEpoch(AdminMessage, frozen=True):
 
 
 AnyAdminRequest = (
-    Unlock | Lock | CreateKey | RotateMaster | DestroyMaster | SetRule | SetLimit | ChangeCredential | Backup | NewEpoch
+    Unlock
+    | Lock
+    | CreateKey
+    | RotateMaster
+    | DestroyMaster
+    | ImportVendorMaster
+    | SetRule
+    | SetLimit
+    | ChangeCredential
+    | Backup
+    | NewEpoch
 )
 
 # ----------------------------------------------------------------------------------------------------- both

@@ -75,6 +75,14 @@ class ContentKind(Enum):
     SECURITY_OBJECT = "security-object"
 
 
+class VendorKdf(Enum):
+    """How a vendor's master key gives each card its management key; ``vendor`` has the octets."""
+
+    SP800_108_CMAC = "sp800-108-cmac"
+    VISA2 = "visa2"
+    EMV_CPS = "emv-cps"
+
+
 class CommitPurpose(Enum):
     """What an HMAC commitment is for; the same data under two purposes give unrelated values."""
 
@@ -128,6 +136,17 @@ class VaultCard(Value, frozen=True):
     def context(self) -> CardContext:
         """What the key is derived from."""
         return CardContext(self.organization, self.card, self.generation)
+
+
+class VendorCard(Value, frozen=True):
+    """A card as its vendor delivers it. ``master``: the name of the vendor's master key, which is the id of the lot.
+
+    ``card``: our id, for quotas. ``data``: what the KDF takes of this card.
+    """
+
+    master: Id
+    card: Id
+    data: Annotated[bytes, msgspec.Meta(min_length=1, max_length=80)]
 
 
 class Authorization(Value, frozen=True):
@@ -236,4 +255,5 @@ class VaultStatus(Value, frozen=True):
     epoch: int = 0
     masters: dict[MasterPurpose, int] = msgspec.field(default_factory=dict)
     keys: tuple[str, ...] = ()
+    vendors: tuple[str, ...] = ()
     crl_numbers: dict[str, int] = msgspec.field(default_factory=dict)

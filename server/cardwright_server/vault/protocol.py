@@ -27,6 +27,7 @@ from .model import (
     SignedBlock,
     VaultCard,
     VaultStatus,
+    VendorCard,
     WitnessResponse,
     Wrapped,
 )
@@ -52,6 +53,16 @@ class Vault(Protocol):
         self, card: VaultCard, algorithm: ManagementAlgorithm, challenge: bytes, answer: bytes
     ) -> bool:
         """Whether ``answer`` is ``challenge`` under the card's key. A challenge of the vault counts once."""
+
+    async def answer_vendor_key(
+        self, card: VendorCard, algorithm: ManagementAlgorithm, witness: bytes
+    ) -> WitnessResponse:
+        """As ``answer_management_key``, with the key that a vendor gave the card."""
+
+    async def check_vendor_key(
+        self, card: VendorCard, algorithm: ManagementAlgorithm, challenge: bytes, answer: bytes
+    ) -> bool:
+        """As ``check_management_key``, with the key that a vendor gave the card."""
 
     async def new_management_key(
         self, card: VaultCard, algorithm: ManagementAlgorithm, authorization: Authorization

@@ -209,7 +209,7 @@ async def test_secrets_of_lots_are_sealed_and_never_in_clear(
     vendor = await lot(
         "vendor",
         SecretSource.VENDOR_MASTER,
-        {SecretName.MASTER: master},
+        {SecretName.PUK: master},
         pb.SECRET_DERIVATION_SP800_108_CMAC,
     )
     given = [pb.InitialSecret(name=pb.SECRET_NAME_PUK, value=own)]
@@ -224,7 +224,7 @@ async def test_secrets_of_lots_are_sealed_and_never_in_clear(
     ]
     expected = [
         {SecretName.PUK: puk, SecretName.MANAGEMENT_KEY: key},
-        {SecretName.MASTER: master},
+        {SecretName.PUK: master},
         {SecretName.PUK: own},
     ]
     for device, wanted in zip(found, expected, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ async def test_secrets_of_every_source_come_back_through_the_vault_only(
     await add_lot(world, constant, await sealer.seal(world.org, constant.id, {SecretName.PUK: Secret(puk)}))
     per_card = await add_lot(world, lot_of(world, SecretSource.PER_CARD))
     vendor = lot_of(world, SecretSource.VENDOR_MASTER, Derivation.SP800_108_CMAC)
-    await add_lot(world, vendor, await sealer.seal(world.org, vendor.id, {SecretName.MASTER: Secret(master)}))
+    await add_lot(world, vendor, await sealer.seal(world.org, vendor.id, {SecretName.PUK: Secret(master)}))
     alike, derived = Delivered(new_id(), "C-1"), Delivered(new_id(), "V-1")
     single = await sealer.delivered(world.org, "P-1", {SecretName.PUK: Secret(own)})
     await register(world, [alike], constant)
@@ -114,7 +115,7 @@ async def test_secrets_of_every_source_come_back_through_the_vault_only(
     await register(world, [single], per_card)
     for device, lot, name, value in (
         (alike, constant, SecretName.PUK, puk),
-        (derived, vendor, SecretName.MASTER, master),
+        (derived, vendor, SecretName.PUK, master),
         (single, per_card, SecretName.PUK, own),
     ):
         row = await world.device(device.id)
@@ -123,6 +124,7 @@ async def test_secrets_of_every_source_come_back_through_the_vault_only(
         )
         assert (found.source, found.derivation) == (lot.source, lot.derivation)
         assert set(found.sealed) == {name}
+        assert (found.vendor is not None) is (lot is vendor)
         assert vault.opened(*found.sealed[name]) == value
     if engine_name == "sqlite":
         stored = b"".join(path.read_bytes() for path in tmp_path.glob("store.db*"))
@@ -136,7 +138,8 @@ async def test_lots_whose_secrets_do_not_fit(world: World, sealer: SecretSealer)
         (SecretSource.FACTORY, Derivation.NONE, [SecretName.PUK]),
         (SecretSource.CONSTANT, Derivation.NONE, []),
         (SecretSource.CONSTANT, Derivation.NONE, [SecretName.MASTER]),
-        (SecretSource.VENDOR_MASTER, Derivation.SP800_108_CMAC, [SecretName.PUK]),
+        (SecretSource.VENDOR_MASTER, Derivation.SP800_108_CMAC, [SecretName.MANAGEMENT_KEY]),
+        (SecretSource.VENDOR_MASTER, Derivation.SP800_108_CMAC, [SecretName.MASTER]),
         (SecretSource.VENDOR_MASTER, Derivation.NONE, [SecretName.MASTER]),
         (SecretSource.PER_CARD, Derivation.SP800_108_CMAC, []),
     ):
@@ -144,6 +147,13 @@ async def test_lots_whose_secrets_do_not_fit(world: World, sealer: SecretSealer)
         sealed = await sealer.seal(world.org, lot.id, {name: Secret(b"12345678") for name in names})
         with pytest.raises(BadDevice):
             await add_lot(world, lot, sealed)
+    for derivation in (Derivation.VISA2, Derivation.EMV_CPS):
+        lot = await add_lot(world, replace(lot_of(world, SecretSource.VENDOR_MASTER, derivation), name=derivation))
+        for serial in ("V-1", "4294967296", "0" * 19, "0123456789abcdefghij"):
+            with pytest.raises(BadDevice, match="makes nothing of the serial number"):
+                await register(world, [Delivered(new_id(), serial)], lot)
+        good = "4294967295" if derivation is Derivation.VISA2 else "0123456789ABCDEF0123"
+        await register(world, [Delivered(new_id(), good)], lot)
     lot = lot_of(world, SecretSource.CONSTANT)
     elsewhere = await sealer.seal(world.org, new_id(), {SecretName.PUK: Secret(b"12345678")})
     with pytest.raises(BadDevice):

@@ -221,6 +221,11 @@ class _SecretDerivationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Secr
     SECRET_DERIVATION_UNSPECIFIED: _SecretDerivation.ValueType  # 0
     SECRET_DERIVATION_SP800_108_CMAC: _SecretDerivation.ValueType  # 1
     """SP 800-108 in counter mode with AES-CMAC, over the card's serial number."""
+    SECRET_DERIVATION_VISA2: _SecretDerivation.ValueType  # 2
+    """Two TDEA keys over the card's diversification data: serial numbers of such a lot are these, 20 hexadecimal digits,
+    or a decimal number of 4 octets, which stands in octets 5 to 8.
+    """
+    SECRET_DERIVATION_EMV_CPS: _SecretDerivation.ValueType  # 3
 
 class SecretDerivation(_SecretDerivation, metaclass=_SecretDerivationEnumTypeWrapper):
     """How a card's secret comes from a vendor's master key."""
@@ -228,6 +233,11 @@ class SecretDerivation(_SecretDerivation, metaclass=_SecretDerivationEnumTypeWra
 SECRET_DERIVATION_UNSPECIFIED: SecretDerivation.ValueType  # 0
 SECRET_DERIVATION_SP800_108_CMAC: SecretDerivation.ValueType  # 1
 """SP 800-108 in counter mode with AES-CMAC, over the card's serial number."""
+SECRET_DERIVATION_VISA2: SecretDerivation.ValueType  # 2
+"""Two TDEA keys over the card's diversification data: serial numbers of such a lot are these, 20 hexadecimal digits,
+or a decimal number of 4 octets, which stands in octets 5 to 8.
+"""
+SECRET_DERIVATION_EMV_CPS: SecretDerivation.ValueType  # 3
 Global___SecretDerivation: _TypeAlias = SecretDerivation  # noqa: Y015
 
 class _SecretName:
@@ -522,7 +532,9 @@ class RegisterLotRequest(_message.Message):
     """Only with the source VENDOR_MASTER."""
     @_builtins.property
     def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___InitialSecret]:
-        """What all devices of the lot share: values of CONSTANT, the MASTER of VENDOR_MASTER, else none."""
+        """What all devices of the lot share: values of CONSTANT; of VENDOR_MASTER those beside the management key, if any. The
+        master key itself is imported into the vault under the id of the lot, and never comes through here.
+        """
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from ..der import utc
 from ..derivation import Cmac
 from ..document import Document, SigningKey
 from ..errors import VaultRefused
-from ..model import Authorization, KeyRole, MasterPurpose, VaultCard
+from ..model import Authorization, KeyRole, MasterPurpose, VaultCard, VendorCard
 from ..quotas import Charge
 
 _MAX_CHALLENGES = 10_000
@@ -22,15 +22,15 @@ class Challenges:
     """Challenges that the vault gave and nobody answered yet; the oldest make room."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[VaultCard, int, bytes], None] = OrderedDict()
+        self._open: OrderedDict[tuple[VaultCard | VendorCard, int, bytes], None] = OrderedDict()
 
-    def add(self, card: VaultCard, algorithm: int, challenge: bytes) -> None:
+    def add(self, card: VaultCard | VendorCard, algorithm: int, challenge: bytes) -> None:
         """Remember one."""
         self._open[card, algorithm, challenge] = None
         if len(self._open) > _MAX_CHALLENGES:
             self._open.popitem(last=False)
 
-    def take(self, card: VaultCard, algorithm: int, challenge: bytes) -> None:
+    def take(self, card: VaultCard | VendorCard, algorithm: int, challenge: bytes) -> None:
         """Use one up. Raises VaultRefused."""
         try:
             del self._open[card, algorithm, challenge]
