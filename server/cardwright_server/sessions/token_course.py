@@ -144,7 +144,7 @@ class TokenCourse:
             return plan
         so_pin = task.purpose is Purpose.ISSUE and self._features.unlocks and _knows_so_pin(task, records)
         policy = token_policy(task.policy.card, so_pin=so_pin)
-        card = as_delivered(card, task.initial.keys(), records)
+        card = as_delivered(card, task.delivered, records)
         card = worn(task.purpose, policy, card, records, self._now, self._ledger.made, task.revoked)
         return plan_token(policy, card, self._features, records, now=self._now)
 
@@ -222,7 +222,7 @@ class _Carrying:
         await ledger.note((Entry(Kind.CARD, serial=card.identity.serial, guid=task.guid),))
         if self._course._prover is not None:
             await self._prove(self._course._prover)
-        await self._secrets(as_delivered(card, task.initial.keys(), records), records)
+        await self._secrets(as_delivered(card, task.delivered, records), records)
         await self._make_keys()
         await self._bring_keys()
         await self._certify(card)
