@@ -30,10 +30,12 @@ from .devices.lifecycle import DeviceLifecycle
 from .devices.numbering import Issuer, Numbering
 from .devices.puk import PukRelease
 from .devices.puk_desk import PukDesk
+from .devices.rewrap import SealedSecrets
 from .devices.service import DeviceService
 from .devices.stock import SecretSealer, StockService
 from .escrow.archive import EscrowArchive
 from .escrow.certificates import ArchivedCertificates
+from .escrow.rewrap import SealedKeys
 from .escrow.service import EscrowService
 from .issuance import profiles
 from .issuance.card_keys import IssuedKeys
@@ -47,6 +49,7 @@ from .joins.contacts import SessionContacts
 from .joins.stations import KnownStations
 from .joins.unlocks import UnlockRequests
 from .notify.service import NotifyService
+from .operation.masters import Masters
 from .people.erasure import ErasureService
 from .people.importing import ImportService
 from .people.ldap_directory import LdapDirectory
@@ -116,6 +119,7 @@ class Domains:
     checks: DueChecks
     hints: Hints
     audit: AuditService
+    masters: Masters
     notify: NotifyService
     hasher: Hasher
     directory: LdapDirectory | None
@@ -219,6 +223,7 @@ def wire(
         checks=DueChecks(database, decide, due, requests, stations),
         hints=Hints(database),
         audit=AuditService(database, decide, lambda: audit_keys(vault), chain=CHAIN),
+        masters=Masters(database, vault, (SealedKeys(database, vault), SealedSecrets(database, vault))),
         notify=NotifyService(decide),
         hasher=hasher,
         directory=directory,

@@ -68,6 +68,7 @@ from .vault.model import LockState
 
 SCHEDULE_EVERY: Final = timedelta(minutes=1)
 PURGE_EVERY: Final = timedelta(hours=1)
+REWRAP_EVERY: Final = timedelta(minutes=1)
 HEALTH_EVERY: Final = timedelta(seconds=5)
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", LONGEST_MESSAGE),
@@ -211,7 +212,8 @@ async def _run(
     gate = Gate(identifier, domains.watch, sessions, streams, backlog)
     calls = Calls(domains.database, identifier, Limits(config.limits.rates()), process.metrics)
     server = grpc.aio.server(interceptors=[Around(process.metrics, gate), StrictMessages()], options=_OPTIONS)
-    system = SystemService(domains.authorize, domains.first, domains.operator_certificates, watched, installation)
+    operators = domains.operator_certificates
+    system = SystemService(domains.authorize, domains.first, operators, watched, installation, domains.masters)
     named = servicers.register(server, calls, domains, system, lambda: (sessions.taken, streams.taken))
     health_pb2_grpc.add_HealthServicer_to_server(process.health, server)
     reflection.enable_server_reflection((*named, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -364,6 +366,7 @@ def _timers(
     timers.every("requests-and-devices", SCHEDULE_EVERY, domains.scheduler.run)
     timers.every("escrow-offers", SCHEDULE_EVERY, expire_escrow)
     timers.every("purge", PURGE_EVERY, lambda: purge(domains.database))
+    timers.every("rewrap", REWRAP_EVERY, domains.masters.run)
     timers.every("health", HEALTH_EVERY, lambda: _look_after(process, services))
     timers.forever("revocations", domains.watch.run)
     timers.forever("hints", domains.hints.run)
@@ -378,6 +381,8 @@ def _watch_all(process: _Process, sealer: Sealer) -> None:
     watch = process.metrics.watch
     watch("cardwright_database_retries", "Units that were begun again.", lambda: float(database.retries))
     watch("cardwright_audit_failures", "Failures of the sealer since it last went well.", lambda: sealer.failures)
+    left = process.domains.masters
+    watch("cardwright_rewrap_left", "Seals by older master keys.", lambda: float(sum(left.left.values())))
     watch("cardwright_serving", "Whether this process answers.", lambda: float(process.state.serving))
 
 

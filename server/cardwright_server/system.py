@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -13,7 +14,8 @@ from cardwright_cardops.secret import Secret
 
 from .audit.model import AuditEntry, Fact, Target
 from .audit.sealer import Sealer
-from .audit.service import latest_anchor
+from .audit.service import find, latest_anchor
+from .audit.store import Filter
 from .authentication.authorize import Authorize, CallTarget
 from .authentication.first import FirstOperators
 from .authentication.matrix import Call
@@ -27,6 +29,7 @@ from .notify.outbox import Dispatcher
 from .notify.sender import Sender
 from .operation.backup import back_up, vault_admin
 from .operation.manifest import Manifest
+from .operation.masters import SETTLED, MasterInUse, Masters
 from .people.model import AccountKind, Operator, Role
 from .release import release
 from .store.ids import new_id
@@ -38,6 +41,7 @@ from .vault.model import LockState, MasterPurpose
 from .vault.protocol import Vault
 
 _YEAR = timedelta(days=365)
+_ROTATED = "system.master-rotated"
 ALARMING = 3
 """Failures in a row from which a task that repeats itself counts as broken."""
 
@@ -127,12 +131,14 @@ class SystemService:
         certificates: OperatorCertificates,
         watched: Watched,
         installation: Installation,
+        masters: Masters,
     ) -> None:
         self._authorize = authorize
         self._first = first
         self._certificates = certificates
         self._watched = watched
         self._installation = installation
+        self._masters = masters
 
     async def hello(self, principal: Principal) -> Hello:
         """What anyone may know. Raises AuthorizationError, NoSuchAuthority, StoreError."""
@@ -206,14 +212,43 @@ class SystemService:
         """A new version of a master key; its number. Raises AuthorizationError, VaultError, StoreError."""
         call, facts = "SystemService.RotateMaster", {"purpose": purpose.value}
         await self._record(principal, call, "system.rotation-begun", facts)
+        async with self._admin(vault) as admin:
+            version = await admin.rotate_master(purpose)
+        await self._record(principal, call, _ROTATED, {**facts, "version": version})
+        return version
+
+    async def destroy_master(
+        self, principal: Principal, purpose: MasterPurpose, version: int, vault: Secret
+    ) -> None:
+        """Destroy an old version of a master key that nothing needs any more.
+
+        Raises AuthorizationError, MasterInUse, VaultError, StoreError.
+        """
+        call, facts = "SystemService.DestroyMaster", {"purpose": purpose.value, "version": version}
+
+        async def permit(unit: Unit) -> None:
+            await self._authorize(unit, principal, Call(call), CallTarget(principal.org))
+            await self._masters.require_unused(unit, purpose, version)
+            lately = Filter(action=_ROTATED, since=unit.now - SETTLED)
+            rotated = await find(unit, principal.org, lately)
+            if any(one.document["facts"]["purpose"] == purpose.value for one in rotated):
+                raise MasterInUse("It was in use until less than an hour ago.")
+            target = Target("organization", principal.org)
+            unit.audit(AuditEntry(principal.org, principal.who, "system.destruction-begun", target, facts=facts))
+
+        await self._watched.database.transact(permit)
+        async with self._admin(vault) as admin:
+            await admin.destroy_master(purpose, version)
+        await self._record(principal, call, "system.master-destroyed", facts)
+
+    @asynccontextmanager
+    async def _admin(self, vault: Secret) -> AsyncIterator[AdminClient]:
         uid = self._installation.config.vault.uid
         admin = AdminClient(self._installation.vault_sockets, vault, uid=uid)
         try:
-            version = await admin.rotate_master(purpose)
+            yield admin
         finally:
             await admin.close()
-        await self._record(principal, call, "system.master-rotated", {**facts, "version": version})
-        return version
 
     async def _record(self, principal: Principal, call: str, action: str, facts: Mapping[str, Fact]) -> None:
         """Ask for the right, and write down what happens: before it is done, and after. Raises AuthorizationError."""

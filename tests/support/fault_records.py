@@ -68,6 +68,7 @@ CARRIED = (
     "entry pin",
     "entry reset",
     "entry retries",
+    "medium escrow/rewrap.py _keep archive_event",
     "medium escrow/service.py _step offer_event",
     "medium issuance/service.py _give_up revoke_event",
     "medium issuance/status.py hold hold_event",

@@ -176,4 +176,5 @@ async def _stored(database: Database, domains: Domains, principal: Principal) ->
 def _system(domains: Domains, installation: Installation) -> SystemService:
     quiet: Any = SimpleNamespace(states={}, failures=0, error=None)
     watched = Watched(domains.database, domains.vault, quiet, quiet, quiet, None, datetime.now(UTC))
-    return SystemService(domains.authorize, domains.first, domains.operator_certificates, watched, installation)
+    operators = domains.operator_certificates
+    return SystemService(domains.authorize, domains.first, operators, watched, installation, domains.masters)

@@ -136,3 +136,18 @@ class SystemServicer(system_pb2_grpc.SystemServiceServicer):
             return system_pb2.RotateMasterResponse(version=await self._service.rotate_master(principal, purpose, vault))
 
         return await self._calls.act(context, work, LONG)
+
+    async def DestroyMaster(
+        self, request: system_pb2.DestroyMasterRequest, context: Context
+    ) -> system_pb2.DestroyMasterResponse:
+        """See system.proto."""
+
+        async def work(principal: Principal) -> system_pb2.DestroyMasterResponse:
+            purpose = choice(_MASTERS, request.key, "key")
+            vault = secret(request.vault_passphrase, "vault_passphrase")
+            if not vault or not request.version:
+                raise RequestMalformed("vault_passphrase or version is empty.")
+            await self._service.destroy_master(principal, purpose, request.version, vault)
+            return system_pb2.DestroyMasterResponse()
+
+        return await self._calls.act(context, work, LONG)

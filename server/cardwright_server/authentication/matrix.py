@@ -222,6 +222,7 @@ RULES: Mapping[str, Rule] = {
     "SystemService.Status": _rule("SAU", _ORG),
     "SystemService.Backup": _rule("A", _ORG),
     "SystemService.RotateMaster": _rule("S", _ORG, refuse=(Refuse.OWN_REQUEST,)),
+    "SystemService.DestroyMaster": _rule("S", _ORG, refuse=(Refuse.OWN_REQUEST,)),
     "SystemService.EnrolFirstOperator": Rule(anyone=True, local=True),
 }
 """Every call."""

@@ -6,6 +6,7 @@ was reported as stolen gets no PUK and no certificate from a restored database e
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -65,6 +66,9 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
     event, data = remembered.event, remembered.event.data
     if event.kind is not JournalKind.DEVICE or remembered.settled is Settled.ABANDONED:
         return False
+    if "seal" in data:
+        sealed = base64.b64decode(str(data["sealed"]), validate=True)
+        return await store.reseal(unit, event.org, event.subject, str(data["seal"]), int(str(data["master"])), sealed)
     if "number" in data:
         return await store.take_number(unit, event.org, event.subject, str(data["number"]), str(data["value"]))
     values: dict[str, Any] = {name: data[name] for name in ("state", "reason", *_PLAIN)}
@@ -77,6 +81,16 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
         return False
     await _repeat_hold(unit, event)
     return True
+
+
+def seal_event(org: UUID, owner: UUID, name: str, version: int, sealed: bytes) -> JournalEvent:
+    """Of an initial secret that is about to be sealed anew: the master key that sealed it may be destroyed then."""
+    data: dict[str, str | int | bool | None] = {
+        "seal": name,
+        "master": version,
+        "sealed": base64.b64encode(sealed).decode(),
+    }
+    return JournalEvent(JournalKind.DEVICE, org, owner, data)
 
 
 async def expose(unit: Unit, cards: Mapping[tuple[UUID, UUID], datetime]) -> None:

@@ -237,6 +237,26 @@ async def secrets(unit: Unit, org: UUID, owners: Collection[UUID]) -> list[Row[A
     return list(await unit.rows(statement.order_by(device_secret.c.name)))
 
 
+async def secrets_before(unit: Unit, version: int, limit: int) -> list[Row[Any]]:
+    """Sealed secrets of every organization under older versions of their master key, oldest first."""
+    older = select(device_secret).where(device_secret.c.master_version < version)
+    return list(await unit.rows(older.order_by(device_secret.c.id).limit(limit)))
+
+
+async def reseal(unit: Unit, org: UUID, owner: UUID, name: str, version: int, sealed: bytes) -> bool:
+    """Put another seal in place of one by an older version; False if there is none."""
+    mine = (device_secret.c.org == org, device_secret.c.owner == owner, device_secret.c.name == name)
+    statement = sql_update(device_secret).where(*mine, device_secret.c.master_version < version)
+    return (await unit.execute(statement.values(master_version=version, sealed=sealed))).rowcount > 0
+
+
+async def count_secrets(unit: Unit, *, version: int | None = None, before: int | None = None) -> int:
+    """How many sealed secrets of every organization are by that version of the master key, or by an older one."""
+    column = device_secret.c.master_version
+    wanted = column == version if version is not None else column < before
+    return await unit.value(select(func.count()).select_from(device_secret).where(wanted)) or 0
+
+
 async def newest_number(unit: Unit, org: UUID, identifier: UUID, kind: str, since: datetime) -> str | None:
     """The last number that a device was given after a moment, None if it was given none."""
     n = device_number.c

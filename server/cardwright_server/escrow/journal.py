@@ -16,8 +16,11 @@ from .record import add_key, supersede
 _OFFER = "escrow-offer"
 
 
-def archive_event(key: Archived) -> JournalEvent:
-    """Of a key that is about to be archived, or bound to a certificate. The key is in it as the vault sealed it."""
+def archive_event(key: Archived, *, rewrapped: bool = False) -> JournalEvent:
+    """Of a key that is about to be archived, bound to a certificate, or ``rewrapped`` under another master key.
+
+    The key is in it as the vault sealed it.
+    """
     data: dict[str, str | int | bool | None] = {
         "person": str(key.person) if key.person is not None else None,
         "device": str(key.device),
@@ -32,6 +35,7 @@ def archive_event(key: Archived) -> JournalEvent:
         "master": key.wrapped.version,
         "wrapped": _text(key.wrapped.data),
         "certificate": _text(key.certificate) if key.certificate else None,
+        "rewrapped": rewrapped,
     }
     return JournalEvent(JournalKind.ESCROW, key.org, key.id, data)
 
@@ -77,6 +81,12 @@ async def _archive(unit: Unit, remembered: Remembered) -> bool:
         "certified_at": remembered.at if certificate else None,
     }
     known = await store.key_by_id(unit, event.org, event.subject)
+    if known is not None and data.get("rewrapped") and known.certificate == (certificate or b""):
+        # The master key that sealed it before may be destroyed by now.
+        if known.wrapped.version >= int(str(data["master"])):
+            return False
+        await store.update_key(unit, known, {"master": sealed["master"], "wrapped": sealed["wrapped"]})
+        return True
     if known is not None:
         if certificate is None or (known.certified_at is not None and known.certified_at >= remembered.at):
             return False

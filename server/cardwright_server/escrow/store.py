@@ -184,6 +184,18 @@ async def lapsed_recoveries(unit: Unit, limit: int) -> list[tuple[UUID, Recovery
 # -------------------------------------------------------------------------------------------------------- offers
 
 
+async def sealed_before(unit: Unit, version: int, limit: int) -> list[Archived]:
+    """Keys of every organization that older versions of the master key sealed, oldest first."""
+    older = select(escrowed_key).where(escrowed_key.c.master < version).order_by(escrowed_key.c.id).limit(limit)
+    return [_key(row) for row in await unit.rows(older)]
+
+
+async def count_sealed(unit: Unit, *, version: int | None = None, before: int | None = None) -> int:
+    """How many keys of every organization are sealed by that version of the master key, or by an older one."""
+    wanted = escrowed_key.c.master == version if version is not None else escrowed_key.c.master < before
+    return await unit.value(select(func.count()).select_from(escrowed_key).where(wanted)) or 0
+
+
 async def insert_offer(unit: Unit, org: UUID, values: Mapping[str, Any]) -> UUID:
     """Add an offer."""
     return await unit.insert(pfx_offer, {"org": org, **values})

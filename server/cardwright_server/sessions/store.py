@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, literal_column, or_, select
+from sqlalchemy import ColumnElement, Row, delete, func, literal_column, or_, select
 
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.records import Entry, Kind
@@ -163,6 +163,23 @@ async def put_record(unit: Unit, row: Mapping[str, Any]) -> bool:
     number = max(numbers) + 1 if row["number"] in numbers else row["number"]
     await unit.insert(card_record, {**row, "number": number})
     return True
+
+
+async def count_by_master(unit: Unit, kind: Kind, confirmed: Kind, version: int) -> int:
+    """How many cards of every organization may have a PUK or MANAGEMENT_KEY by a version of its master key.
+
+    Those that ``confirmed`` another value since have it no more.
+    """
+    later = card_record.alias()
+    replaced = select(later.c.id).where(
+        later.c.device == card_record.c.device,
+        later.c.kind == confirmed.name.lower(),
+        later.c.number > card_record.c.number,
+        later.c.reference != card_record.c.reference,
+    )
+    mine = (card_record.c.kind == kind.name.lower(), card_record.c.reference.like(f"%.{version}"))
+    counted = select(func.count(card_record.c.device.distinct())).where(*mine, ~replaced.exists())
+    return await unit.value(counted) or 0
 
 
 async def noted_puk(unit: Unit, org: UUID, session: UUID) -> bool:

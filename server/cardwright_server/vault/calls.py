@@ -139,6 +139,16 @@ class VaultCalls:
         answer: Wrapped = await self._ask(m.BindCertificate(wrapped, context, certificate))
         return answer
 
+    async def rewrap(self, wrapped: Wrapped, context: ArchiveContext) -> Wrapped:
+        """See ``Vault``."""
+        answer: Wrapped = await self._ask(m.Rewrap(wrapped, context))
+        return answer
+
+    async def rewrap_data(self, wrapped: Wrapped, context: DataContext) -> Wrapped:
+        """See ``Vault``."""
+        answer: Wrapped = await self._ask(m.RewrapData(wrapped, context))
+        return answer
+
     async def unwrap_for_card(self, wrapped: Wrapped, context: ArchiveContext, authorization: Authorization) -> Secret:
         """See ``Vault``."""
         return Secret(await self._ask(m.UnwrapForCard(wrapped, context, authorization)))

@@ -45,6 +45,8 @@ OPERATIONS: Final[dict[type[m.Message], tuple[str, Operation]]] = {
     m.GenerateForEscrow: ("escrow.generate", archive.generate_for_escrow),
     m.WrapForArchive: ("archive.wrap", archive.wrap_for_archive),
     m.BindCertificate: ("archive.bind", archive.bind_certificate),
+    m.Rewrap: ("archive.rewrap", archive.rewrap),
+    m.RewrapData: ("data.rewrap", archive.rewrap_data),
     m.UnwrapForCard: ("archive.card", archive.unwrap_for_card),
     m.UnwrapForPfx: ("archive.pfx", archive.unwrap_for_pfx),
     m.SealData: ("data.seal", archive.seal_data),

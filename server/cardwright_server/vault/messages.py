@@ -199,6 +199,22 @@ class BindCertificate(Message, frozen=True):
     certificate: Der
 
 
+class Rewrap(Message, frozen=True):
+    """Seal an archived key anew, under the current master."""
+
+    answer: ClassVar[Any] = Wrapped
+    wrapped: Wrapped
+    context: ArchiveContext
+
+
+class RewrapData(Message, frozen=True):
+    """Seal a small secret anew, under the current master."""
+
+    answer: ClassVar[Any] = Wrapped
+    wrapped: Wrapped
+    context: DataContext
+
+
 class UnwrapForCard(Message, frozen=True):
     """An archived key in clear."""
 
@@ -261,6 +277,8 @@ AnyRequest = (
     | GenerateForEscrow
     | WrapForArchive
     | BindCertificate
+    | Rewrap
+    | RewrapData
     | UnwrapForCard
     | UnwrapForPfx
     | SealData

@@ -102,6 +102,12 @@ class Vault(Protocol):
     async def bind_certificate(self, wrapped: Wrapped, context: ArchiveContext, certificate: bytes) -> Wrapped:
         """Seal an archived key anew, under the current master, for ``context`` with ``certificate`` (DER)."""
 
+    async def rewrap(self, wrapped: Wrapped, context: ArchiveContext) -> Wrapped:
+        """Seal an archived key anew, under the current master."""
+
+    async def rewrap_data(self, wrapped: Wrapped, context: DataContext) -> Wrapped:
+        """The same for what ``seal_data`` sealed."""
+
     async def unwrap_for_card(self, wrapped: Wrapped, context: ArchiveContext, authorization: Authorization) -> Secret:
         """The PKCS #8 DER private key, to be imported to a card."""
 

@@ -84,6 +84,7 @@ def overrides(name: str) -> Mapping[str, Any]:
         "PolicyService.Draft": {"text": shipped("developer")},
         "SystemService.EnrolFirstOperator": {"display_name": "New Comer", "certificate_request": request},
         "SystemService.Backup": {"name": "x", "vault_passphrase": "x", "backup_passphrase": "x"},
+        "SystemService.DestroyMaster": {"vault_passphrase": "x", "version": 1},
         "SystemService.RotateMaster": {"vault_passphrase": "x"},
         "WorkstationService.Enrol": {"token": token.text(), "request": request},
         "WorkstationService.Renew": {"request": request},

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from structlog.testing import capture_logs
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from cardwright_server.audit.model import AuditEntry, Outcome, Target, Who
 from cardwright_server.audit.sealer import Pace, Sealer

@@ -151,6 +151,7 @@ WorkstationService.Find                    -  E  E  E  E   - - - -
 SystemService.Hello                        -  -  -  -  -   - + - +
 SystemService.Status                       -  -  E  E  E   - - - -
 SystemService.Backup                       -  -  -  E  -   - - - -
+SystemService.DestroyMaster                -  -  E  -  -   - - - -
 SystemService.RotateMaster                 -  -  E  -  -   - - - -
 SystemService.EnrolFirstOperator           -  -  -  -  -   - - - L
 """

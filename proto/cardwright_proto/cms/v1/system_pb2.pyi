@@ -447,3 +447,45 @@ class RotateMasterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateMasterResponse: _TypeAlias = RotateMasterResponse  # noqa: Y015
+
+@_typing.final
+class DestroyMasterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    VAULT_PASSPHRASE_FIELD_NUMBER: _builtins.int
+    key: Global___MasterKey.ValueType
+    version: _builtins.int
+    """Number of an old version."""
+    vault_passphrase: _builtins.str
+    """The vault's passphrase, or the user PIN of the HSM. The server does not keep it."""
+    def __init__(
+        self,
+        *,
+        key: Global___MasterKey.ValueType = ...,
+        version: _builtins.int = ...,
+        vault_passphrase: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "vault_passphrase", b"vault_passphrase", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroyMasterRequest: _TypeAlias = DestroyMasterRequest  # noqa: Y015
+
+@_typing.final
+class DestroyMasterResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DestroyMasterResponse: _TypeAlias = DestroyMasterResponse  # noqa: Y015

@@ -59,6 +59,11 @@ class SystemServiceStub:
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterRequest.SerializeToString,
                 response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterResponse.FromString,
                 _registered_method=True)
+        self.DestroyMaster = channel.unary_unary(
+                '/cardwright.cms.v1.SystemService/DestroyMaster',
+                request_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.DestroyMasterRequest.SerializeToString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.DestroyMasterResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer:
@@ -92,7 +97,15 @@ class SystemServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateMaster(self, request, context):
-        """Cards get secrets by the new version at their next contact that may write them.
+        """Cards get secrets by the new version at their next contact that may write them; what is sealed is sealed anew by
+        the server itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DestroyMaster(self, request, context):
+        """Refused while anything in the database needs that version, and in the hour after its rotation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +138,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.RotateMaster,
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterRequest.FromString,
                     response_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterResponse.SerializeToString,
+            ),
+            'DestroyMaster': grpc.unary_unary_rpc_method_handler(
+                    servicer.DestroyMaster,
+                    request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.DestroyMasterRequest.FromString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_system__pb2.DestroyMasterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -262,6 +280,33 @@ class SystemService:
             '/cardwright.cms.v1.SystemService/RotateMaster',
             cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterRequest.SerializeToString,
             cardwright__proto_dot_cms_dot_v1_dot_system__pb2.RotateMasterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DestroyMaster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cardwright.cms.v1.SystemService/DestroyMaster',
+            cardwright__proto_dot_cms_dot_v1_dot_system__pb2.DestroyMasterRequest.SerializeToString,
+            cardwright__proto_dot_cms_dot_v1_dot_system__pb2.DestroyMasterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,7 +39,11 @@ class SystemServiceStub:
     Backup: _grpc.UnaryUnaryMultiCallable[_system_pb2.BackupRequest, _system_pb2.BackupResponse]
     """Database, vault and configuration, while the server works."""
     RotateMaster: _grpc.UnaryUnaryMultiCallable[_system_pb2.RotateMasterRequest, _system_pb2.RotateMasterResponse]
-    """Cards get secrets by the new version at their next contact that may write them."""
+    """Cards get secrets by the new version at their next contact that may write them; what is sealed is sealed anew by
+    the server itself.
+    """
+    DestroyMaster: _grpc.UnaryUnaryMultiCallable[_system_pb2.DestroyMasterRequest, _system_pb2.DestroyMasterResponse]
+    """Refused while anything in the database needs that version, and in the hour after its rotation."""
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -52,7 +56,11 @@ class SystemServiceAsyncStub(SystemServiceStub):
     Backup: _aio.UnaryUnaryMultiCallable[_system_pb2.BackupRequest, _system_pb2.BackupResponse]  # type: ignore[assignment]
     """Database, vault and configuration, while the server works."""
     RotateMaster: _aio.UnaryUnaryMultiCallable[_system_pb2.RotateMasterRequest, _system_pb2.RotateMasterResponse]  # type: ignore[assignment]
-    """Cards get secrets by the new version at their next contact that may write them."""
+    """Cards get secrets by the new version at their next contact that may write them; what is sealed is sealed anew by
+    the server itself.
+    """
+    DestroyMaster: _aio.UnaryUnaryMultiCallable[_system_pb2.DestroyMasterRequest, _system_pb2.DestroyMasterResponse]  # type: ignore[assignment]
+    """Refused while anything in the database needs that version, and in the hour after its rotation."""
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -92,6 +100,16 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_pb2.RotateMasterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_pb2.RotateMasterResponse, _abc.Awaitable[_system_pb2.RotateMasterResponse]]:
-        """Cards get secrets by the new version at their next contact that may write them."""
+        """Cards get secrets by the new version at their next contact that may write them; what is sealed is sealed anew by
+        the server itself.
+        """
+
+    @_abc_1.abstractmethod
+    def DestroyMaster(
+        self,
+        request: _system_pb2.DestroyMasterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.DestroyMasterResponse, _abc.Awaitable[_system_pb2.DestroyMasterResponse]]:
+        """Refused while anything in the database needs that version, and in the hour after its rotation."""
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

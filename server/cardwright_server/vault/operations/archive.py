@@ -80,6 +80,26 @@ def bind_certificate(act: Act, request: m.BindCertificate) -> Wrapped:
     return _wrap(act, plain, bound)
 
 
+def rewrap(act: Act, request: m.Rewrap) -> Wrapped:
+    """The key does not leave the vault."""
+    act.about(owner=request.context.owner)
+    act.charge(Charge("archive.wrap"))
+    return _wrap(act, _unwrap(act, request.wrapped, request.context), request.context)
+
+
+def rewrap_data(act: Act, request: m.RewrapData) -> Wrapped:
+    """The secret does not leave the vault."""
+    wrapped, context = request.wrapped, request.context
+    act.about(kind=wrapped.key.value, owner=context.owner, name=context.name)
+    if wrapped.key not in _DATA:
+        raise VaultRefused("sealed", "This is no sealed data.")
+    act.charge(Charge("data.seal"))
+    purpose, aad = wrapped.key, _data_aad(context)
+    plain = unseal(act.cmac(purpose, wrapped.version), purpose, wrapped.version, wrapped.data, aad)
+    version = act.document.current(purpose).version
+    return Wrapped(purpose, version, seal(act.cmac(purpose, version), purpose, version, plain, aad))
+
+
 def unwrap_for_card(act: Act, request: m.UnwrapForCard) -> bytes:
     """In clear: whoever has the channel to the card seals it for the card."""
     _release(act, "archive.card", request.context, request.authorization)
