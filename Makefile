@@ -54,6 +54,7 @@ mutants: setup  ## mutation tests of tests/mutants/*.toml, in a copy of the tree
 
 faults: setup  ## every fault at every moment of card sessions, on every kind of card; about half an hour
 	@$(PY) -m tests.faults.run $(FAULTS)
+	@$(if $(FAULTS),,$(PY) -m tests.faults.tokens)
 
 soak: setup  ## cards come and go while lines are cut and cards are pulled, for SECONDS (3600)
 	@$(PY) -m tests.soak.run --seconds $(SECONDS)

@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from cardwright_cardops.plan.inventory import Identity
+from cardwright_cardops.plan.token_state import name_of
 from cardwright_daemon import sessions
 from cardwright_daemon.config import Pkcs11Module
 from cardwright_daemon.link.ports import CardSession, Due, Opening
@@ -22,9 +23,10 @@ from cardwright_daemon.link.session import StreamSession, begin, hello, say
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import sessions_pb2_grpc
 from cardwright_server.store.unit import Database
-from tests.support.daemon_server import Server
+from tests.support.daemon_server import Server, an_update
 from tests.support.daemon_sessions import ended, preview, quiet, start
 from tests.support.daemons import Person, Run, failing, running
+from tests.support.seat import seated
 from tests.support.session_world import SessionWorld
 from tests.support.softhsm import SOFTHSM
 from tests.support.token_faults import so_pin_of
@@ -214,3 +216,36 @@ async def test_a_preview_that_is_dismissed_leaves_everything_as_it_was(world: Se
         assert (await failing(late)).code == "NO_SUCH_PREVIEW"
     assert run.person.asked == []
     assert soft.so_pin_opens(SO_PIN)
+
+
+async def test_the_command_line_works_with_tokens(
+    world: SessionWorld, soft: SoftToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await bound(world, soft)
+    await issued(world, soft, device)
+    request = str(
+        (
+            await world.database.transact(
+                lambda unit: world.world.services.requests.create_unlock(unit, world.world.helper, device)
+            )
+        ).request.id
+    )
+    line = Line(due_is=an_update())
+    module = Pkcs11Module(str(SOFTHSM), soft.environment)
+    async with world.serving(world.office(device)) as line.socket:
+        person = Person(NEW_PIN, NEW_PIN)
+        async with seated(monkeypatch, readers=0, person=person, pkcs11=(module,), link=line) as seat:
+            table = (await seat.done("status")).out
+            told = (await seat.done("status", "--json")).json
+            nothing = await seat.done("update", "--yes")
+            escrowed = await seat.done("escrow", "list")
+            line.assisted = True
+            async with world.serving(world.office(device), world.world.helper) as line.socket:
+                unlocked = await seat.done("unlock", "--forgotten", "--request", request)
+    number = name_of(soft.token.info).number
+    assert f"card {number}" in table and "certificates have to be renewed" in table
+    assert [(one["kind"], one["identity"]["serial"]) for one in told["cards"]] == [("pkcs11", number)]
+    assert "nothing is due" in nothing.out.lower(), nothing.out
+    assert "keeps no key" in escrowed.out
+    assert unlocked.out
+    assert soft.holds(NEW_PIN) == all_of(*IDS)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from cardwright_cardops.piv.proofs import PROOF_AUDIENCE, check_nonce
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.token_state import name_of
+from cardwright_cardops.plan.token_steps import prove
 from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.devices.errors import NoSuchDevice
 from cardwright_server.devices.model import DeviceState, HoldReason
 from cardwright_server.issuance.model import CertificateState
 from cardwright_server.policies.model import DeviceKind, Origin
 from cardwright_server.sessions import store
+from cardwright_server.sessions.due import CardName, DueAnswer, DueChecks
 from cardwright_server.store.unit import Database
 from tests.support.issuance import openssl, pem
+from tests.support.people import authorizer
 from tests.support.session_world import SessionWorld, blank
-from tests.support.sessions import Station
+from tests.support.sessions import Station, a_workstation
 from tests.support.token_faults import so_pin_of
 from tests.support.token_sessions import (
     PIN,
@@ -321,3 +329,23 @@ async def test_an_old_workstation_is_told_so(world: SessionWorld, soft: SoftToke
     assert trip.error == "PEER_TOO_OLD"
     assert "token_make_key" not in station.executed
 
+
+
+async def test_what_is_due_is_told_by_number_before_and_by_proof_after_the_issuance(
+    world: SessionWorld, soft: SoftToken
+) -> None:
+    device, token = await bound(world, soft), soft.token
+    await world.world.issuance(device)
+    name, services = name_of(token.info), world.world.services
+    checks = DueChecks(world.database, authorizer(), services.due, services.requests, world.stations)
+    station = a_workstation(world.org)
+    assert await checks.check(station, CardName(serial=name.number)) == DueAnswer(due=True)
+    with pytest.raises(NoSuchDevice):
+        await checks.check(station, CardName(name.guid))
+    assert (await issue(world, soft, device)).outcome == DONE
+    nonce = check_nonce(name.guid, datetime.now(UTC))
+    proof = prove(soft.token, Slot.CARD_AUTHENTICATION, PROOF_AUDIENCE, nonce)
+    told = await checks.check(station, CardName(name.guid), proof)
+    assert (told.due, told.proven) == (False, True)
+    unproven = await checks.check(station, CardName(name.guid), proof[:-1] + bytes([proof[-1] ^ 1]))
+    assert (unproven.due, unproven.proven) == (False, False)
