@@ -103,7 +103,7 @@ class VaultEnded(CardwrightError):
 
 
 class Addresses(msgspec.Struct, frozen=True):
-    """Where a running server listens; "" for not at all."""
+    """Where a running server listens; "" for not at all. ``name``: one that its TLS certificate has."""
 
     pid: int
     local: str
@@ -111,6 +111,7 @@ class Addresses(msgspec.Struct, frozen=True):
     entry: str
     http: str
     metrics: str
+    name: str
 
 
 @dataclass(slots=True)
@@ -305,7 +306,11 @@ async def _listen(process: _Process, stack: AsyncExitStack, server: grpc.aio.Ser
         except OSError as error:
             raise ListenFailed(f"{text} cannot be listened on: {error.strerror}") from error
         served.append(_joined(host, port))
-    return Addresses(os.getpid(), str(installation.local_socket), calls, entry, *served)
+    names, numbers = names_of(installation.config)
+    http, metrics = served
+    return Addresses(
+        os.getpid(), str(installation.local_socket), calls, entry, http, metrics, name=(*names, *numbers)[0]
+    )
 
 
 def _bind(server: grpc.aio.Server, text: str, credentials: grpc.ServerCredentials) -> str:

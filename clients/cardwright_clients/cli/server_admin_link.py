@@ -70,7 +70,8 @@ def connected(function: F) -> F:
         folder = data or data_folder()
         given = OperatorFile.read(operator_file(identity, folder))
         credentials = grpc.ssl_channel_credentials(given.root, given.key, given.chain)
-        with grpc.secure_channel(address or address_in(folder), credentials) as channel:
+        named = () if address else options_in(folder)
+        with grpc.secure_channel(address or address_in(folder), credentials, named) as channel:
             return function(*args, line=ServerLine(channel, folder), **options)
 
     return command  # type: ignore[return-value]
@@ -91,6 +92,15 @@ def address_in(data: Path) -> str:
     host, _, port = str(said).rpartition(":")
     # It listens everywhere, so also here.
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]") else str(said)
+
+
+def options_in(data: Path) -> tuple[tuple[str, str], ...]:
+    """Options of a channel to the server of a data folder on this host: its certificate need not name the loopback."""
+    try:
+        name = json.loads((data / "run" / "listening.json").read_bytes())["name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ()
+    return (("grpc.ssl_target_name_override", name),) if isinstance(name, str) and name else ()
 
 
 def operator_file(given: Path | None, data: Path) -> Path:

@@ -15,7 +15,7 @@ from ..sdk.errors import ServerUnreachable
 from ..sdk.identity import OperatorFile
 from .files import read_bounded
 from .output import json_option, say, show_json, show_table
-from .server_admin_link import ServerLine, address_in, data_folder, operator_file
+from .server_admin_link import ServerLine, address_in, data_folder, operator_file, options_in
 from .server_place import data_option
 
 MAX_FILE = 64 << 10
@@ -65,7 +65,7 @@ def command(identity: Path | None, data: Path | None, as_json: bool) -> int:
     if identity is not None:
         given = OperatorFile.read(operator_file(identity, folder))
         credentials = grpc.ssl_channel_credentials(given.root, given.key, given.chain)
-        with grpc.secure_channel(address_in(folder), credentials) as channel:
+        with grpc.secure_channel(address_in(folder), credentials, options_in(folder)) as channel:
             found = ServerLine(channel).call(
                 lambda to: system_pb2_grpc.SystemServiceStub(to).Status, system_pb2.StatusRequest()
             )

@@ -67,6 +67,17 @@ def test_a_folder_that_others_may_enter_is_refused(alone: Site) -> None:
     assert "DATA_FOLDER_UNUSABLE" in run_refused(alone.data)
 
 
+def test_on_its_own_host_a_server_is_known_whatever_its_certificate_names(alone: Site) -> None:
+    configuration = alone.data / "server.toml"
+    text = configuration.read_text().replace('names = ["localhost", "127.0.0.1"]', 'names = ["cms.example.org"]')
+    configuration.write_text(text)
+    alone.process.start()
+    said = cardwright("status", "--data", alone.data, "--as", "ann", "--json")
+    assert (said.code, said.json["serving"]) == (0, True), said.err
+    listed = cardwright("user", "list", "--data", alone.data, "--as", "ann", "--json")
+    assert (listed.code, {one["login"] for one in listed.json["users"]}) == (0, {"ann", "sam"}), listed.err
+
+
 def test_a_wrong_passphrase_is_said_and_tried_once(alone: Site) -> None:
     assert "VAULT_UNLOCK_REFUSED" in run_refused(alone.data, b"incorrect horse")
     lines = [json.loads(line) for file in (alone.data / "vault/audit").iterdir() for line in file.open()]
