@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-pytest_plugins = ["tests.support.pcscd", "tests.support.databases"]
+pytest_plugins = ["tests.support.pcscd", "tests.support.databases", "tests.support.sites"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

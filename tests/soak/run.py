@@ -35,10 +35,12 @@ from tests.support.virtual import POOL
 
 CARDS, READERS = 20, 4
 WARM_UP = 0.4
-"""Of the time; memory is compared from there on."""
+"""Of the run; memory is compared from there on."""
 MOST_GROWTH = 8 << 20
 """Octets beyond which memory is not flat: caches, and pieces that the allocator keeps."""
-EXPECTED = frozenset({"CARD_REMOVED", "NO_SUCH_CARD", "CARD_IN_OPERATION", "SERVER_UNREACHABLE", "STAGE_ENDED"})
+EXPECTED = frozenset(
+    ("CARD_REMOVED", "NO_CARD", "NO_SUCH_CARD", "CARD_IN_OPERATION", "SERVER_UNREACHABLE", "STAGE_ENDED")
+)
 
 
 class Typist:
@@ -95,10 +97,12 @@ class Pulled:
 
 @dataclass
 class Soak:
-    """One run; ``seed`` decides what happens, as far as threads let it."""
+    """One run, for so many seconds or insertions; ``seed`` decides what happens, as far as threads let it."""
 
     seconds: float
     seed: int
+    insertions: int = 0
+    """How many there are; 0: as many as there is time for."""
     done: Counter[str] = field(default_factory=Counter)
     memory: list[tuple[float, int]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -139,9 +143,9 @@ class Soak:
     # --------------------------------------------------------------------------------------------------- one reader
 
     async def _reader(self, run: Run, number: int) -> None:
-        while (now := time.monotonic() - self.began) < self.seconds:
+        while (part := self._part()) < 1:
             if number == 0:
-                self._look_after(now)
+                self._look_after(part)
             pulled = self.idle.pop(self.random.randrange(len(self.idle)))
             run.bench.insert(pulled, number)
             self.done["insertion"] += 1
@@ -185,14 +189,20 @@ class Soak:
             return
         self.done[(await start(run, card.id, shown)).error.code or "session"] += 1
 
-    def _look_after(self, now: float) -> None:
+    def _part(self) -> float:
+        """How much of the run is over; 1 or more: all."""
+        if self.insertions:
+            return self.done["insertion"] / self.insertions
+        return (time.monotonic() - self.began) / self.seconds
+
+    def _look_after(self, part: float) -> None:
         """Measure, and forget what only the test's server keeps."""
         self.server.sessions[:] = [one for one in self.server.sessions if not one.closed]
         for kept in (self.server.openings, self.server.asked, self.server.consented):
             kept.clear()
-        if not self.memory or now - self.memory[-1][0] > self.seconds / 50:
+        if not self.memory or part - self.memory[-1][0] > 1 / 50:
             gc.collect()
-            self.memory.append((now, resident()))
+            self.memory.append((part, resident()))
 
     # ----------------------------------------------------------------------------------------------------- the end
 
@@ -227,7 +237,7 @@ class Soak:
                 slot._lock.release()
 
     def _judge_memory(self) -> None:
-        warm = [octets for at, octets in self.memory if at >= self.seconds * WARM_UP]
+        warm = [octets for at, octets in self.memory if at >= WARM_UP]
         third = max(1, len(warm) // 3)
         self.grown = sum(warm[-third:]) // third - sum(warm[:third]) // third if warm else 0
         if self.grown > MOST_GROWTH:
@@ -235,7 +245,8 @@ class Soak:
 
     def __str__(self) -> str:
         counted = ", ".join(f"{count} {name}" for name, count in self.done.most_common())
-        return f"soak: {self.seconds:.0f} s, seed {self.seed}, memory {self.grown / 2**20:+.1f} MiB: {counted}"
+        took = time.monotonic() - self.began
+        return f"soak: {took:.0f} s, seed {self.seed}, memory {self.grown / 2**20:+.1f} MiB: {counted}"
 
 
 def resident() -> int:

@@ -83,6 +83,14 @@ class DaemonProcess:
             f"[updates]\nspread = 0\ncheck_seconds = 30\n[server]\n{server}"
         )
 
+    def serve(self, address: str) -> None:
+        """Have it at another server's address from its next start on; it is ended where it runs with the old one."""
+        if address != self.address:
+            self.address = address
+            self.configure()
+            if self.runs:
+                self.kill()
+
     @property
     def folder(self) -> Path:
         """Where its socket lies."""

@@ -28,6 +28,7 @@ class LineProxy:
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _refused: bool = False
+    _cuts: list[int] = field(default_factory=list)
 
     async def __aenter__(self) -> LineProxy:
         self._down.set()
@@ -55,6 +56,17 @@ class LineProxy:
                 writer.transport.abort()
         self._down.set()
         self._up.set()
+
+    def cut_after(self, *octets: int) -> None:
+        """Cut when so many more have passed, both ways together; then again after the next number, and so on."""
+        self._cuts.extend(octets)
+
+    def _passed(self, octets: int) -> None:
+        if self._cuts:
+            self._cuts[0] -= octets
+            if self._cuts[0] <= 0:
+                del self._cuts[0]
+                self.cut()
 
     def refuse(self, *, refused: bool = True) -> None:
         """New connections are ended at once, or no longer."""
@@ -122,6 +134,7 @@ class LineProxy:
                     return
                 sink.write(octets)
                 await sink.drain()
+                self._passed(len(octets))
 
         delivering = asyncio.create_task(deliver())
         try:

@@ -28,7 +28,7 @@ from cardwright_server.vault.model import (
     Wrapped,
 )
 from cardwright_simulators.card import VirtualCard
-from tests.oracle.books import Books, remembered
+from tests.oracle.books import Books, Row, remembered
 from tests.oracle.server import Told, judge
 from tests.support.installation import PATIENCE, Site
 
@@ -52,8 +52,18 @@ async def wrong_with(here: Site, card: VirtualCard, device: str, request: str | 
     """Everything that the oracle finds wrong with the card and the books about it."""
     books = await books_of(here)
     client = VaultClient(load(here.data).vault_sockets)
+    try:
+        told = await _told(client, here, books, device, request, pin)
+    finally:
+        await client.close()
+    return judge(card.snapshot(), books, told)
+
+
+async def _told(client: VaultClient, here: Site, books: Books, device: str, request: str | None, pin: bytes) -> Told:
+    """What the judge cannot read by itself."""
     identifier = UUID(device)
-    org = str(UUID(books.of("device", id=identifier.hex)[0]["org"]))
+    (row,) = books.of("device", id=identifier.hex)
+    org = str(UUID(row["org"]))
     secrets = {}
     for name in books.secrets(identifier):
         one = VaultCard(org, device, name.generation, name.master)
@@ -62,22 +72,22 @@ async def wrong_with(here: Site, card: VirtualCard, device: str, request: str | 
         else:
             algorithm = ManagementAlgorithm(name.algorithm or 0)
             secrets[name] = (await client.new_management_key(one, algorithm, _BEHALF)).reveal()
-    told = Told(
+    return Told(
         identifier,
         pin,
         datetime.now(UTC) + LEASE,
         None if request is None else UUID(request),
         secrets=secrets,
-        archive=await _archive(client, org, books),
+        archive=await _archive(client, org, books.archived(UUID(row["person"]))),
         remembered=remembered(here.data / "second-medium"),
         audit=await _audit_keys(client, books),
     )
-    return judge(card.snapshot(), books, told)
 
 
-async def _archive(client: VaultClient, org: str, books: Books) -> dict[str, bytes]:
+async def _archive(client: VaultClient, org: str, rows: list[Row]) -> dict[str, bytes]:
+    """The archived keys of one person: what the vault unseals is counted and limited."""
     found = {}
-    for row in books.of("escrowed_key"):
+    for row in rows:
         context = ArchiveContext(
             org, row["owner"], row["public_key"], row["certificate"] or b"", EscrowClass(row["escrow_class"])
         )

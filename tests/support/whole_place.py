@@ -19,6 +19,7 @@ from cardwright_daemon.link.ports import CardSession, Message, Opening
 from cardwright_daemon.link.server import GrpcLink
 from cardwright_daemon.operations import Phase
 from cardwright_daemon.prompts import Asked
+from cardwright_daemon.sessions import SHOWN_AGAIN
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import authentication_pb2 as proofs
 from cardwright_proto.cms.v1 import devices_pb2 as devices
@@ -157,6 +158,11 @@ class Place:
         made = await self.ask("RequestService", "CreateReissue", requests.CreateReissueRequest(device=bound.device))
         bound.request = made.request.id
 
+    async def is_open(self, bound: Bound) -> bool:
+        """Whether the request is not done yet."""
+        found = await self.ask("RequestService", "Get", requests.GetRequestRequest(id=bound.request))
+        return bool(found.request.state != requests.REQUEST_STATE_DONE)
+
     async def goes_on(self, bound: Bound) -> None:
         """The daemon goes on by itself until it is done, or shows what else it would do; that is agreed to."""
         desk, ended = self.run.daemon.desk, ""
@@ -165,12 +171,12 @@ class Place:
                 while not ended:
                     await asyncio.sleep(0.05)
                     late = [one for one in desk.operations.all if one.over and one.started_at > self.since]
-                    ended = next((one.outcome or "shown" for one in late if one.phase is Phase.DONE), "")
+                    ended = next((one.outcome for one in late if one.phase is Phase.DONE), "")
                     if any(one.error is not None and one.error.code == "SESSION_WITHOUT_REQUEST" for one in late):
                         return  # only the server's last word was lost: its request is done, and it says so
         ends = [(one.kind.value, one.phase.value, one.outcome, one.error) for one in desk.operations.all]
         assert ended, f"{ends} {self.link.said}"
-        if ended == "shown":
+        if ended == SHOWN_AGAIN:
             # The holder proves themselves anew where the card was out meanwhile.
             done = await self.over(await self.begin(bound))
             assert done.outcome == pb.OUTCOME_DONE, done

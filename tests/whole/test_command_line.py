@@ -28,12 +28,6 @@ PIN = b"739146"
 NEW = b"862951"
 
 
-@pytest.fixture(scope="module")
-def desk(here: Site) -> Desk:
-    """The operators of this module's installation."""
-    return Desk(here)
-
-
 async def test_a_person_gets_a_card_and_has_it_renewed_by_the_command_line(
     here: Site, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

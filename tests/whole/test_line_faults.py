@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ import grpc
 import pytest
 
 from cardwright_daemon import sessions
+from cardwright_daemon.link import line
 from cardwright_daemon.link.ports import Message
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import devices_pb2
@@ -31,11 +33,6 @@ WAYS = ("seen", "unseen")
 CASES = [(job, way, number) for job in MESSAGES for way in WAYS for number in range(1, MESSAGES[job] + 1)]
 EVERY = int(os.environ.get("CARDWRIGHT_LINE_FAULTS", "8"))
 SHARE = CASES[3::EVERY] if EVERY > 1 else CASES
-
-
-@pytest.fixture(scope="module")
-def desk(here: Site) -> Desk:
-    return Desk(here)
 
 
 @pytest.fixture(scope="module")
@@ -120,18 +117,66 @@ async def test_line_cut_at_a_message(place: Place, job: str, way: str, number: i
     assert await place.state(bound) == devices_pb2.DEVICE_STATE_ISSUED
 
 
-async def test_slow_line_changes_nothing_but_the_time(place: Place) -> None:
+def no_leases(here: Site) -> None:
+    """As if half a minute had passed for a server that is down."""
+    with closing(sqlite3.connect(here.data / "store.db")) as store, store:
+        store.execute("UPDATE lease SET until = '2000-01-01T00:00:00.000000' WHERE name LIKE 'card:%'")
+
+
+SLOW = (0.1, 1.0)
+"""Seconds for a message and its answer."""
+
+
+@pytest.mark.parametrize("trip", SLOW if EVERY == 1 else SLOW[:1])
+async def test_slow_line_changes_nothing_but_the_time(place: Place, trip: float) -> None:
     bound = await begun_for(place, "issue")
-    place.line.seconds = 0.05  # there, and as much back
+    place.line.seconds = trip / 2
     await place.issued(bound)
     assert len(place.link.said) == 1
     assert await place.wrong(bound) == []
 
 
-def no_leases(here: Site) -> None:
-    """As if half a minute had passed for a server that is down."""
-    with closing(sqlite3.connect(here.data / "store.db")) as store, store:
-        store.execute("UPDATE lease SET until = '2000-01-01T00:00:00.000000' WHERE name LIKE 'card:%'")
+CUTS = 4
+
+
+@pytest.mark.parametrize("seed", range(8) if EVERY == 1 else [3])
+async def test_line_that_is_lost_again_and_again(place: Place, seed: int) -> None:
+    """At any octet, in either direction, four times: all is done in the end, with one question for a new PIN."""
+    bound, chance = await begun_for(place, "issue"), random.Random(seed)
+    operation = await place.begin(bound)
+    place.line.cut_after(*(chance.randrange(20_000) for _ in range(CUTS)))
+    await place.over(operation)
+    if await place.is_open(bound):
+        await place.goes_on(bound)
+    assert [one.what for one in place.typist.asked if "new PIN" in one.what] == ["new PIN", "new PIN once more"]
+    assert await place.wrong(bound) == []
+    assert await place.state(bound) == devices_pb2.DEVICE_STATE_ISSUED
+
+
+QUICK = {"grpc.keepalive_time_ms": 1000, "grpc.keepalive_timeout_ms": 500, "grpc.http2.ping_timeout_ms": 500}
+"""In place of the minute and the twenty seconds in which a dead line is found out."""
+
+
+@pytest.mark.parametrize("number", [4, 9] if EVERY == 1 else [9])
+async def test_half_open_line_is_found_out(place: Place, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "OPTIONS", tuple((dict(line.OPTIONS) | QUICK).items()))
+    bound = await begun_for(place, "issue")
+    held = asyncio.Event()
+
+    async def hold(now: int, message: Message) -> None:
+        if now == number and not held.is_set():
+            held.set()
+            place.line.hold()
+
+    place.link.on_message = hold
+    done = await place.over(await place.begin(bound))
+    assert held.is_set()
+    assert done.error.code == "SERVER_UNREACHABLE"
+    # The other end still waits for this one; what it holds is let go of when it finds out too, or after half a minute.
+    no_leases(place.here)
+    place.line.cut()
+    await place.goes_on(bound)
+    assert await place.wrong(bound) == []
 
 
 async def test_server_killed_in_the_middle_and_started_again(place: Place) -> None:

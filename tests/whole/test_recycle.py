@@ -50,8 +50,7 @@ def factory(card: VirtualCard) -> bool:
     return all(now[name] == new[name] for name in ("references", "management", "keys", "objects"))
 
 
-async def test_a_card_is_recycled_at_an_issuance_station(here: Site, tmp_path: Path) -> None:
-    desk = await asyncio.to_thread(Desk, here)
+async def test_a_card_is_recycled_at_an_issuance_station(here: Site, desk: Desk, tmp_path: Path) -> None:
     login, serial = f"p{uuid4().hex[:8]}", str(uuid4().int % 10**8)
     helper = await asyncio.to_thread(desk.operator, f"h{uuid4().hex[:8]}", operators.ROLE_HELP_DESK)
     person = await asyncio.to_thread(desk.person, login)

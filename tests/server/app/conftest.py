@@ -1,4 +1,4 @@
-"""One installation, founded once for each test process, and copied: founding one takes seconds."""
+"""Installations: copies of one that was founded before, for founding one takes seconds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.installation import Site, copied, founded_site
-
-
-@pytest.fixture(scope="session")
-def original() -> Iterator[Site]:
-    """An installation that is not touched."""
-    with founded_site() as made:
-        yield made
+from tests.support.installation import Site, copied
 
 
 @pytest.fixture(scope="module")

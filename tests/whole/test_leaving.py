@@ -1,0 +1,97 @@
+"""The user logs off, or the machine sleeps, in the middle: nothing is done on the wrong card, and the rest comes later.
+
+Server, daemon and pcscd are processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from tests.support.staged import Moment
+from tests.support.whole_station import PURPOSES, SESSIONS, Held, Station, broken, until_held
+
+pytestmark = pytest.mark.pcscd
+
+
+def held_at(station: Station, held: Held, job: str, moment: Moment) -> asyncio.Event:
+    """The card waits at a moment of the next session of a job."""
+    return held.card.hold(moment.of(lambda: station.recorded(held), SESSIONS[job]))
+
+
+@pytest.mark.parametrize("job, moment", [("issue", Moment(2, 3)), ("unlock", Moment(0, 3))], ids=["writing", "reading"])
+async def test_user_logs_off(station: Station, job: str, moment: Moment) -> None:
+    """SIGTERM, and the folder of the login session is gone: the daemon ends well, after what it has begun at the card.
+
+    With the card left in its reader, somebody who logs on again finds what is left.
+    """
+    held = await station.ready(job)
+    async with station.open():
+        reached = held_at(station, held, job, moment)
+        work = asyncio.create_task(broken(station.through(held, PURPOSES[job])))
+        await until_held(reached, work)
+        shutil.rmtree(station.daemon.folder)
+        station.daemon.signal(signal.SIGTERM)
+        held.card.release()
+        assert await asyncio.to_thread(station.daemon.wait) == 0, station.daemon.complaint
+        assert await work in ("UNAVAILABLE", "CANCELLED", "FAILED_PRECONDITION", "")
+    assert "Traceback" not in station.daemon.complaint
+    station.daemon.start()  # here: it ends with the thread that started it
+    async with station.open():
+        await station.finish(held, PURPOSES[job])
+    await station.settle(held)
+
+
+def no_leases(station: Station) -> None:
+    """As if the server had waited for half a minute."""
+    with closing(sqlite3.connect(station.here.data / "store.db", timeout=30)) as store, store:
+        store.execute("UPDATE lease SET until = '2000-01-01T00:00:00.000000' WHERE name LIKE 'card:%'")
+
+
+@pytest.mark.parametrize("moment", [Moment(0, 3), Moment(3, 3)], ids=["reading", "writing"])
+async def test_machine_sleeps_and_wakes_up_with_another_card(station: Station, moment: Moment) -> None:
+    """The daemon is stopped while a card is at work; when it goes on, another one is in the reader."""
+    held, job = await station.ready("issue"), "issue"
+    theirs = await station.blank()
+    await station.password(held)
+    before, reader = theirs.card.inside.snapshot(), station.cards_in[held.card.serial]
+    async with station.open():
+        reached = held_at(station, held, job, moment)
+        work = asyncio.create_task(broken(station.through(held, PURPOSES[job])))
+        await until_held(reached, work)
+        station.daemon.signal(signal.SIGSTOP)
+        held.card.release(lost=True)
+        await station.remove(held)
+        await station.insert(theirs, reader)
+        no_leases(station)
+        station.daemon.signal(signal.SIGCONT)
+        await work
+        assert (await station.known(reader)).identity.serial == str(theirs.card.serial)
+        await station.quiet()
+        assert theirs.card.inside.snapshot() == before
+        assert theirs.card.pin_commands == 0
+        await station.remove(theirs)
+        await station.insert(held)
+        await station.finish(held, PURPOSES[job])
+    await station.settle(held)
+
+
+async def test_machine_sleeps_and_goes_on(station: Station) -> None:
+    """The same card is there still; the server has let it go meanwhile."""
+    held, job = await station.ready("issue"), "issue"
+    async with station.open():
+        reached = held_at(station, held, job, Moment(2, 2))
+        work = asyncio.create_task(broken(station.through(held, PURPOSES[job])))
+        await until_held(reached, work)
+        station.daemon.signal(signal.SIGSTOP)
+        no_leases(station)
+        held.card.release()
+        station.daemon.signal(signal.SIGCONT)
+        await work
+        await station.finish(held, PURPOSES[job])
+    await station.settle(held)
