@@ -69,6 +69,9 @@ class FirstOperators:
         text = b"cwfirst1." + secrets.token_hex(16).encode()
         ends = unit.now + LIFETIME
         digest = sha256(text).digest()
+        older = await store.first_credential_of(unit, org)
+        if older is not None and older.closed_at is None:
+            unit.beforehand(first_event(org, older.id, older.hash, ""))
         if not await store.insert_first_credential(unit, org, digest, ends) and not (
             await store.replace_first_credential(unit, org, digest, ends)
         ):

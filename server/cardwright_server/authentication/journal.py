@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from ..people.journal import erased
 from ..store.second_medium import JournalEvent, JournalKind, Remembered, Settled
 from ..store.unit import Unit
 from . import store
@@ -30,7 +31,7 @@ def answers_event(org: UUID, person: UUID) -> JournalEvent:
 def first_event(org: UUID, credential: UUID, digest: bytes, column: str) -> JournalEvent:
     """Of the credential of the first operators, which is about to make one: whom ``column`` of its row names.
 
-    ``digest``: SHA-256 of 128 random bits.
+    "" for one that was not used, and is about to be replaced. ``digest``: SHA-256 of 128 random bits.
     """
     data = {"token": _FIRST, "digest": digest.hex(), "made": column}
     return JournalEvent(JournalKind.TOKEN_USE, org, credential, data)
@@ -44,6 +45,8 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
     replayed again. Raises StaleVersion.
     """
     event = remembered.event
+    if (person := erased(remembered)) is not None:
+        return await store.forget_person(unit, event.org, person)
     if event.kind is not JournalKind.TOKEN_USE or remembered.settled is Settled.ABANDONED:
         return False
     match event.data["token"]:
@@ -63,8 +66,8 @@ async def end_proofs(unit: Unit) -> int:
 
 async def _end_first(unit: Unit, remembered: Remembered) -> bool:
     data = remembered.event.data
-    row = await store.first_credential_by_hash(unit, bytes.fromhex(str(data["digest"])))
-    if row is None or row.expires_at <= remembered.at or row._mapping[str(data["made"])] is not None:
+    row, made = await store.first_credential_by_hash(unit, bytes.fromhex(str(data["digest"]))), str(data["made"])
+    if row is None or row.expires_at <= remembered.at or (made and row._mapping[made] is not None):
         return False
     await store.update_first_credential(unit, row.id, row.version, {"expires_at": remembered.at})
     return True

@@ -228,12 +228,15 @@ async def end_every_proof(unit: Unit) -> int:
     return ended.rowcount
 
 
-async def forget_person(unit: Unit, org: UUID, person: UUID) -> None:
-    """Remove everything kept of a person who is erased."""
-    await unit.execute(delete(security_answer).where(security_answer.c.org == org, security_answer.c.person == person))
-    await unit.execute(delete(given_password).where(given_password.c.org == org, given_password.c.person == person))
-    await unit.execute(delete(proof).where(proof.c.org == org, proof.c.subject == person))
-    await unit.execute(delete(attempt_counter).where(attempt_counter.c.org == org, attempt_counter.c.subject == person))
+async def forget_person(unit: Unit, org: UUID, person: UUID) -> bool:
+    """Remove everything kept of a person who is erased; whether there was anything."""
+    gone = (
+        delete(security_answer).where(security_answer.c.org == org, security_answer.c.person == person),
+        delete(given_password).where(given_password.c.org == org, given_password.c.person == person),
+        delete(proof).where(proof.c.org == org, proof.c.subject == person),
+        delete(attempt_counter).where(attempt_counter.c.org == org, attempt_counter.c.subject == person),
+    )
+    return sum([(await unit.execute(one)).rowcount for one in gone]) > 0
 
 
 async def insert_first_credential(unit: Unit, org: UUID, digest: bytes, expires_at: datetime) -> bool:
@@ -245,6 +248,11 @@ async def insert_first_credential(unit: Unit, org: UUID, digest: bytes, expires_
 async def first_credential_by_hash(unit: Unit, digest: bytes) -> Row[Any] | None:
     """The credential of ``init``, in whatever state."""
     return await unit.row(select(first_credential).where(first_credential.c.hash == digest))
+
+
+async def first_credential_of(unit: Unit, org: UUID) -> Row[Any] | None:
+    """The credential of ``init`` of an organization, in whatever state."""
+    return await unit.row(select(first_credential).where(first_credential.c.org == org))
 
 
 async def replace_first_credential(unit: Unit, org: UUID, digest: bytes, expires_at: datetime) -> bool:

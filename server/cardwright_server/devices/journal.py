@@ -100,6 +100,12 @@ async def expose(unit: Unit, cards: Mapping[tuple[UUID, UUID], datetime]) -> Non
             await DueList().put(unit, org, identifier, What.SECRETS, since)
 
 
+async def state_of(unit: Unit, org: UUID, identifier: UUID) -> DeviceState | None:
+    """Where a device stands after a restore; None for one that is not known."""
+    found = await store.by_id(unit, org, identifier)
+    return None if found is None else found.state
+
+
 async def _repeat_hold(unit: Unit, event: JournalEvent) -> None:
     match DeviceEvent(str(event.data["event"])):
         case DeviceEvent.SUSPEND:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from ..machine import Actor
+from ..people.journal import erased
 from ..store.second_medium import JournalEvent, JournalKind, Remembered, Settled
 from ..store.unit import Unit
 from . import store
@@ -54,6 +55,8 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
     """
     if remembered.settled is Settled.ABANDONED:
         return False
+    if (person := erased(remembered)) is not None:
+        return await store.delete_offers(unit, remembered.event.org, person)
     if remembered.event.kind is JournalKind.ESCROW:
         return await _archive(unit, remembered)
     if remembered.event.kind is JournalKind.TOKEN_USE and remembered.event.data["token"] == _OFFER:

@@ -238,9 +238,10 @@ async def lapsed_offers(unit: Unit, limit: int) -> list[PfxOffer]:
     return [_offer(row) for row in await _lapsed(unit, pfx_offer, (OfferState.OFFERED,), over, limit)]
 
 
-async def delete_offers(unit: Unit, org: UUID, person: UUID) -> None:
-    """Remove a person's offers."""
-    await unit.execute(delete(pfx_offer).where(pfx_offer.c.org == org, pfx_offer.c.person == person))
+async def delete_offers(unit: Unit, org: UUID, person: UUID) -> bool:
+    """Remove a person's offers; whether there were any."""
+    gone = delete(pfx_offer).where(pfx_offer.c.org == org, pfx_offer.c.person == person)
+    return (await unit.execute(gone)).rowcount > 0
 
 
 # --------------------------------------------------------------------------------------------------------- shared

@@ -25,6 +25,7 @@ from cardwright_cardops.durable import sync_directory, write_whole
 from cardwright_cardops.secret import Secret
 
 from .. import opening
+from ..audit import journal as audit
 from ..audit.model import SERVER, AuditEntry, Fact, Target
 from ..authentication import journal as authentication
 from ..config import FILE, Installation
@@ -32,6 +33,7 @@ from ..devices import journal as devices
 from ..escrow import journal as escrow
 from ..issuance import journal as issuance
 from ..people import journal as people
+from ..requests.restored import close_overtaken
 from ..sessions import journal as sessions
 from ..store import migrate
 from ..store.ids import SYSTEM, new_id
@@ -58,6 +60,7 @@ REPLAYS: tuple[Callable[[Unit, Remembered], Awaitable[bool]], ...] = (
     workstations.replay,
     people.replay,
     authentication.replay,
+    audit.replay,
 )
 """Of every domain that writes to the second medium. Each passes over the events of others."""
 
@@ -186,6 +189,7 @@ async def _catch_up(installation: Installation, found: Manifest, vault: Vault, a
         journal_epoch = raise_epoch(installation.second_medium)
         done = Restored(found.made_at, len(events), replayed, vault_epoch, journal_epoch)
         await database.transact(lambda unit: devices.expose(unit, sessions.exposed(events)))
+        await close_overtaken(database)
         await database.transact(partial(_settle, numbers, done))
         return done
     finally:

@@ -16,6 +16,7 @@ from .model import Grant, PersonStatus, Reach, Role, Scope
 KEY_REMOVED = "operator.key-removed"
 STATUS_CHANGED = "person.status-changed"
 _KEY, _GRANT, _ACTIVE, _STATUS = "key", "grant", "active", "status"
+_ERASED = "erased"
 
 
 def key_event(org: UUID, account: UUID, spki: bytes) -> JournalEvent:
@@ -45,6 +46,18 @@ def status_event(org: UUID, person: UUID, status: PersonStatus) -> JournalEvent:
     return JournalEvent(JournalKind.RIGHTS, org, person, {"what": _STATUS, "status": status.value})
 
 
+def erased_event(org: UUID, person: UUID) -> JournalEvent:
+    """Of a person who is about to be erased: a restore must not bring them back (S13). The id names nobody then."""
+    return JournalEvent(JournalKind.RIGHTS, org, person, {"what": _ERASED})
+
+
+def erased(remembered: Remembered) -> UUID | None:
+    """The person whom an event erased, for every domain that keeps something of persons; None for other events."""
+    event = remembered.event
+    is_it = event.kind is JournalKind.RIGHTS and event.data.get("what") == _ERASED
+    return event.subject if is_it and remembered.settled is not Settled.ABANDONED else None
+
+
 async def replay(unit: Unit, remembered: Remembered) -> bool:
     """Take away again what a restored database still gives. Gives whether there was anything to do.
 
@@ -56,6 +69,8 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
         return False
     told: DomainEvent | None = None
     match data["what"]:
+        case what if what == _ERASED:
+            return await store.forget_person(unit, event.org, event.subject)
         case what if what == _KEY:
             spki = bytes.fromhex(str(data["spki"]))
             if not await store.delete_key(unit, event.subject, spki, before=at):

@@ -16,7 +16,7 @@ from ..store.unit import Unit
 from . import store
 from .directory import DirectoryEntry
 from .errors import BadAttribute, DirectoryOwned, LoginTaken, NoSuchGroup, NoSuchPerson, NotErasable
-from .journal import STATUS_CHANGED, status_event
+from .journal import STATUS_CHANGED, erased_event, status_event
 from .mapping import CertificateFields, CertificateMapping, certificate_fields
 from .model import EMBEDDED, Group, Person, PersonStatus
 from .naming import branch_path, folded_login
@@ -153,6 +153,7 @@ class PeopleService:
         person = await self.person(unit, principal.org, identifier)
         if person.status is not PersonStatus.LEFT or await store.operators_of(unit, identifier):
             raise NotErasable("only a person who left and has no operator account is erased")
+        unit.beforehand(erased_event(principal.org, identifier))
         await store.delete_person(unit, identifier)
         self._record(unit, principal, "person.erased", identifier, {})
 

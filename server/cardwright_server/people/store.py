@@ -115,6 +115,12 @@ async def update_person(unit: Unit, identifier: UUID, version: int, values: Mapp
     return await unit.update(person, identifier, version, values)
 
 
+async def forget_person(unit: Unit, org: UUID, identifier: UUID) -> bool:
+    """Remove a person of an organization with memberships; False if there is none."""
+    gone = delete(person).where(person.c.id == identifier, person.c.org == org)
+    return (await unit.execute(gone)).rowcount > 0
+
+
 async def delete_person(unit: Unit, identifier: UUID) -> None:
     """Remove a person with memberships. The caller has seen to operators."""
     await unit.execute(delete(person).where(person.c.id == identifier))

@@ -72,6 +72,14 @@ async def open_of_person(unit: Unit, org: UUID, person: UUID) -> list[Request]:
     return [_request(row) for row in await unit.rows(statement.order_by(device_request.c.id))]
 
 
+async def open_after(unit: Unit, after: UUID | None, limit: int) -> list[Request]:
+    """Open requests of every organization, in the order of their ids, from beyond ``after``."""
+    statement = select(device_request).where(device_request.c.closed_at.is_(None))
+    if after is not None:
+        statement = statement.where(device_request.c.id > after)
+    return [_request(row) for row in await unit.rows(statement.order_by(device_request.c.id).limit(limit))]
+
+
 async def by_key(unit: Unit, org: UUID, maker: UUID, key: str) -> tuple[Request, str] | None:
     """The request that a maker asked for under an idempotency key, and the fingerprint of what was asked."""
     row = await unit.row(

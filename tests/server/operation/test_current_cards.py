@@ -14,6 +14,7 @@ from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import select
 
 from cardwright_cardops.check import Level
 from cardwright_cardops.plan.observe import EVERYTHING, observe
@@ -21,6 +22,9 @@ from cardwright_cardops.plan.records import Kind
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
 from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.audit.desk import Details
+from cardwright_server.audit.service import find
+from cardwright_server.audit.store import Filter
 from cardwright_server.authentication.authorize import Authorize
 from cardwright_server.authentication.enrolment import EnrolmentService
 from cardwright_server.authentication.errors import ProofRefused
@@ -41,12 +45,18 @@ from cardwright_server.issuance.ocsp import OcspResponder
 from cardwright_server.joins.certificates import StationCertificates
 from cardwright_server.operation.backup import back_up
 from cardwright_server.operation.restore import REPLAYS, Restored, restore
+from cardwright_server.people.erasure import ErasureService
 from cardwright_server.people.journal import key_event
-from cardwright_server.people.model import Grant, Operator, Person, Role
+from cardwright_server.people.model import Grant, Operator, Person, PersonStatus, Role
 from cardwright_server.people.operators import OperatorService
+from cardwright_server.people.service import PeopleService
+from cardwright_server.requests.model import RequestState
+from cardwright_server.requests.restored import close_overtaken
 from cardwright_server.sessions import store as session_store
 from cardwright_server.store import migrate
+from cardwright_server.store.authentication_tables import given_password
 from cardwright_server.store.ids import new_id
+from cardwright_server.store.people_tables import membership
 from cardwright_server.store.second_medium import JournalKind, Remembered, SecondMedium, remembered
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import VaultAdmin
@@ -449,6 +459,73 @@ async def test_what_was_taken_away_stays_away(place: Place, tmp_path: Path) -> N
     for one in remembered(place.installation.second_medium):
         for replay in REPLAYS:
             assert not await world.database.transact(partial(again_of, replay, one))
+    await place.closed()
+    world.issuing.core.close()
+
+
+async def test_what_is_over_does_not_begin_again(place: Place, tmp_path: Path) -> None:
+    """On both engines: requests that were carried out, persons who were erased, a credential that was replaced."""
+    world = await make_session_world(place.opened(), place.folder, "civ", QUICK)
+    org, database, itself, to = world.org, world.database, server(world.org), world.world
+    ada, eve = await world.person("ada"), await world.person("eve")
+    card = blank()
+    device = await world.bound(card, ada)
+    waiting = await to.bound(await world.person("bob"))
+    done, open_one = [await to.issuance(one) for one in (device, waiting)]
+    hasher, people = Hasher(Cost(memory=64, passes=1)), to.services.people
+    enrolment = EnrolmentService(allow, people, hasher, EveryUnlockIsOpen())
+    handed = await enrolment.prepare_password()
+    await database.transact(
+        lambda unit: enrolment.set_emergency_password(unit, to.helper, eve.id, new_id(), handed)
+    )
+    other, first = new_id(), FirstOperators(authorizer(), people, OperatorService(allow))
+    credential, _ = await database.transact(lambda unit: first.create(unit, other))
+    source = tmp_path / "backup"
+    await back_up(place.installation, world.issuing.admin, Secret(b"another one, for the safe"), source)
+
+    async with world.serving(world.office(device)) as socket:
+        assert (await Station(card).run(socket, request=str(done.id))).error == ""
+    erasing = ErasureService(PeopleService(allow), (world.authentication, files(world), Details()))
+
+    async def leave(unit: Unit) -> None:
+        await PeopleService(allow).set_status(unit, itself, eve.id, PersonStatus.LEFT)
+        await erasing.erase(unit, itself, eve.id)
+
+    await database.transact(leave)
+    replaced, _ = await database.transact(lambda unit: first.create(unit, other))
+    await place.restored(world, source)
+    world = place.world(world)
+    to = world.world
+    assert await to.state(device) is DeviceState.ISSUED
+    assert [(await to.request(one.id)).state for one in (done, open_one)] == [
+        RequestState.CANCELLED, RequestState.READY,
+    ]  # fmt: skip
+    said = await world.database.read(
+        lambda unit: find(unit, org, Filter(action="request.close", target=done.id))
+    )
+    assert [(one.document["facts"]["before"], one.document["who_kind"]) for one in said] == [("ready", "system")]
+    assert await world.database.read(lambda unit: people.by_login(unit, org, "eve")) is None
+    rows = [
+        await world.database.read(lambda unit, t=table: unit.rows(select(t).where(t.c.person == eve.id)))  # type: ignore[misc]
+        for table in (given_password, membership)
+    ]
+    assert rows == [[], []]
+
+    async def enrol(unit: Unit, text: Secret) -> Operator:
+        local, key = anyone(other, front=LOCAL_FRONT), key_of("first")
+        return await first.enrol(
+            unit, local, text, Role.ADMINISTRATOR, login="anna", display_name="Anna", spki=key
+        )
+
+    for text in (credential, replaced):
+        with pytest.raises(FirstCredentialRefused):
+            await world.database.transact(partial(enrol, text=text))
+    for one in remembered(place.installation.second_medium):
+        for replay in REPLAYS:
+            assert not await world.database.transact(partial(again_of, replay, one))
+    assert await close_overtaken(world.database) == 0
+    # The device's next request is possible at once.
+    assert (await reissued(world, card, device)).error == ""
     await place.closed()
     world.issuing.core.close()
 
