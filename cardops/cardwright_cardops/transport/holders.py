@@ -39,12 +39,15 @@ class Holder:
 
 
 def holders(root: Path = Path("/proc")) -> tuple[Holder, ...]:
-    """Other processes that use PC/SC, as far as can be seen in half a second; those known to cling first."""
+    """Other processes that use PC/SC, as far as can be seen in half a second, the newest being looked at first.
+
+    Those known to cling come first, then the others in the order of their numbers.
+    """
     end = time.monotonic() + _SECONDS
     found: list[Holder] = []
     own, service = os.getpid(), os.environ.get(_SERVICE, "")
     try:
-        pids = sorted(int(entry) for entry in os.listdir(root) if entry.isdecimal())
+        pids = sorted((int(entry) for entry in os.listdir(root) if entry.isdecimal()), reverse=True)
     except OSError:
         return ()  # not Linux, or hidden
     for pid in islice(pids, _MOST_PROCESSES):
