@@ -176,6 +176,13 @@ def _write_object(step: Document, rank: int, card: _Card, contents: Mapping[int,
     yield Entry(o.PutObject(tag, digest) if act is None else o.PutNamed(act, digest), rank)
 
 
+def _delete_key(step: Document, rank: int, card: _Card, contents: Mapping[int, bytes]) -> Iterator[Entry]:
+    slot = _slot(step)
+    if (gone := card.replaced(slot, step["key"])) is None:
+        raise PreviewUnfit(f"The plan deletes a key in slot {slot:02X} that is not there.")
+    yield Entry(o.DeleteKey(slot, gone), rank)
+
+
 def _reset_card(step: Document, rank: int, card: _Card, contents: Mapping[int, bytes]) -> Iterator[Entry]:
     yield Entry(o.Block(c.PIN), rank)
     yield Entry(o.Block(c.PUK), rank)
@@ -193,6 +200,7 @@ _STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
     "import-key": (_import_key, (*_KEY_FIELDS, "key")),
     "write-certificate": (_write_certificate, ("slot", "algorithm", "profile", "key")),
     "write-object": (_write_object, ("tag",)),
+    "delete-key": (_delete_key, ("slot", "key")),
     "reset-card": (_reset_card, ()),
 }
 """The steps that can be shown, each with all its fields."""

@@ -15,6 +15,7 @@ from ..piv.vendor.yubico import KeyOrigin
 from .inventory import CertificateState, Evidence, Identity, Inventory, KeyState, ObjectState, Presence, SecretState
 from .policy import slot_pin_policy
 from .steps import (
+    DeleteKey,
     GenerateKey,
     ImportKey,
     ResetCard,
@@ -65,8 +66,18 @@ def apply(step: Step, inventory: Inventory) -> Inventory:
             return _with_certificate(step, inventory)
         case WriteObject():
             return _with_object(step.tag, inventory)
+        case DeleteKey():
+            return _without(step, inventory)
         case ResetCard():
             return _emptied(inventory)
+
+
+def _without(step: DeleteKey, inventory: Inventory) -> Inventory:
+    return replace(
+        inventory,
+        keys=tuple(row for row in inventory.keys if row.slot is not step.slot),
+        certificates=tuple(row for row in inventory.certificates if row.slot is not step.slot),
+    ).with_object(ObjectState(step.slot.certificate_tag, Presence.ABSENT))
 
 
 def _emptied(inventory: Inventory) -> Inventory:

@@ -146,6 +146,18 @@ class WriteObject:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteKey:
+    """What a slot of a PKCS#11 token holds goes: the key with the fingerprint ``key``, and its certificate."""
+
+    slot: Slot
+    key: str
+
+    kind: ClassVar[str] = "delete-key"
+    seconds: ClassVar[float] = 0.2
+    may_be_pulled: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
 class ResetCard:
     """Block PIN and PUK, then RESET: keys, certificates, objects and secrets go. It stands alone in its plan."""
 
@@ -163,6 +175,7 @@ Step: TypeAlias = (
     | ImportKey
     | WriteCertificate
     | WriteObject
+    | DeleteKey
     | ResetCard
 )
 STEP_KINDS: Final[Mapping[str, type[Step]]] = {
@@ -176,6 +189,7 @@ STEP_KINDS: Final[Mapping[str, type[Step]]] = {
         ImportKey,
         WriteCertificate,
         WriteObject,
+        DeleteKey,
         ResetCard,
     )
 }
@@ -184,7 +198,7 @@ STEP_KINDS: Final[Mapping[str, type[Step]]] = {
 
 def step_id(step: Step) -> str:
     """A name for the step that is unique in its plan: ``generate-key-9A``, ``write-object-5FC102``."""
-    if isinstance(step, GenerateKey | ImportKey | WriteCertificate):
+    if isinstance(step, GenerateKey | ImportKey | WriteCertificate | DeleteKey):
         return f"{step.kind}-{step.slot.label}"
     if isinstance(step, WriteObject):
         return f"{step.kind}-{step.tag:X}"

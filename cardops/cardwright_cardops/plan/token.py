@@ -22,7 +22,7 @@ from .inventory import Identity, Inventory
 from .planner import plan
 from .policy import DevicePolicy, SecretsPolicy, slot_pin_policy
 from .records import Records
-from .steps import GenerateKey, ImportKey, Plan, SetPin, SetPuk, WriteObject
+from .steps import DeleteKey, GenerateKey, ImportKey, Plan, SetPin, SetPuk, WriteObject
 
 LONGEST_NUMBER: Final = 40
 _NAMESPACE: Final = UUID("6f2b8f5e-3c0d-5c5e-9d3a-1f6f0d0a7b11")
@@ -144,11 +144,12 @@ def plan_token(
     records: Records,
     *,
     now: datetime,
+    deletes: bool = False,
 ) -> Plan:
     """The steps for a token, none when there is nothing to do. ``policy`` is what ``token_policy`` left of it.
 
-    Raises CapabilityMissing for what the module cannot do, and what ``plan`` raises; then nothing was sent to the
-    token.
+    ``deletes``: keys that we certified once and that the policy names no more go, but those in retired slots. Raises
+    CapabilityMissing for what the module cannot do, and what ``plan`` raises; then nothing was sent to the token.
     """
     for row in policy.slots:
         if row.touch_policy:
@@ -160,9 +161,22 @@ def plan_token(
     made = plan(policy, inventory, records, now=now, backend=features.backend, certifies_existing=False)
     # Key History and Security Object are a card's.
     steps = tuple(step for step in made.steps if not isinstance(step, WriteObject))
-    whole = replace(made, steps=steps)
+    gone = _superseded(policy, inventory, records) if deletes else ()
+    whole = replace(made, steps=(*steps, *gone))
     require_able(whole, features)
     return whole
+
+
+def _superseded(policy: DevicePolicy, inventory: Inventory, records: Records) -> tuple[DeleteKey, ...]:
+    wanted = {row.fingerprint for row in policy.recovered}
+    return tuple(
+        DeleteKey(row.slot, row.fingerprint)
+        for row in inventory.keys
+        if policy.slot(row.slot) is None
+        and not row.slot.is_retired
+        and row.fingerprint not in wanted
+        and (row.slot, row.fingerprint) in records.certificates
+    )
 
 
 IMPORTED: Final = frozenset(
@@ -176,6 +190,8 @@ def require_able(plan: Plan, features: TokenFeatures) -> None:
     writes = [step for step in plan.steps if not isinstance(step, SetPuk | SetPin)]
     if writes and features.refusal:
         raise CapabilityMissing(f"The module {features.module} cannot do this: {features.refusal}.", "write")
+    if any(isinstance(step, DeleteKey) for step in writes) and not features.deletes:
+        raise CapabilityMissing(f"The module {features.module} deletes no keys.", "delete")
     for step in writes:
         able = IMPORTED if isinstance(step, ImportKey) else features.generates
         if isinstance(step, GenerateKey | ImportKey) and step.algorithm not in able:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..piv.containers import CONTAINERS
 from .steps import (
+    DeleteKey,
     GenerateKey,
     ImportKey,
     ResetCard,
@@ -25,6 +26,7 @@ _OF_KIND = {
     ImportKey.kind: "Write a key",
     WriteCertificate.kind: "Write a certificate",
     WriteObject.kind: "Write a data object",
+    DeleteKey.kind: "Delete a key that is not needed any more, and its certificate",
     ResetCard.kind: "Erase everything on the card and put it back to its factory state",
 }
 
@@ -47,6 +49,8 @@ def step_words(step: Step, *, token: bool = False) -> str:
             return f"Make a {step.algorithm.label} key in slot {step.slot.label}{gone}"
         case ImportKey():
             return f"Write a {step.algorithm.label} key to slot {step.slot.label}{gone}"
+        case DeleteKey():
+            return f"Delete the key in slot {step.slot.label}, which is not needed any more, and its certificate"
         case WriteCertificate():
             return f"Write the certificate of slot {step.slot.label}"
         case WriteObject():

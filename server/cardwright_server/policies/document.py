@@ -58,6 +58,13 @@ class ManagementKeyPart(_Part, frozen=True):
     touch: bool = False
 
 
+class TokenPart(_Part, frozen=True):
+    """``[token]``: of PKCS#11 tokens only. ``delete_superseded``: keys that were certified once and that the policy
+    names no more are deleted; else they stay."""
+
+    delete_superseded: bool = False
+
+
 class SlotPart(_Part, frozen=True):
     """``[[slots]]``. ``key``: made on the card, or by the server, which keeps it (escrow)."""
 
@@ -94,6 +101,7 @@ class Document(_Part, frozen=True):
     pin: PinPart = PinPart()
     puk: PukPart = PukPart()
     management_key: ManagementKeyPart = ManagementKeyPart()
+    token: TokenPart = TokenPart()
     slots: Annotated[list[SlotPart], msgspec.Meta(max_length=24)] = msgspec.field(default_factory=list)
 
 
@@ -176,6 +184,7 @@ def _policy(document: Document, profiles: Collection[str]) -> Policy:
         pin=PinRules(
             pin.min_length, pin.max_length, pin.digits_only, pin.refuse_trivial, pin.refuse_common, pin.differs
         ),
+        delete_superseded=document.token.delete_superseded,
     )
 
 

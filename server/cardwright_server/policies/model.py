@@ -97,6 +97,8 @@ class Policy:
     least_origin: Mapping[Slot, Origin]
     escrowed: frozenset[Slot]
     pin: PinRules
+    delete_superseded: bool = False
+    """Of PKCS#11 tokens: keys that were certified once and that are named no more go."""
 
     @property
     def strict(self) -> bool:

@@ -28,7 +28,16 @@ from cardwright_cardops.plan.inventory import Inventory, fingerprint, public_key
 from cardwright_cardops.plan.planner import KeyInUse
 from cardwright_cardops.plan.policy import slot_pin_policy
 from cardwright_cardops.plan.records import DEFAULT, Entry, Kind, Records, fold, require_same_card
-from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetPin, SetPuk, Step, WriteCertificate
+from cardwright_cardops.plan.steps import (
+    DeleteKey,
+    GenerateKey,
+    ImportKey,
+    Plan,
+    SetPin,
+    SetPuk,
+    Step,
+    WriteCertificate,
+)
 from cardwright_cardops.plan.token import TokenAnswer, TokenFeatures, plan_token, require_able, token_policy
 from cardwright_cardops.program import token_items as t
 from cardwright_cardops.program.items import Outcome as Did
@@ -146,13 +155,16 @@ class TokenCourse:
         policy = token_policy(task.policy.card, so_pin=so_pin)
         card = as_delivered(card, task.delivered, records)
         card = worn(task.purpose, policy, card, records, self._now, self._ledger.made, task.revoked)
-        return plan_token(policy, card, self._features, records, now=self._now)
+        deletes = task.policy.delete_superseded
+        return plan_token(policy, card, self._features, records, now=self._now, deletes=deletes)
 
     async def _with_recovered(self, task: Task, card: Inventory) -> Task:
         """The task with the archived keys that belong in retired slots."""
         if task.purpose is Purpose.ISSUE and not task.policy.escrowed:
             return task
-        goes = what_goes(self._planned(task, card), fold(self._ledger.entries))
+        plan = self._planned(task, card)
+        goes = what_goes(plan, fold(self._ledger.entries))
+        goes |= {step.key for step in plan.steps if isinstance(step, DeleteKey)}
         found = await self._database.read(lambda unit: self._escrow.recoverable(unit, task, goes))
         if not found:
             return task
@@ -375,7 +387,7 @@ class _Carrying:
     # ----------------------------------------------------------------------------------------------------- writing
 
     async def _write(self, card: Inventory) -> Inventory:
-        """Keys and certificates in the order of the plan, and the token read back behind them."""
+        """Keys, certificates and what goes, in the order of the plan, and the token read back behind them."""
         items: list[t.TokenItem] = []
         steps: list[Step] = []
         for step in self._plan.steps:
@@ -393,6 +405,9 @@ class _Carrying:
                     steps.append(step)
                 case WriteCertificate(slot=slot) if slot in self._certificates:
                     items.append(t.PutTokenCertificate(slot, self._certificates[slot]))
+                    steps.append(step)
+                case DeleteKey(slot=slot, key=gone):
+                    items.append(t.RemoveToken(slot, gone))
                     steps.append(step)
         answers = await self._course._send(t.TokenBatch((*items, t.ReadToken())))
         for step, answer in zip(steps, answers, strict=False):

@@ -12,13 +12,22 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from cardwright_cardops.guard import Deny, Permit, Rule
-from cardwright_cardops.guard.preview import permit_for
+from cardwright_cardops.guard import Act, Deny, Permit, Rule
+from cardwright_cardops.guard.preview import PreviewUnfit, permit_for
 from cardwright_cardops.guard.tokens import MOST_READS, TokenGuard, begin_token, done_on_token, judge_token
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Evidence, Inventory, KeyState, fingerprint, spki
-from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetPin, SetPuk, Step, WriteCertificate
+from cardwright_cardops.plan.steps import (
+    DeleteKey,
+    GenerateKey,
+    ImportKey,
+    Plan,
+    SetPin,
+    SetPuk,
+    Step,
+    WriteCertificate,
+)
 from cardwright_cardops.plan.token import TokenName
 from cardwright_cardops.program import token_items as t
 from cardwright_cardops.secret import Secret
@@ -179,6 +188,23 @@ def test_steps_keep_their_order() -> None:
     state = go(state, t.InitPin(SO_PIN))
     state = go(state, BRING)
     assert isinstance(judge_token(state, t.SetSoPin(SO_PIN, SO_PIN)), Deny)
+
+
+def test_a_key_goes_only_by_its_name_and_after_its_act_was_confirmed_by_name() -> None:
+    gone = fingerprint(OLD.public_key())
+    state = shown(DeleteKey(Slot.SIGNATURE, gone), keys=(there(Slot.SIGNATURE, OLD), there(Slot.AUTHENTICATION, KEY)))
+    item = t.RemoveToken(Slot.SIGNATURE, gone)
+    assert state.permit.acts == {Act.DELETE}
+    assert denied(state, item) is Rule.FLOOR
+    state = replace(state, permit=replace(state.permit, confirmed=frozenset({Act.DELETE})))
+    assert isinstance(judge_token(state, t.RemoveToken(Slot.AUTHENTICATION, fingerprint(KEY.public_key()))), Deny)
+    assert isinstance(judge_token(state, t.RemoveToken(Slot.SIGNATURE, fingerprint(KEY.public_key()))), Deny)
+    state = go(state, item)
+    assert denied(state, item) is Rule.ITEM
+    with pytest.raises(PreviewUnfit):
+        shown(DeleteKey(Slot.SIGNATURE, gone))
+    with pytest.raises(PreviewUnfit):
+        shown(DeleteKey(Slot.SIGNATURE, gone), keys=(there(Slot.SIGNATURE, KEY),))
 
 
 def test_so_pins_are_not_tried_for_ever() -> None:

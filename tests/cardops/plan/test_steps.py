@@ -14,6 +14,7 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.steps import (
     STEP_KINDS,
+    DeleteKey,
     GenerateKey,
     ImportKey,
     Plan,
@@ -71,6 +72,7 @@ STEPS: list[tuple[Step, str, dict[str, Any], float, bool]] = [
         {"slot": "9C", "algorithm": "07", "profile": "person", "key": "dd"}, 1.0, True,
     ),
     (WriteObject(0x5FC102), "write-object-5FC102", {"tag": "5FC102"}, 0.2 + 2881 / 4000, True),
+    (DeleteKey(Slot.SIGNATURE, "ee"), "delete-key-9C", {"slot": "9C", "key": "ee"}, 0.2, True),
     (ResetCard(), "reset-card", {}, 3.0, True),
 ]  # fmt: skip
 

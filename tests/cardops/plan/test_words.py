@@ -8,6 +8,7 @@ from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.steps import (
     STEP_KINDS,
+    DeleteKey,
     GenerateKey,
     ImportKey,
     ResetCard,
@@ -46,6 +47,7 @@ def test_every_kind_has_words_of_its_own() -> None:
         (ImportKey(SLOT, P256, replaces=OLD), "Write a p256 key to slot 9A; the key that is there is lost"),
         (WriteCertificate(SLOT, P256), "Write the certificate of slot 9A"),
         (WriteObject(0x5FC102), "Write the Card Holder Unique Identifier"),
+        (DeleteKey(SLOT, OLD), "Delete the key in slot 9A, which is not needed any more, and its certificate"),
         (ResetCard(), "Erase everything on the card and put it back to its factory state"),
     ],
 )

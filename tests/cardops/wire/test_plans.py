@@ -29,6 +29,7 @@ from cardwright_cardops.plan.inventory import (
 )
 from cardwright_cardops.plan.steps import (
     STEP_KINDS,
+    DeleteKey,
     GenerateKey,
     ImportKey,
     Plan,
@@ -92,6 +93,7 @@ steps = st.one_of(
     st.builds(ImportKey, slots, algorithms, pins, touches, digest | st.just(""), digest | st.just("")),
     st.builds(WriteCertificate, slots, algorithms, text, digest | st.just("")),
     st.builds(WriteObject, st.integers(0x5FC100, 0x5FC123)),
+    st.builds(DeleteKey, slots, digest),
 )
 plans = st.builds(Plan, text, identities, st.lists(steps, max_size=6).map(tuple))
 

@@ -228,6 +228,31 @@ class ResetCardStep(_message.Message):
 Global___ResetCardStep: _TypeAlias = ResetCardStep  # noqa: Y015
 
 @_typing.final
+class DeleteKeyStep(_message.Message):
+    """Of a PKCS#11 token only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    slot: _builtins.str
+    key: _builtins.str
+    """Fingerprint of the key that goes."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteKeyStep: _TypeAlias = DeleteKeyStep  # noqa: Y015
+
+@_typing.final
 class Step(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -240,6 +265,7 @@ class Step(_message.Message):
     WRITE_CERTIFICATE_FIELD_NUMBER: _builtins.int
     WRITE_OBJECT_FIELD_NUMBER: _builtins.int
     RESET_CARD_FIELD_NUMBER: _builtins.int
+    DELETE_KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def set_puk(self) -> Global___SetPukStep: ...
     @_builtins.property
@@ -258,6 +284,8 @@ class Step(_message.Message):
     def write_object(self) -> Global___WriteObjectStep: ...
     @_builtins.property
     def reset_card(self) -> Global___ResetCardStep: ...
+    @_builtins.property
+    def delete_key(self) -> Global___DeleteKeyStep: ...
     def __init__(
         self,
         *,
@@ -270,12 +298,13 @@ class Step(_message.Message):
         write_certificate: Global___WriteCertificateStep = ...,
         write_object: Global___WriteObjectStep = ...,
         reset_card: Global___ResetCardStep = ...,
+        delete_key: Global___DeleteKeyStep = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["set_puk", "set_pin", "set_retries", "set_management_key", "generate_key", "import_key", "write_certificate", "write_object", "reset_card"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["set_puk", "set_pin", "set_retries", "set_management_key", "generate_key", "import_key", "write_certificate", "write_object", "reset_card", "delete_key"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
