@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from cardwright_cardops.plan.policy import parse_keys
@@ -22,7 +23,6 @@ async def test_more_than_was_agreed_to_is_shown_again_and_told() -> None:
         assert operation.error.code == "CARD_REMOVED"
         server.policy = replace(server.policy, slots=parse_keys(f"{KEYS},82=p256"))
         batches, asked = server.batches, len(run.person.asked)
-        run.bench.insert(card)
         outcomes: list[int] = []
 
         def told(event: pb.WatchEventsResponse) -> bool:
@@ -31,7 +31,11 @@ async def test_more_than_was_agreed_to_is_shown_again_and_told() -> None:
                 outcomes.append(one.outcome)
             return bool(outcomes) and event.HasField("due") and not event.due.due.continues
 
-        assert (await run.client.until(told)).due.due.items
+        watching = asyncio.create_task(run.client.until(told))
+        while not run.daemon.hub.listeners:
+            await asyncio.sleep(0.01)
+        run.bench.insert(card)
+        assert (await watching).due.due.items
         assert outcomes == [pb.OUTCOME_SHOWN_AGAIN]
         assert (server.batches, len(run.person.asked)) == (batches, asked), "nothing is done before it is agreed to"
         identifier = (await run.client.card()).id
@@ -55,7 +59,6 @@ async def test_what_is_refused_afterwards_does_not_go_on_and_says_so() -> None:
     faulty = FaultyCard(card, parse("ins=DB@3:remove"))
     async with running(faulty, link=server, person=Person(*[PIN] * 4), readers=1) as run:
         assert (await issue(run)).error.code == "CARD_REMOVED"
-        run.bench.insert(card)
         errors: list[str] = []
 
         def told(event: pb.WatchEventsResponse) -> bool:
@@ -63,4 +66,8 @@ async def test_what_is_refused_afterwards_does_not_go_on_and_says_so() -> None:
                 errors.append(event.operation.operation.error.code)
             return ServerRefused.code in errors and event.HasField("due") and not event.due.due.continues
 
-        assert (await run.client.until(told)).due.due.items
+        watching = asyncio.create_task(run.client.until(told))
+        while not run.daemon.hub.listeners:
+            await asyncio.sleep(0.01)
+        run.bench.insert(card)
+        assert (await watching).due.due.items
