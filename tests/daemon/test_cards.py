@@ -138,6 +138,16 @@ async def test_the_trace_shows_commands_and_no_secret() -> None:
     assert change.data == b"" and change.lc == 16 and change.sw == 0x9000
 
 
+async def test_octets_that_are_no_message_are_refused() -> None:
+    async with running() as run:
+        error = await failing(run.client.channel.unary_unary("/cardwright.agent.v1.CardService/ListCards")(b"\xff\xff"))
+        events: Any = run.client.channel.unary_stream("/cardwright.agent.v1.CardService/WatchEvents")(b"\xff\xff")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await events.read()
+    assert error.code == "REQUEST_INVALID"
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_unknown_fields_are_refused() -> None:
     async with running() as run:
         raw: Any = run.client.channel.unary_unary("/cardwright.agent.v1.CardService/ListReaders")

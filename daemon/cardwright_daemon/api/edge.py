@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, Final, NoReturn
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.pinentry import PinentryCancelled
@@ -71,6 +71,25 @@ def _places(error: BaseException) -> str:
     return " ".join(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames)
 
 
+def _reader(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | BadRequest]:
+    """Reads a request. Left to itself, gRPC answers UNKNOWN to octets that it cannot read, and logs where it was."""
+
+    def read(octets: bytes) -> Message | BadRequest:
+        try:
+            return parse(octets)
+        except (DecodeError, UnicodeDecodeError, RecursionError):
+            return BadRequest("These octets are no message of this call.")
+
+    return read
+
+
+def _good(request: Message | BadRequest) -> Message:
+    if isinstance(request, BadRequest):
+        raise request
+    refuse_unknown(request)
+    return request
+
+
 class Edge(grpc.aio.ServerInterceptor):
     """``failed`` hears of every error that a call ended with, and of the call's name."""
 
@@ -87,29 +106,24 @@ class Edge(grpc.aio.ServerInterceptor):
         name = str(handler_call_details.method)
         if handler is None or not name.startswith(OURS):
             return handler
+        reader, writer = _reader(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(handler.unary_unary, name), handler.request_deserializer, handler.response_serializer
-            )
-        return grpc.unary_stream_rpc_method_handler(
-            self._stream(handler.unary_stream, name), handler.request_deserializer, handler.response_serializer
-        )
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, name), reader, writer)
+        return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, name), reader, writer)
 
     def _unary(self, call: Callable[[Message, Context], Awaitable[Message]], name: str) -> Any:
-        async def wrapped(request: Message, context: Context) -> Message:
+        async def wrapped(request: Message | BadRequest, context: Context) -> Message:
             try:
-                refuse_unknown(request)
-                return await call(request, context)
+                return await call(_good(request), context)
             except Exception as error:
                 await self._abort(context, error, name)
 
         return wrapped
 
     def _stream(self, call: Callable[[Message, Context], AsyncIterator[Message]], name: str) -> Any:
-        async def wrapped(request: Message, context: Context) -> AsyncIterator[Message]:
+        async def wrapped(request: Message | BadRequest, context: Context) -> AsyncIterator[Message]:
             try:
-                refuse_unknown(request)
-                async for response in call(request, context):
+                async for response in call(_good(request), context):
                     yield response
             except Exception as error:
                 await self._abort(context, error, name)
