@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,7 @@ class TokenStation:
     pin: bytes | None = None
     new: bytes = PIN
     agrees: bool = True
+    confirms: bool = True
     items: Sequence[str] = tuple(TOKEN_ITEMS.values())
     change: Callable[[sessions_pb2.RunRequest], sessions_pb2.RunRequest] = as_it_is
     before: Callable[[sessions_pb2.RunRequest], Awaitable[None]] | None = None
@@ -241,6 +242,7 @@ class TokenStation:
                             plan = wire.plan_from_wire(message.preview.plan)
                             digest = bytes.fromhex(plan.digest)
                             permit = permit_for(plan.document(), seen.document())
+                            permit = replace(permit, confirmed=permit.acts) if self.confirms else permit
                             state = begin_token(permit, plan=digest)
                             assert isinstance(state, TokenGuard)
                             executor.state = state

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 
 from cardwright_cardops.piv.algorithms import Algorithm
+from cardwright_cardops.piv.references import Slot
 from cardwright_proto.card.v1 import tokens_pb2
 from cardwright_proto.cms.v1 import sessions_pb2
+from cardwright_server.issuance.model import CertificateState
+from cardwright_server.sessions.ports import Task
 from cardwright_server.store.unit import Database
 from tests.support.session_world import SessionWorld
 from tests.support.sessions import Trip
@@ -188,3 +193,56 @@ async def test_a_workstation_that_says_another_token_came_in_between_ends_it(
     trip = await issue(world, soft, device, TokenStation(soft, PIN, change=lying))
     assert trip.error in ("SESSION_OTHER_CARD", "JOURNAL_OTHER_CARD")
     assert soft.holds() == []
+
+
+class NewPolicy:
+    """The desk, after a new version of the policy: without 9C."""
+
+    def __init__(self, desk: Any, *, deletes: bool) -> None:
+        self._desk, self._deletes = desk, deletes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._desk, name)
+
+    async def task(self, *arguments: Any) -> Task:
+        """See ``Devices``."""
+        task: Task = await self._desk.task(*arguments)
+        slots = tuple(row for row in task.policy.card.slots if row.slot is not Slot.SIGNATURE)
+        card = replace(task.policy.card, slots=slots)
+        return replace(task, policy=replace(task.policy, card=card, delete_superseded=self._deletes))
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+async def test_what_the_policy_names_no_more_goes_only_where_it_says_so(
+    world: SessionWorld, soft: SoftToken, deletes: bool
+) -> None:
+    device = await made(world, soft)
+    changed = replace(world, desk=cast("Any", NewPolicy(world.desk, deletes=deletes)))
+    trip = await update(changed, soft, device)
+    if not deletes:
+        assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_NOTHING_DUE)
+        assert soft.holds() == all_of(*IDS)
+        return
+    assert (trip.error, trip.outcome) == ("", DONE)
+    assert trip.preview is not None
+    assert [step.WhichOneof("kind") for step in trip.preview.plan.steps] == ["delete_key"]
+    assert soft.holds() == all_of("9a", "9d", "9e")
+    states = {one.holder.part: one.state for one in await world.certificates_of(device)}
+    assert states == {one: CertificateState.REVOKED if one == "9c" else CertificateState.GOOD for one in IDS}
+
+
+async def test_nothing_is_deleted_that_was_not_confirmed_by_name(world: SessionWorld, soft: SoftToken) -> None:
+    device = await made(world, soft)
+    changed = replace(world, desk=cast("Any", NewPolicy(world.desk, deletes=True)))
+    trip = await update(changed, soft, device, TokenStation(soft, PIN, confirms=False))
+    assert trip.error == "GUARD_REFUSED"
+    assert soft.holds() == all_of(*IDS)
+
+
+async def test_keys_of_others_are_never_deleted(world: SessionWorld, soft: SoftToken) -> None:
+    """A key that was never certified here is nobody's to delete, wherever it stands."""
+    device = await made(world, soft)
+    logged_in(soft, "-k", "--key-type", "EC:prime256v1", "--id", "82", "--label", "mine")
+    changed = replace(world, desk=cast("Any", NewPolicy(world.desk, deletes=True)))
+    assert (await update(changed, soft, device)).outcome == DONE
+    assert soft.holds() == sorted([*all_of("9a", "9d", "9e"), ("Private Key", "82"), ("Public Key", "82")])
