@@ -140,10 +140,11 @@ async def test_the_trace_shows_commands_and_no_secret() -> None:
 
 async def test_octets_that_are_no_message_are_refused() -> None:
     async with running() as run:
-        error = await failing(run.client.channel.unary_unary("/cardwright.agent.v1.CardService/ListCards")(b"\xff\xff"))
-        events: Any = run.client.channel.unary_stream("/cardwright.agent.v1.CardService/WatchEvents")(b"\xff\xff")
+        cards: Any = run.client.channel.unary_unary("/cardwright.agent.v1.CardService/ListCards")
+        error = await failing(cards(b"\xff\xff"))
+        events: Any = run.client.channel.unary_stream("/cardwright.agent.v1.CardService/WatchEvents")
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await events.read()
+            await events(b"\xff\xff").read()
     assert error.code == "REQUEST_INVALID"
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
