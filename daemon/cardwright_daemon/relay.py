@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.guard import Act, GuardedExecutor, GuardRefused, Permit, Rule, State, begin
+from cardwright_cardops.guard import (
+    Act,
+    GuardedExecutor,
+    GuardRefused,
+    Identity,
+    Permit,
+    Rule,
+    State,
+    begin,
+    present_identity,
+)
 from cardwright_cardops.guard import operations as o
 from cardwright_cardops.guard.identity import NONCE_OCTETS, check_proof, proof_batch
 from cardwright_cardops.guard.preview import identity_of, permit_for
@@ -64,7 +74,8 @@ class Approved:
     """A plan that the person agreed to, for the card of ``inventory``, which this workstation read itself.
 
     ``contents``: SHA-256 of what is written to each object. ``confirmed``: acts that were confirmed by name.
-    ``wipes``: what was asked for is to erase the card.
+    ``wipes``: what was asked for is to erase the card. ``identity``: the card as it proved itself at the preview, where
+    what the inventory says of its key in 9E is not enough.
     """
 
     plan: Plan
@@ -72,6 +83,7 @@ class Approved:
     inventory: Inventory
     confirmed: frozenset[Act] = frozenset()
     wipes: bool = False
+    identity: Identity | None = None
 
     @property
     def permit(self) -> Permit:
@@ -93,7 +105,8 @@ def reading(inventory: Inventory) -> State:
 def permitted(approved: Approved) -> State:
     """The guard's state for an approved plan. Raises PreviewUnfit, GuardRefused."""
     plan = bytes.fromhex(approved.plan.digest)
-    return _begun(begin(approved.permit, identity_of(approved.inventory.document()), plan=plan))
+    identity = approved.identity or identity_of(approved.inventory.document())
+    return _begun(begin(approved.permit, identity, plan=plan))
 
 
 def _begun(state: State | Deny) -> State:
@@ -172,6 +185,17 @@ class RelayedCard:
         self._guarded = GuardedExecutor(self._local, state, unbroken=self._unbroken, random=self.random)
         self._wants = Wants.of(state.permit)
         await self._ask()
+
+    async def identified(self, shown: Preview) -> Identity | None:
+        """The card with the key in 9E that it proves now, where the server says that it may be another one than that of
+        its certificate. Raises CardRemoved and what else the card was lost by.
+        """
+        if not shown.card_keys and not shown.card_key_unknown:
+            return None
+        told, keys = self._guarded.state.identity, shown.card_keys
+        return await self._worker.run(
+            lambda: present_identity(self._local, told, keys, unknown=shown.card_key_unknown, random=self.random)
+        )
 
     # ---------------------------------------------------------------------------------------------------- prompts
 

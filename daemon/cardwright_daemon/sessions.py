@@ -222,9 +222,11 @@ class Sessions:
                 return found
             relayed.rules = found.pin_rules or self.rules
             from .relay import Approved
+            from .token_relay import RelayedToken
 
             wipes = purpose is Purpose.RECYCLE
-            approved = Approved(found.plan, found.contents, opening.card, wipes=wipes)
+            identity = None if isinstance(relayed, RelayedToken) else await relayed.identified(found)
+            approved = Approved(found.plan, found.contents, opening.card, wipes=wipes, identity=identity)
             assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
             return _Waiting(session, messages, relayed, opening, approved, datetime.now(UTC) + CONSENT)
         except BaseException:

@@ -178,10 +178,7 @@ class FaultWorld:
     async def session(self, job: Job, station: Station, socket: str, cut: int | None = None) -> Trip:
         """One session for a job."""
         request = "" if job.request is None else str(job.request)
-        # Of a card that says nothing of its keys the guard believes the certificate in 9E. While that is not yet the
-        # one of a key that was just made there, it takes the card for another one.
-        guarded = (self.profile, job.name) not in NO_RECOVERY
-        return await replace(station, pin=job.pin, guarded=guarded).run(socket, job.purpose, cut=cut, request=request)
+        return await replace(station, pin=job.pin).run(socket, job.purpose, cut=cut, request=request)
 
     async def released(self) -> None:
         """Until the server noticed that the workstation hung up: no session goes on."""

@@ -27,7 +27,7 @@ from sqlalchemy import event
 
 from cardwright_cardops import wire
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.guard import Act, GuardedExecutor, State, begin
+from cardwright_cardops.guard import Act, GuardedExecutor, State, begin, present_identity
 from cardwright_cardops.guard.preview import identity_of, permit_for
 from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PrivateKey
 from cardwright_cardops.piv.key_items import KeyItems
@@ -422,7 +422,10 @@ class Station:
         wipes = purpose == sessions_pb2.PURPOSE_RECYCLE
         confirmed = frozenset((Act.RESET,)) if wipes and self.confirms else frozenset[Act]()
         permit = permit_for(plan.document(), seen.document(), contents=contents, confirmed=confirmed, wipes=wipes)
-        state = begin(permit, identity_of(seen.document()), plan=bytes.fromhex(plan.digest))
+        identity = identity_of(seen.document())
+        if preview.card_keys or preview.card_key_unknown:
+            identity = present_identity(local, identity, preview.card_keys, unknown=preview.card_key_unknown)
+        state = begin(permit, identity, plan=bytes.fromhex(plan.digest))
         assert isinstance(state, State)
         return GuardedExecutor(local, state, unbroken=lambda: True)
 

@@ -8,6 +8,7 @@ from .executor import GuardedExecutor, GuardRefused
 from .judge import Allowed, begin, judge, observe
 from .operations import Act, Operation
 from .permit import Entry, Identity, Permit, covers, digest_of, in_order
+from .present import present_identity
 from .state import State
 from .verdict import Deny, Rule
 
@@ -29,4 +30,5 @@ __all__ = [
     "in_order",
     "judge",
     "observe",
+    "present_identity",
 ]

@@ -180,12 +180,16 @@ class Greeted:
 class Preview:
     """What would be done. ``contents``: SHA-256 of what is written to each data object, by tag.
 
-    ``pin_rules`` are the policy's for a new PIN, None where the server does not tell them.
+    ``pin_rules`` are the policy's for a new PIN, None where the server does not tell them. ``card_keys``
+    (SubjectPublicKeyInfo) were made in 9E of a card that tells nothing of its keys, while the certificate there is
+    another one's; ``card_key_unknown``: one was begun that nobody saw.
     """
 
     plan: Plan
     contents: Mapping[int, bytes]
     pin_rules: PinRules | None = None
+    card_keys: tuple[bytes, ...] = ()
+    card_key_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ PROTOCOL: Final = 1
 GOODBYE: Final = 2.0
 """Seconds for a last word to the server."""
 MOST_CONTENTS: Final = 64
+MOST_CARD_KEYS: Final = 4
+MAX_CARD_KEY: Final = 1024
 
 PURPOSES: Final = {
     Purpose.ISSUE: sessions_pb2.PURPOSE_ISSUE,
@@ -134,7 +136,10 @@ class StreamSession:
                 if len(message.preview.contents) > MOST_CONTENTS:
                     raise WireMalformed("A preview names more objects than a card has.")
                 shown = message.preview
-                return Preview(wire.plan_from_wire(shown.plan), _contents(shown), _pin_rules(shown))
+                if len(shown.card_keys) > MOST_CARD_KEYS or any(len(one) > MAX_CARD_KEY for one in shown.card_keys):
+                    raise WireMalformed("A preview names more keys of 9E than there can be, or too long ones.")
+                plan, keys = wire.plan_from_wire(shown.plan), tuple(shown.card_keys)
+                return Preview(plan, _contents(shown), _pin_rules(shown), keys, shown.card_key_unknown)
             case "batch":
                 return Execute(message.batch.number, wire.batch_from_wire(message.batch.batch))
             case "steps":

@@ -196,6 +196,8 @@ class StreamLine:
                 refuse_old=rules.differs,
             )
         )
+        message.card_keys.extend(showing.card_keys)
+        message.card_key_unknown = showing.card_key_unknown
         await self._send(preview=message)
 
     async def _consented(self, showing: Showing) -> bool:

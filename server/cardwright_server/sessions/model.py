@@ -133,12 +133,15 @@ class Greeting:
 class Showing:
     """What the person is to agree to: the plan, and the content of every object that it writes, by tag.
 
-    ``pin_rules`` are the policy's for a new PIN.
+    ``pin_rules`` are the policy's for a new PIN. ``card_keys`` (SubjectPublicKeyInfo) were made in 9E, the newest
+    first, of a card that tells nothing of its keys; ``card_key_unknown``: another one was begun that nobody saw.
     """
 
     plan: Plan
     contents: Mapping[int, bytes] = field(repr=False)
     pin_rules: PinRules
+    card_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    card_key_unknown: bool = False
 
     @property
     def digests(self) -> dict[int, bytes]:

@@ -67,6 +67,8 @@ from .token_course import TokenCourse
 
 _E = SessionEvent
 _LOST = (LineLost, SessionLost, SessionCancelled)
+_MOST_CARD_KEYS = 4
+"""Keys of 9E that a preview names, as the contract has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +220,8 @@ class SessionService:
         require_allowed(plan, task, attests=backend_of(card.features).attests)
         _require_known(plan, greeting)
         contents = await self._contents(task, plan, card, intact(card, ledger.objects))
-        showing = Showing(plan, contents, task.policy.pin)
+        keys, unknown = _made_unseen(opened, card, ledger)
+        showing = Showing(plan, contents, task.policy.pin, keys, unknown)
         shown = {"plan": plan.digest, "plan_document": canonical(plan.document()), "steps": len(plan.steps)}
         ledger.later(_E.PREVIEW, shown)
         report = await self._execute(principal, greeting, line, replace(opened, task=task), ledger, showing)
@@ -545,11 +548,11 @@ def _erased_by(opened: _Opened, card: Inventory, records: Records) -> PublicKey 
     """
     mine = {row.fingerprint: row.public_key for row in opened.keys if row.slot is Slot.CARD_AUTHENTICATION}
     shown = card.identity.card_key
-    if shown in mine:
+    begun = Slot.CARD_AUTHENTICATION in records.generating or records.resetting or records.reset
+    if shown in mine and not begun:
         key = load_der_public_key(mine[shown])
         assert isinstance(key, PublicKey)
         return key
-    begun = Slot.CARD_AUTHENTICATION in records.generating or records.resetting or records.reset
     if mine and opened.task.was_issued and not begun:
         raise CardNotProven("The card does not show the key in 9E that it was issued with.")
     return None
@@ -565,6 +568,15 @@ def _shown(principal: Principal, task: Task, session: CardSession, secret: Entry
     }
     target = Target("device", task.device)
     return AuditEntry(task.org, principal.who, "device.secret-shown", target, facts=facts, session=session.id)
+
+
+def _made_unseen(opened: _Opened, card: Inventory, ledger: Ledger) -> tuple[tuple[bytes, ...], bool]:
+    """What the workstation has to know of the key in 9E, to know the card again by it: see ``Showing``."""
+    records, slot = fold(ledger.entries), Slot.CARD_AUTHENTICATION
+    if card.features.metadata or slot not in records.generating:
+        return (), False
+    made = [row.public_key for row in opened.keys if row.slot is slot and row.fingerprint != card.identity.card_key]
+    return tuple(made[-_MOST_CARD_KEYS:][::-1]), True
 
 
 def _prover(opened: _Opened) -> PublicKey:

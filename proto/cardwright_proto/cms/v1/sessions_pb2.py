@@ -30,7 +30,7 @@ from cardwright_proto.card.v1 import programs_pb2 as cardwright__proto_dot_card_
 from cardwright_proto.card.v1 import tokens_pb2 as cardwright__proto_dot_card_dot_v1_dot_tokens__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&cardwright_proto/cms/v1/sessions.proto\x12\x11\x63\x61rdwright.cms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%cardwright_proto/card/v1/errors.proto\x1a(cardwright_proto/card/v1/inventory.proto\x1a#cardwright_proto/card/v1/plan.proto\x1a\'cardwright_proto/card/v1/programs.proto\x1a%cardwright_proto/card/v1/tokens.proto\"\x87\x02\n\x0b\x43lientHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x03(\t\x12\r\n\x05items\x18\x03 \x03(\t\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12\x10\n\x08software\x18\x05 \x01(\t\x12\x0e\n\x06reader\x18\x06 \x01(\t\x12+\n\x07purpose\x18\x07 \x01(\x0e\x32\x1a.cardwright.cms.v1.Purpose\x12\x0f\n\x07request\x18\x08 \x01(\t\x12+\n\x04\x63\x61rd\x18\t \x01(\x0b\x32\x1d.cardwright.card.v1.Inventory\x12(\n\x05token\x18\n \x01(\x0b\x32\x19.cardwright.card.v1.Token\"x\n\x0c\x42\x61tchAnswers\x12\x0e\n\x06number\x18\x01 \x01(\r\x12,\n\x07\x61nswers\x18\x02 \x01(\x0b\x32\x1b.cardwright.card.v1.Answers\x12*\n\x07refused\x18\x03 \x01(\x0b\x32\x19.cardwright.card.v1.Error\"|\n\x0bStepAnswers\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x31\n\x07\x61nswers\x18\x02 \x01(\x0b\x32 .cardwright.card.v1.TokenAnswers\x12*\n\x07refused\x18\x03 \x01(\x0b\x32\x19.cardwright.card.v1.Error\"(\n\x07\x43onsent\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x0f\n\x07refused\x18\x02 \x01(\x08\"\x08\n\x06\x43\x61ncel\"\x8d\x02\n\nRunRequest\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.cardwright.cms.v1.ClientHelloH\x00\x12\x32\n\x07\x61nswers\x18\x02 \x01(\x0b\x32\x1f.cardwright.cms.v1.BatchAnswersH\x00\x12-\n\x07\x63onsent\x18\x03 \x01(\x0b\x32\x1a.cardwright.cms.v1.ConsentH\x00\x12+\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x19.cardwright.cms.v1.CancelH\x00\x12\x36\n\x0cstep_answers\x18\x05 \x01(\x0b\x32\x1e.cardwright.cms.v1.StepAnswersH\x00\x42\x06\n\x04kind\"0\n\x0bServerHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07session\x18\x02 \x01(\t\",\n\rContentDigest\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\x8a\x01\n\x08PinRules\x12\x12\n\nmin_length\x18\x01 \x01(\r\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x13\n\x0b\x64igits_only\x18\x03 \x01(\x08\x12\x16\n\x0erefuse_trivial\x18\x04 \x01(\x08\x12\x15\n\rrefuse_common\x18\x05 \x01(\x08\x12\x12\n\nrefuse_old\x18\x06 \x01(\x08\"\x95\x01\n\x07Preview\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.cardwright.card.v1.Plan\x12\x32\n\x08\x63ontents\x18\x02 \x03(\x0b\x32 .cardwright.cms.v1.ContentDigest\x12.\n\tpin_rules\x18\x03 \x01(\x0b\x32\x1b.cardwright.cms.v1.PinRules\"A\n\x05\x42\x61tch\x12\x0e\n\x06number\x18\x01 \x01(\r\x12(\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x19.cardwright.card.v1.Batch\"F\n\x05Steps\x12\x0e\n\x06number\x18\x01 \x01(\r\x12-\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.cardwright.card.v1.TokenBatch\"\n\n\x08\x45ndStage\",\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x12\n\npercentage\x18\x02 \x01(\r\"O\n\x08\x46inished\x12+\n\x07outcome\x18\x01 \x01(\x0e\x32\x1a.cardwright.cms.v1.Outcome\x12\x16\n\x0e\x61uthentication\x18\x02 \x01(\t\"\x8b\x03\n\x0bRunResponse\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.cardwright.cms.v1.ServerHelloH\x00\x12-\n\x07preview\x18\x02 \x01(\x0b\x32\x1a.cardwright.cms.v1.PreviewH\x00\x12)\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x18.cardwright.cms.v1.BatchH\x00\x12\x30\n\tend_stage\x18\x04 \x01(\x0b\x32\x1b.cardwright.cms.v1.EndStageH\x00\x12/\n\x08progress\x18\x05 \x01(\x0b\x32\x1b.cardwright.cms.v1.ProgressH\x00\x12/\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1b.cardwright.cms.v1.FinishedH\x00\x12*\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x19.cardwright.card.v1.ErrorH\x00\x12)\n\x05steps\x18\x08 \x01(\x0b\x32\x18.cardwright.cms.v1.StepsH\x00\x42\x06\n\x04kind\"(\n\x08\x43\x61rdName\x12\x0c\n\x04guid\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\"o\n\nDueRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12)\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x1b.cardwright.cms.v1.CardName\x12\x15\n\rpolicy_number\x18\x03 \x01(\r\x12\r\n\x05proof\x18\x04 \x01(\x0c\"\x8e\x02\n\x07\x44ueItem\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.cardwright.cms.v1.DueKind\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emandatory_from\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65nds_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07seconds\x18\x05 \x01(\r\x12+\n\x07purpose\x18\x06 \x01(\x0e\x32\x1a.cardwright.cms.v1.Purpose\x12\x0f\n\x07request\x18\x07 \x01(\t\"\xaf\x01\n\x0b\x44ueResponse\x12\x0b\n\x03\x64ue\x18\x01 \x01(\x08\x12\x0e\n\x06proven\x18\x02 \x01(\x08\x12)\n\x05items\x18\x03 \x03(\x0b\x32\x1a.cardwright.cms.v1.DueItem\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rpolicy_number\x18\x05 \x01(\r\x12\x16\n\x0epolicy_changed\x18\x06 \x01(\x08\"L\n\x0cWatchRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12*\n\x05\x63\x61rds\x18\x02 \x03(\x0b\x32\x1b.cardwright.cms.v1.CardName\":\n\rWatchResponse\x12)\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x1b.cardwright.cms.v1.CardName*\xd2\x01\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_ISSUE\x10\x01\x12\x12\n\x0ePURPOSE_UPDATE\x10\x02\x12\x12\n\x0ePURPOSE_UNLOCK\x10\x03\x12\x13\n\x0fPURPOSE_REISSUE\x10\x04\x12\x1b\n\x17PURPOSE_UNLOCK_ASSISTED\x10\x05\x12\x19\n\x15PURPOSE_FORGOTTEN_PIN\x10\x06\x12\x11\n\rPURPOSE_PROVE\x10\x07\x12\x13\n\x0fPURPOSE_RECYCLE\x10\x08*b\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_DONE\x10\x01\x12\x17\n\x13OUTCOME_NOTHING_DUE\x10\x02\x12\x13\n\x0fOUTCOME_PENDING\x10\x03*\xef\x01\n\x07\x44ueKind\x12\x18\n\x14\x44UE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44UE_KIND_REVOKED\x10\x01\x12\x11\n\rDUE_KIND_LOCK\x10\x02\x12\x13\n\x0f\x44UE_KIND_UNLOCK\x10\x03\x12\x18\n\x14\x44UE_KIND_REPLACEMENT\x10\x04\x12\x1b\n\x17\x44UE_KIND_RECOVERED_KEYS\x10\x05\x12\x13\n\x0f\x44UE_KIND_POLICY\x10\x06\x12\x14\n\x10\x44UE_KIND_RENEWAL\x10\x07\x12\x14\n\x10\x44UE_KIND_SECRETS\x10\x08\x12\x14\n\x10\x44UE_KIND_REQUEST\x10\t2\xee\x01\n\x0eSessionService\x12H\n\x03Run\x12\x1d.cardwright.cms.v1.RunRequest\x1a\x1e.cardwright.cms.v1.RunResponse(\x01\x30\x01\x12\x44\n\x03\x44ue\x12\x1d.cardwright.cms.v1.DueRequest\x1a\x1e.cardwright.cms.v1.DueResponse\x12L\n\x05Watch\x12\x1f.cardwright.cms.v1.WatchRequest\x1a .cardwright.cms.v1.WatchResponse0\x01\x42\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&cardwright_proto/cms/v1/sessions.proto\x12\x11\x63\x61rdwright.cms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%cardwright_proto/card/v1/errors.proto\x1a(cardwright_proto/card/v1/inventory.proto\x1a#cardwright_proto/card/v1/plan.proto\x1a\'cardwright_proto/card/v1/programs.proto\x1a%cardwright_proto/card/v1/tokens.proto\"\x87\x02\n\x0b\x43lientHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05steps\x18\x02 \x03(\t\x12\r\n\x05items\x18\x03 \x03(\t\x12\x11\n\tmax_batch\x18\x04 \x01(\r\x12\x10\n\x08software\x18\x05 \x01(\t\x12\x0e\n\x06reader\x18\x06 \x01(\t\x12+\n\x07purpose\x18\x07 \x01(\x0e\x32\x1a.cardwright.cms.v1.Purpose\x12\x0f\n\x07request\x18\x08 \x01(\t\x12+\n\x04\x63\x61rd\x18\t \x01(\x0b\x32\x1d.cardwright.card.v1.Inventory\x12(\n\x05token\x18\n \x01(\x0b\x32\x19.cardwright.card.v1.Token\"x\n\x0c\x42\x61tchAnswers\x12\x0e\n\x06number\x18\x01 \x01(\r\x12,\n\x07\x61nswers\x18\x02 \x01(\x0b\x32\x1b.cardwright.card.v1.Answers\x12*\n\x07refused\x18\x03 \x01(\x0b\x32\x19.cardwright.card.v1.Error\"|\n\x0bStepAnswers\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x31\n\x07\x61nswers\x18\x02 \x01(\x0b\x32 .cardwright.card.v1.TokenAnswers\x12*\n\x07refused\x18\x03 \x01(\x0b\x32\x19.cardwright.card.v1.Error\"(\n\x07\x43onsent\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x0f\n\x07refused\x18\x02 \x01(\x08\"\x08\n\x06\x43\x61ncel\"\x8d\x02\n\nRunRequest\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.cardwright.cms.v1.ClientHelloH\x00\x12\x32\n\x07\x61nswers\x18\x02 \x01(\x0b\x32\x1f.cardwright.cms.v1.BatchAnswersH\x00\x12-\n\x07\x63onsent\x18\x03 \x01(\x0b\x32\x1a.cardwright.cms.v1.ConsentH\x00\x12+\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x19.cardwright.cms.v1.CancelH\x00\x12\x36\n\x0cstep_answers\x18\x05 \x01(\x0b\x32\x1e.cardwright.cms.v1.StepAnswersH\x00\x42\x06\n\x04kind\"0\n\x0bServerHello\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0f\n\x07session\x18\x02 \x01(\t\",\n\rContentDigest\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"\x8a\x01\n\x08PinRules\x12\x12\n\nmin_length\x18\x01 \x01(\r\x12\x12\n\nmax_length\x18\x02 \x01(\r\x12\x13\n\x0b\x64igits_only\x18\x03 \x01(\x08\x12\x16\n\x0erefuse_trivial\x18\x04 \x01(\x08\x12\x15\n\rrefuse_common\x18\x05 \x01(\x08\x12\x12\n\nrefuse_old\x18\x06 \x01(\x08\"\xc2\x01\n\x07Preview\x12&\n\x04plan\x18\x01 \x01(\x0b\x32\x18.cardwright.card.v1.Plan\x12\x32\n\x08\x63ontents\x18\x02 \x03(\x0b\x32 .cardwright.cms.v1.ContentDigest\x12.\n\tpin_rules\x18\x03 \x01(\x0b\x32\x1b.cardwright.cms.v1.PinRules\x12\x11\n\tcard_keys\x18\x04 \x03(\x0c\x12\x18\n\x10\x63\x61rd_key_unknown\x18\x05 \x01(\x08\"A\n\x05\x42\x61tch\x12\x0e\n\x06number\x18\x01 \x01(\r\x12(\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x19.cardwright.card.v1.Batch\"F\n\x05Steps\x12\x0e\n\x06number\x18\x01 \x01(\r\x12-\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.cardwright.card.v1.TokenBatch\"\n\n\x08\x45ndStage\",\n\x08Progress\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x12\n\npercentage\x18\x02 \x01(\r\"O\n\x08\x46inished\x12+\n\x07outcome\x18\x01 \x01(\x0e\x32\x1a.cardwright.cms.v1.Outcome\x12\x16\n\x0e\x61uthentication\x18\x02 \x01(\t\"\x8b\x03\n\x0bRunResponse\x12/\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.cardwright.cms.v1.ServerHelloH\x00\x12-\n\x07preview\x18\x02 \x01(\x0b\x32\x1a.cardwright.cms.v1.PreviewH\x00\x12)\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x18.cardwright.cms.v1.BatchH\x00\x12\x30\n\tend_stage\x18\x04 \x01(\x0b\x32\x1b.cardwright.cms.v1.EndStageH\x00\x12/\n\x08progress\x18\x05 \x01(\x0b\x32\x1b.cardwright.cms.v1.ProgressH\x00\x12/\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1b.cardwright.cms.v1.FinishedH\x00\x12*\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x19.cardwright.card.v1.ErrorH\x00\x12)\n\x05steps\x18\x08 \x01(\x0b\x32\x18.cardwright.cms.v1.StepsH\x00\x42\x06\n\x04kind\"(\n\x08\x43\x61rdName\x12\x0c\n\x04guid\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\"o\n\nDueRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12)\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x1b.cardwright.cms.v1.CardName\x12\x15\n\rpolicy_number\x18\x03 \x01(\r\x12\r\n\x05proof\x18\x04 \x01(\x0c\"\x8e\x02\n\x07\x44ueItem\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.cardwright.cms.v1.DueKind\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0emandatory_from\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65nds_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07seconds\x18\x05 \x01(\r\x12+\n\x07purpose\x18\x06 \x01(\x0e\x32\x1a.cardwright.cms.v1.Purpose\x12\x0f\n\x07request\x18\x07 \x01(\t\"\xaf\x01\n\x0b\x44ueResponse\x12\x0b\n\x03\x64ue\x18\x01 \x01(\x08\x12\x0e\n\x06proven\x18\x02 \x01(\x08\x12)\n\x05items\x18\x03 \x03(\x0b\x32\x1a.cardwright.cms.v1.DueItem\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rpolicy_number\x18\x05 \x01(\r\x12\x16\n\x0epolicy_changed\x18\x06 \x01(\x08\"L\n\x0cWatchRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12*\n\x05\x63\x61rds\x18\x02 \x03(\x0b\x32\x1b.cardwright.cms.v1.CardName\":\n\rWatchResponse\x12)\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x1b.cardwright.cms.v1.CardName*\xd2\x01\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_ISSUE\x10\x01\x12\x12\n\x0ePURPOSE_UPDATE\x10\x02\x12\x12\n\x0ePURPOSE_UNLOCK\x10\x03\x12\x13\n\x0fPURPOSE_REISSUE\x10\x04\x12\x1b\n\x17PURPOSE_UNLOCK_ASSISTED\x10\x05\x12\x19\n\x15PURPOSE_FORGOTTEN_PIN\x10\x06\x12\x11\n\rPURPOSE_PROVE\x10\x07\x12\x13\n\x0fPURPOSE_RECYCLE\x10\x08*b\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_DONE\x10\x01\x12\x17\n\x13OUTCOME_NOTHING_DUE\x10\x02\x12\x13\n\x0fOUTCOME_PENDING\x10\x03*\xef\x01\n\x07\x44ueKind\x12\x18\n\x14\x44UE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44UE_KIND_REVOKED\x10\x01\x12\x11\n\rDUE_KIND_LOCK\x10\x02\x12\x13\n\x0f\x44UE_KIND_UNLOCK\x10\x03\x12\x18\n\x14\x44UE_KIND_REPLACEMENT\x10\x04\x12\x1b\n\x17\x44UE_KIND_RECOVERED_KEYS\x10\x05\x12\x13\n\x0f\x44UE_KIND_POLICY\x10\x06\x12\x14\n\x10\x44UE_KIND_RENEWAL\x10\x07\x12\x14\n\x10\x44UE_KIND_SECRETS\x10\x08\x12\x14\n\x10\x44UE_KIND_REQUEST\x10\t2\xee\x01\n\x0eSessionService\x12H\n\x03Run\x12\x1d.cardwright.cms.v1.RunRequest\x1a\x1e.cardwright.cms.v1.RunResponse(\x01\x30\x01\x12\x44\n\x03\x44ue\x12\x1d.cardwright.cms.v1.DueRequest\x1a\x1e.cardwright.cms.v1.DueResponse\x12L\n\x05Watch\x12\x1f.cardwright.cms.v1.WatchRequest\x1a .cardwright.cms.v1.WatchResponse0\x01\x42\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,12 +38,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cardwright_proto.cms.v1.ses
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\222\003\002\010\002'
-  _globals['_PURPOSE']._serialized_start=2940
-  _globals['_PURPOSE']._serialized_end=3150
-  _globals['_OUTCOME']._serialized_start=3152
-  _globals['_OUTCOME']._serialized_end=3250
-  _globals['_DUEKIND']._serialized_start=3253
-  _globals['_DUEKIND']._serialized_end=3492
+  _globals['_PURPOSE']._serialized_start=2985
+  _globals['_PURPOSE']._serialized_end=3195
+  _globals['_OUTCOME']._serialized_start=3197
+  _globals['_OUTCOME']._serialized_end=3295
+  _globals['_DUEKIND']._serialized_start=3298
+  _globals['_DUEKIND']._serialized_end=3537
   _globals['_CLIENTHELLO']._serialized_start=293
   _globals['_CLIENTHELLO']._serialized_end=556
   _globals['_BATCHANSWERS']._serialized_start=558
@@ -63,31 +63,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PINRULES']._serialized_start=1227
   _globals['_PINRULES']._serialized_end=1365
   _globals['_PREVIEW']._serialized_start=1368
-  _globals['_PREVIEW']._serialized_end=1517
-  _globals['_BATCH']._serialized_start=1519
-  _globals['_BATCH']._serialized_end=1584
-  _globals['_STEPS']._serialized_start=1586
-  _globals['_STEPS']._serialized_end=1656
-  _globals['_ENDSTAGE']._serialized_start=1658
-  _globals['_ENDSTAGE']._serialized_end=1668
-  _globals['_PROGRESS']._serialized_start=1670
-  _globals['_PROGRESS']._serialized_end=1714
-  _globals['_FINISHED']._serialized_start=1716
-  _globals['_FINISHED']._serialized_end=1795
-  _globals['_RUNRESPONSE']._serialized_start=1798
-  _globals['_RUNRESPONSE']._serialized_end=2193
-  _globals['_CARDNAME']._serialized_start=2195
-  _globals['_CARDNAME']._serialized_end=2235
-  _globals['_DUEREQUEST']._serialized_start=2237
-  _globals['_DUEREQUEST']._serialized_end=2348
-  _globals['_DUEITEM']._serialized_start=2351
-  _globals['_DUEITEM']._serialized_end=2621
-  _globals['_DUERESPONSE']._serialized_start=2624
-  _globals['_DUERESPONSE']._serialized_end=2799
-  _globals['_WATCHREQUEST']._serialized_start=2801
-  _globals['_WATCHREQUEST']._serialized_end=2877
-  _globals['_WATCHRESPONSE']._serialized_start=2879
-  _globals['_WATCHRESPONSE']._serialized_end=2937
-  _globals['_SESSIONSERVICE']._serialized_start=3495
-  _globals['_SESSIONSERVICE']._serialized_end=3733
+  _globals['_PREVIEW']._serialized_end=1562
+  _globals['_BATCH']._serialized_start=1564
+  _globals['_BATCH']._serialized_end=1629
+  _globals['_STEPS']._serialized_start=1631
+  _globals['_STEPS']._serialized_end=1701
+  _globals['_ENDSTAGE']._serialized_start=1703
+  _globals['_ENDSTAGE']._serialized_end=1713
+  _globals['_PROGRESS']._serialized_start=1715
+  _globals['_PROGRESS']._serialized_end=1759
+  _globals['_FINISHED']._serialized_start=1761
+  _globals['_FINISHED']._serialized_end=1840
+  _globals['_RUNRESPONSE']._serialized_start=1843
+  _globals['_RUNRESPONSE']._serialized_end=2238
+  _globals['_CARDNAME']._serialized_start=2240
+  _globals['_CARDNAME']._serialized_end=2280
+  _globals['_DUEREQUEST']._serialized_start=2282
+  _globals['_DUEREQUEST']._serialized_end=2393
+  _globals['_DUEITEM']._serialized_start=2396
+  _globals['_DUEITEM']._serialized_end=2666
+  _globals['_DUERESPONSE']._serialized_start=2669
+  _globals['_DUERESPONSE']._serialized_end=2844
+  _globals['_WATCHREQUEST']._serialized_start=2846
+  _globals['_WATCHREQUEST']._serialized_end=2922
+  _globals['_WATCHRESPONSE']._serialized_start=2924
+  _globals['_WATCHRESPONSE']._serialized_end=2982
+  _globals['_SESSIONSERVICE']._serialized_start=3540
+  _globals['_SESSIONSERVICE']._serialized_end=3778
 # @@protoc_insertion_point(module_scope)

@@ -434,6 +434,10 @@ class Preview(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     CONTENTS_FIELD_NUMBER: _builtins.int
     PIN_RULES_FIELD_NUMBER: _builtins.int
+    CARD_KEYS_FIELD_NUMBER: _builtins.int
+    CARD_KEY_UNKNOWN_FIELD_NUMBER: _builtins.int
+    card_key_unknown: _builtins.bool
+    """A key was begun in 9E that nobody saw: such a card may prove none of them."""
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan: ...
     @_builtins.property
@@ -442,16 +446,24 @@ class Preview(_message.Message):
     def pin_rules(self) -> Global___PinRules:
         """The policy's for a new PIN. Unset: what the workstation wants of every PIN."""
 
+    @_builtins.property
+    def card_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Of a card that tells nothing of its keys: keys (SubjectPublicKeyInfo) that were made in 9E while the certificate there
+        was another one's. The workstation has the card prove which it holds. At most 4.
+        """
+
     def __init__(
         self,
         *,
         plan: _plan_pb2.Plan = ...,
         contents: _abc.Iterable[Global___ContentDigest] = ...,
         pin_rules: Global___PinRules = ...,
+        card_keys: _abc.Iterable[_builtins.bytes] = ...,
+        card_key_unknown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pin_rules", b"pin_rules", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "pin_rules", b"pin_rules", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_key_unknown", b"card_key_unknown", "card_keys", b"card_keys", "contents", b"contents", "pin_rules", b"pin_rules", "plan", b"plan"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
