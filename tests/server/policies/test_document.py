@@ -31,6 +31,12 @@ profile = "key-management"
 """
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_superseded_keys_of_tokens_go_only_where_that_is_said(told: bool) -> None:
+    said = "[token]\ndelete_superseded = true\n" if told else ""
+    assert read(MINIMAL.replace("[[slots]]", f"{said}[[slots]]")).delete_superseded is told
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_policies_are_sound(name: str) -> None:
     policy = read(shipped(name))
