@@ -320,17 +320,11 @@ class SessionService:
         self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
     ) -> TokenCourse:
         return TokenCourse(
-            self._database,
-            self._ports.escrow,
-            ledger,
-            line,
-            greeting,
+            self._database, self._ports.escrow, ledger, line, greeting,
             lambda task: self._authority(principal, opened, ledger, task, {}),
             lambda task, card: self._without_pending(replace(opened, task=task), ledger, card),
-            now=opened.now,
-            unfinished=opened.unfinished,
-            prover=_prover(opened) if greeting.purpose.unlocks else None,
-        )
+            now=opened.now, unfinished=opened.unfinished, prover=_prover(opened) if greeting.purpose.unlocks else None,
+        )  # fmt: skip
 
     async def _execute(
         self,
