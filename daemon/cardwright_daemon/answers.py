@@ -1,6 +1,6 @@
-"""The server's last answers what is due, and of "nothing until then" also a file that outlives the daemon.
+"""The server's last answers what is due; of "nothing until then" and of the rules for PINs also a file.
 
-The file says neither a card nor a person: a row is a digest of the server and the card UUID, and a moment. It is for
+The file names neither a card nor a person: a row is a digest of server and card UUID, and what was said. It is for
 one server by its address and root; a file of another server or user, or one that cannot be read, is not used.
 """
 
@@ -21,6 +21,7 @@ import msgspec
 
 from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.plan.pin_rules import PinRules
 
 from .link.ports import Due
 
@@ -29,20 +30,20 @@ _log = logging.getLogger(__name__)
 FILE: Final = "due.json"
 MOST: Final = 1024
 """Answers that are kept."""
-MAX_OCTETS: Final = 1 << 17
+MAX_OCTETS: Final = 1 << 18
 LONGEST: Final = timedelta(days=400)
 """No certificate lives longer without a renewal; what a file says of later times is not believed."""
 _VERSION: Final = 1
+_Row = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """What is in the file: the server's mark, and seconds since 1970 by the digest of a card."""
+    """What is in the file: the server's mark, and by the digest of a card seconds since 1970, and its rules."""
 
     version: int
     server: Annotated[str, msgspec.Meta(max_length=64)]
-    nothing: Annotated[
-        dict[Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")], int], msgspec.Meta(max_length=MOST)
-    ]
+    nothing: Annotated[dict[_Row, int], msgspec.Meta(max_length=MOST)]
+    rules: Annotated[dict[_Row, PinRules], msgspec.Meta(max_length=MOST)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Answers:
         self._mark = ""
         self._kept: dict[UUID, Answer] = {}
         self._nothing: dict[str, int] | None = None
+        self._rules: dict[str, PinRules] = {}
         self.dirty = False
         """Whether the file has to be written."""
 
@@ -89,8 +91,22 @@ class Answers:
                 del rows[next(iter(rows))]
         self.dirty |= rows.get(row) != before
 
+    def rules(self, guid: UUID) -> PinRules | None:
+        """The rules for a new PIN that the server told last for a card."""
+        self._rows()
+        return self._rules.get(self._row(guid))
+
+    def put_rules(self, guid: UUID, rules: PinRules) -> None:
+        """The server told ``rules``."""
+        self._rows()
+        row = self._row(guid)
+        self.dirty |= self._rules.pop(row, None) != rules
+        self._rules[row] = rules
+        while len(self._rules) > MOST:
+            del self._rules[next(iter(self._rules))]
+
     def drop(self, guid: UUID | None) -> None:
-        """It need not be true any more; None: none of them."""
+        """What is due need not be true any more; None: of no card."""
         rows = self._rows()
         if guid is None:
             self._kept.clear()
@@ -107,7 +123,7 @@ class Answers:
         self.dirty = False
         now = datetime.now(UTC).timestamp()
         rows = {row: until for row, until in self._rows().items() if until > now}
-        return msgspec.json.encode(_Document(_VERSION, self._mark, rows))
+        return msgspec.json.encode(_Document(_VERSION, self._mark, rows, self._rules))
 
     def write(self, content: bytes) -> None:
         """Write the file. Blocks. Never raises."""
@@ -147,6 +163,7 @@ class Answers:
         if found.server != self._mark:
             _log.info("%s is of another server, and is not used", self._path)
             return {}
+        self._rules = found.rules
         return found.nothing
 
 

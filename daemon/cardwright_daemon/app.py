@@ -116,6 +116,7 @@ class Daemon:
             cards, link, self.config.updates, self._is_due, Presence(cards).proof, answers=self._answers
         )
         sessions.changed.append(due.changed)
+        sessions.ruled.append(due.ruled)
         mandatory = self._mandatory = Mandatory(
             cards, operations, sessions,
             allowed=self._machine.begin_mandatory,

@@ -17,6 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.rpc_status import RemoteError
 
 from .answers import Answers
@@ -104,6 +105,18 @@ class DueChecks:
     def spread(self) -> float:
         """Seconds to wait with what many workstations do at the same moment."""
         return self._spread(self._config.spread)
+
+    def rules(self, card: Device) -> PinRules:
+        """For a new PIN: those of the policy as the server told them last, else those of FIPS 201-3."""
+        guid = card.identity.guid
+        told = self._answers.rules(guid) if guid is not None else None
+        return told or PinRules()
+
+    def ruled(self, card: Device, rules: PinRules) -> None:
+        """The server told the policy's rules for a new PIN."""
+        if card.identity.guid is not None:
+            self._answers.put_rules(card.identity.guid, rules)
+            self._save_soon()
 
     def postpone(self, card: Device, until: datetime) -> None:
         """Do not offer it before then; a mandatory one is offered from its date on."""

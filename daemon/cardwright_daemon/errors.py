@@ -52,7 +52,7 @@ class HeadlessPinRefused(CardwrightError):
 
     code = "HEADLESS_PIN_REFUSED"
     default_effect = UNTOUCHED
-    default_advice = "Leave the PIN out: the daemon asks for it. Or set headless = true under [pins] in its configuration."
+    default_advice = "Leave the PIN out: the daemon asks for it. Or set headless = true in its [pins] section."
 
 
 class BadRequest(CardwrightError):

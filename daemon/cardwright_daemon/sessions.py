@@ -111,13 +111,14 @@ class _Waiting:
     approved: Approved
     until: datetime
     timer: asyncio.TimerHandle | None = None
+    rules: PinRules | None = None
 
 
 class Sessions:
     """All sessions of the daemon. For one event loop.
 
     ``software`` gives the name and version of the program. ``changed`` listeners hear of cards that a session changed,
-    or for which more is due than was agreed to.
+    or for which more is due than was agreed to; ``ruled`` listeners of the policy's rules for the PIN of a card.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Sessions:
         self._stopped = False
         self.rules = PinRules()
         self.changed: list[Callable[[Device], None]] = []
+        self.ruled: list[Callable[[Device, PinRules], None]] = []
         cards.inserted.append(self._inserted)
         cards.removed.append(self._removed)
 
@@ -220,7 +222,9 @@ class Sessions:
                 await relayed.close()
                 await session.close()
                 return found
-            relayed.rules = found.pin_rules or self.rules
+            if found.pin_rules is not None:
+                relayed.rules = found.pin_rules
+                self._rule(card, found.pin_rules)
             from .relay import Approved
             from .token_relay import RelayedToken
 
@@ -228,7 +232,8 @@ class Sessions:
             identity = None if isinstance(relayed, RelayedToken) else await relayed.identified(found)
             approved = Approved(found.plan, found.contents, opening.card, wipes=wipes, identity=identity)
             assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
-            return _Waiting(session, messages, relayed, opening, approved, datetime.now(UTC) + CONSENT)
+            until = datetime.now(UTC) + CONSENT
+            return _Waiting(session, messages, relayed, opening, approved, until, rules=found.pin_rules)
         except BaseException:
             await relayed.close()
             if session is not None:
@@ -352,6 +357,13 @@ class Sessions:
                 self._cards.forget(card)
             if relayed.batches and not card.gone.is_set():
                 await self._meet_again(card)
+            if waiting.rules is not None:
+                self._rule(card, waiting.rules)
+
+    def _rule(self, card: Device, rules: PinRules) -> None:
+        """The server told the policy's rules for the PIN of ``card``; a fresh one has a card UUID only afterwards."""
+        for listener in self.ruled:
+            listener(card, rules)
 
     async def _meet_again(self, card: Device) -> None:
         """The card may have a card UUID now that it had not, also after a session that broke off: know it again."""

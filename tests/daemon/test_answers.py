@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_daemon import due as due_module
 from cardwright_daemon.answers import MAX_OCTETS, MOST, Answers
 from cardwright_daemon.app import answers_of
@@ -61,7 +62,7 @@ def test_the_file_names_neither_card_nor_server(tmp_path: Path) -> None:
     written(path, guid)
     text = path.read_text()
     assert guid.hex not in text and str(guid) not in text and "example" not in text
-    assert set(json.loads(text)) == {"version", "server", "nothing"}
+    assert set(json.loads(text)) == {"version", "server", "nothing", "rules"}
     assert re.fullmatch(r"[0-9a-f]{32}", next(iter(json.loads(text)["nothing"])))
 
 
@@ -100,6 +101,29 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert path.stat().st_size < MAX_OCTETS
     answers = kept(path)
     assert [answers.get(guid) is None for guid in guids] == [True] * 10 + [False] * MOST
+
+
+def test_rules_for_pins_are_kept_whatever_becomes_due(tmp_path: Path) -> None:
+    path, guids, rules = tmp_path / "due.json", [uuid4() for _ in range(MOST + 1)], PinRules(7, 8, digits_only=False)
+    answers = kept(path)
+    for guid in guids:
+        answers.put_rules(guid, rules)
+    answers.drop(None)
+    answers.write(answers.take())
+    assert path.stat().st_size < MAX_OCTETS
+    found = kept(path)
+    assert [found.rules(guid) for guid in (guids[0], guids[1], guids[-1])] == [None, rules, rules]
+    found.put_rules(guids[-1], rules)
+    assert found.take() == b"", "the same again is no news"
+
+
+def test_rules_that_no_pin_could_keep_spoil_the_file(tmp_path: Path) -> None:
+    path, guid = tmp_path / "due.json", uuid4()
+    answers = kept(path)
+    answers.put_rules(guid, PinRules())
+    answers.write(answers.take())
+    path.write_text(path.read_text().replace('"min_length":6', '"min_length":9'))
+    assert kept(path).rules(guid) is None
 
 
 def test_what_holds_no_more_is_not_believed(tmp_path: Path) -> None:

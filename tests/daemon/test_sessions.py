@@ -12,6 +12,7 @@ from cardwright_cardops.piv.objects import KeyHistory
 from cardwright_cardops.piv.references import RETIRED_SLOTS
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.program.items import AnyBatch, Apdu
+from cardwright_daemon.answers import Answers
 from cardwright_daemon.app import Daemon
 from cardwright_daemon.config import Pins
 from cardwright_daemon.link.ports import Purpose
@@ -208,6 +209,22 @@ async def test_the_rules_of_the_policy_are_shown_and_kept_while_a_pin_is_chosen(
         (note, ""), (note, "It is too short."), (note, "Too many people choose it."), ("", ""),
     ]  # fmt: skip
     assert faults_of(server, card, pin=new) == []
+
+
+async def test_the_rules_of_the_policy_hold_also_without_a_session(tmp_path: Path) -> None:
+    """A PIN that is changed later, by another daemon that was started meanwhile."""
+    card, server = token(), Server(pin_rules=PinRules(8, 8))
+    first, second = b"73914628", b"84025739"
+    kept = Answers(tmp_path / "due.json", lambda: b"server")
+    async with running(card, link=server, person=Person(first, first), answers=kept) as run:
+        assert (await issue(run)).phase == pb.OPERATION_PHASE_DONE
+    again = Answers(tmp_path / "due.json", lambda: b"server")
+    person = Person(first, b"840257", second, second)
+    async with running(card, link=server, person=person, answers=again) as run:
+        await run.client.pins.ChangePin(pb.ChangePinRequest(card=(await run.client.card()).id))
+    assert [one.error for one in person.asked] == ["", "", "It is too short.", ""]
+    assert person.asked[1].note == "It has 8 digits, not a regular or common one and not the old one."
+    assert faults_of(server, card, pin=second) == []
 
 
 async def test_a_session_takes_pins_from_its_caller_only_where_that_is_configured() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from cardwright_cardops.piv.references import PinReference
-from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.agent.v1 import agent_pb2_grpc
 
@@ -21,8 +20,6 @@ _REFERENCES: Final = {
     PinReference.GLOBAL_PIN: pb.PIN_REFERENCE_GLOBAL_PIN,
     PinReference.PUK: pb.PIN_REFERENCE_PUK,
 }
-RULES: Final = PinRules()
-"""Without a policy: those of FIPS 201-3."""
 
 
 class PinServicer(agent_pb2_grpc.PinServiceServicer):
@@ -52,16 +49,16 @@ class PinServicer(agent_pb2_grpc.PinServiceServicer):
         prompter = prompter_of(self._desk, request.asking)
         last = request.allow_last_try
         if isinstance(device, Card):
-            await self._desk.pins.change(device, prompter, reference, RULES, last_try=last)
+            await self._desk.pins.change(device, prompter, reference, self._desk.due.rules(device), last_try=last)
         elif reference is not PinReference.PIN:
             raise NotForTokens("Of a PKCS#11 token only the user's PIN is changed.")
         else:
-            await self._desk.tokens.change_pin(device, prompter, RULES, last_try=last)
+            await self._desk.tokens.change_pin(device, prompter, self._desk.due.rules(device), last_try=last)
         return pb.ChangePinResponse()
 
     async def UnblockPin(self, request: pb.UnblockPinRequest, context: Context) -> pb.UnblockPinResponse:
         """A new PIN with the PUK."""
         card = await self._desk.card(request.card)
         prompter = prompter_of(self._desk, request.asking)
-        await self._desk.pins.unblock(card, prompter, RULES, last_try=request.allow_last_try)
+        await self._desk.pins.unblock(card, prompter, self._desk.due.rules(card), last_try=request.allow_last_try)
         return pb.UnblockPinResponse()
