@@ -128,6 +128,10 @@ async def test_a_token_is_issued_from_the_preview_on(
     ]  # fmt: skip
     secrets = (PIN, SO_PIN, await so_pin_of(world, device))
     assert not [secret for secret in secrets if secret.decode() in caplog.text]
+    kept = world.database.engine.url.database
+    books = b"".join(path.read_bytes() for path in Path(str(kept)).parent.glob(f"{Path(str(kept)).name}*"))
+    assert b"SoftHSM" in books
+    assert not [secret for secret in secrets if secret in books]
 
 
 async def test_a_module_that_dies_in_the_middle_is_gone_on_with(

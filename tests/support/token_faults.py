@@ -17,7 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from cardwright_cardops.pkcs11 import messages
-from cardwright_cardops.pkcs11.errors import ModuleCrashed
+from cardwright_cardops.pkcs11.errors import ModuleCrashed, error_of
 from cardwright_cardops.pkcs11.module import Module
 from cardwright_cardops.plan.records import Kind
 from cardwright_proto.cms.v1 import sessions_pb2
@@ -46,7 +46,7 @@ WRITES = (
     messages.WriteCertificate, messages.Sign,
 )  # fmt: skip
 """Calls that change something, or that a session waits for between such."""
-MODES = ("not executed", "answer lost", "child killed")
+MODES = ("not executed", "answer lost", "child killed", "token away")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ class Struck:
             assert self.module.pid is not None
             os.kill(self.module.pid, signal.SIGKILL)
             return self._ask(request, *rest, **named)
+        if self.case.mode == "token away":
+            self._ask(messages.Logout(request.token), type(None), 20.0)
+            raise error_of("TOKEN_GONE")
         if self.case.mode == "answer lost":
             self._ask(request, *rest, **named)
         self.module.abort()

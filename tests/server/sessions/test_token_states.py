@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -12,13 +12,14 @@ import pytest
 
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.token_state import name_of
 from cardwright_proto.card.v1 import tokens_pb2
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.issuance.model import CertificateState
 from cardwright_server.sessions.ports import Task
 from cardwright_server.store.unit import Database
 from tests.support.session_world import SessionWorld
-from tests.support.sessions import Trip
+from tests.support.sessions import Office, Trip, make_office, serving
 from tests.support.token_sessions import PIN, SoftToken, TokenStation, bound, issue, token_world, update
 
 IDS = ("9a", "9c", "9d", "9e")
@@ -246,3 +247,40 @@ async def test_keys_of_others_are_never_deleted(world: SessionWorld, soft: SoftT
     changed = replace(world, desk=cast("Any", NewPolicy(world.desk, deletes=True)))
     assert (await update(changed, soft, device)).outcome == DONE
     assert soft.holds() == sorted([*all_of("9a", "9d", "9e"), ("Private Key", "82"), ("Public Key", "82")])
+
+
+@dataclass
+class LateOffice(Office):
+    """One token and a CA that takes its time."""
+
+    number: str = ""
+
+    async def task(self, *arguments: Any) -> Task:
+        """See ``Devices``."""
+        task = await super().task(*arguments)
+        return replace(task, serial=self.number, token=True, initial={})
+
+
+async def test_certificates_that_come_later_are_written_without_new_keys(
+    database: Database, soft: SoftToken, tmp_path: Path
+) -> None:
+    name = name_of(soft.token.info)
+    plain = make_office(tmp_path, guid=name.guid, late=True)
+    given = {one.name: getattr(plain, one.name) for one in fields(plain)}
+    office = LateOffice(**given, number=name.number)
+    async with serving(database, office) as socket:
+        first = await TokenStation(soft, PIN).run(socket)
+        assert (first.error, first.outcome) == ("", sessions_pb2.OUTCOME_PENDING)
+        keys = {one: soft.public_key(one) for one in IDS}
+        bare = [one for one in all_of(*IDS) if one[0] != "Certificate" or one[1] == "9d"]
+        assert soft.holds() == bare
+        still = await TokenStation(soft, PIN).run(socket)
+        assert (still.error, still.outcome) == ("", sessions_pb2.OUTCOME_NOTHING_DUE)
+        assert soft.holds() == bare
+        office.late = False
+        last = TokenStation(soft, PIN)
+        trip = await last.run(socket)
+    assert (trip.error, trip.outcome) == ("", DONE)
+    assert "token_make_key" not in last.executed
+    assert {one: soft.public_key(one) for one in IDS} == keys
+    assert soft.holds() == all_of(*IDS)

@@ -364,7 +364,7 @@ class Card(_message.Message):
     """Label of a PKCS#11 token."""
     @_builtins.property
     def identity(self) -> _inventory_pb2.Identity:
-        """Of a PKCS#11 token only the serial number is set."""
+        """Of a PKCS#11 token UUID and number are those by which a server knows it, made of what the token says of itself."""
 
     @_builtins.property
     def problem(self) -> _errors_pb2.Error:
