@@ -46,6 +46,7 @@ from .issuance.tbs import Places
 from .joins.certificates import OperatorCertificates, StationCertificates
 from .joins.connecting import OperatorConnections
 from .joins.contacts import SessionContacts
+from .joins.escrowing import CardPolicies
 from .joins.stations import KnownStations
 from .joins.unlocks import UnlockRequests
 from .notify.service import NotifyService
@@ -183,7 +184,7 @@ def wire(
         vault,
     )
 
-    escrow = EscrowService(database, decide, people, requests, due, vault)
+    escrow = EscrowService(database, decide, people, requests, due, vault, CardPolicies(lifecycle, policies))
 
     async def covered(unit: Unit, permission: Permission) -> Any:
         return people.covered(permission)

@@ -21,6 +21,7 @@ from cardwright_server.authentication.principal import Principal
 from cardwright_server.escrow.archive import EscrowArchive
 from cardwright_server.escrow.model import Archived, Quotas
 from cardwright_server.escrow.service import EscrowService
+from cardwright_server.joins.escrowing import CardPolicies
 from cardwright_server.people.model import Person
 from cardwright_server.sessions.model import Purpose
 from cardwright_server.sessions.ports import Task
@@ -116,8 +117,9 @@ class Counter:
         """As ``app.py`` wires it; over another database, as another process would."""
         to, keep = self.services, self.keep
         return EscrowService(
-            database or keep.database, authorizer(), to.people, to.requests, to.due, keep.vault, self.quotas
-        )
+            database or keep.database, authorizer(), to.people, to.requests, to.due, keep.vault,
+            CardPolicies(to.lifecycle, to.policies), self.quotas,
+        )  # fmt: skip
 
     async def proven(self, person: Person | None = None, *methods: Method) -> Principal:
         """The holder, or another person, having proved who they are: by card unless told otherwise."""

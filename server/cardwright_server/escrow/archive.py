@@ -21,7 +21,7 @@ from ..store.unit import Database, Unit
 from ..vault.model import Authorization, EscrowAlgorithm, EscrowClass, EscrowedKey
 from ..vault.protocol import Vault
 from . import store
-from .errors import EscrowedKeyRefused, NoSuchEscrowedKey, NotEscrowable
+from .errors import EscrowedKeyRefused, NoSuchEscrowedKey, NotEscrowable, RecoveryNotAllowed
 from .journal import archive_event
 from .model import CARRIED_OUT, MOST_RECOVERED, RECOVERY, Archived, Recovery, RecoveryEvent, Requests, Way
 from .record import Leaving, add_key, leave, supersede
@@ -115,7 +115,7 @@ class EscrowArchive:
             here = (key.device, key.life) == (task.device, task.life)
             if here and key.current and key.fingerprint not in replaced:
                 continue
-            if here or _goes_along(task, key) or key.id in approved:
+            if here or (_may_have(task) and (_goes_along(task, key) or key.id in approved)):
                 wanted.append(key)
         return tuple(wanted[:MOST_RECOVERED])
 
@@ -205,6 +205,8 @@ class EscrowArchive:
             return key
         if not slot.is_retired or not key.certificate:
             raise EscrowedKeyRefused("Only keys that had a certificate are recovered, and only to retired slots.")
+        if not here and not _may_have(task):
+            raise RecoveryNotAllowed("The policy gives no old keys to a temporary card.")
         recovery = None
         if not here and not _goes_along(task, key):
             recovery = (await self._approved(unit, task)).get(key.id)
@@ -228,10 +230,16 @@ class EscrowArchive:
         return {one.key: one for one in found if one.request in open_ones}
 
 
+def _may_have(task: Task) -> bool:
+    """Whether the card may get its holder's keys of other cards."""
+    return not task.temporary or task.policy.recovers_to_temporary
+
+
 def _goes_along(task: Task, key: Archived) -> bool:
     """Whether a key needs no approval: it comes with a card that its owner is issued, in a session authorized for it.
 
-    A temporary card is issued, too: without old keys its holder could read nothing until the lost one is back.
+    A temporary card is issued, too, if the policy allows it: without old keys its holder could read nothing until the
+    lost one is back.
     """
     return task.purpose is Purpose.ISSUE and key.person == task.person
 

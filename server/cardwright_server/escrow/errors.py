@@ -47,6 +47,20 @@ class RecoveryNotPossible(EscrowError):
     default_advice = "Make a request for recovery for the device, and have it approved first."
 
 
+class FileNotAllowed(EscrowError):
+    """The policy of the card does not allow that its keys leave as files."""
+
+    code = "PFX_NOT_ALLOWED"
+    default_advice = "Have the key recovered to a card, or ask the administrator about the policy."
+
+
+class RecoveryNotAllowed(EscrowError):
+    """The policy does not allow that a temporary card gets its holder's old keys."""
+
+    code = "RECOVERY_NOT_ALLOWED"
+    default_advice = "Recover the keys to the permanent card, once it is issued or found."
+
+
 class EscrowQuota(EscrowError):
     """As many keys were released by this operator, or for this person, as is allowed.
 

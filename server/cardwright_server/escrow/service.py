@@ -28,11 +28,13 @@ from ..vault.protocol import Vault
 from . import store
 from .errors import (
     EscrowQuota,
+    FileNotAllowed,
     NoSuchEscrowedKey,
     NotCertified,
     OfferClaimed,
     OfferExpired,
     OfferRefused,
+    RecoveryNotAllowed,
     RecoveryNotPossible,
 )
 from .journal import offer_event
@@ -67,6 +69,16 @@ class People(Protocol):
 
     def covered(self, permission: Permission) -> Any:
         """A subquery of the ids of persons whom a permission covers."""
+
+
+class Rules(Protocol):
+    """What policies say of archived keys (``joins.escrowing.CardPolicies`` is one)."""
+
+    async def allows_files(self, unit: Unit, org: UUID, device: UUID) -> bool:
+        """Whether keys of a device may leave as files, by its policy that is in force."""
+
+    async def allows_recovery(self, unit: Unit, org: UUID, device: UUID) -> bool:
+        """Whether a device may get its holder's old keys."""
 
 
 class Due(Protocol):
@@ -105,6 +117,7 @@ class EscrowService:
         requests: Requests,
         due: Due,
         vault: Vault,
+        rules: Rules,
         quotas: Quotas | None = None,
     ) -> None:
         self._database = database
@@ -113,6 +126,7 @@ class EscrowService:
         self._requests = requests
         self._due = due
         self._vault = vault
+        self._rules = rules
         self._quotas = quotas or Quotas()
 
     async def find(
@@ -146,13 +160,15 @@ class EscrowService:
 
         Nobody does so under their own request, or for their own device. The owner is told now, and again when the keys
         leave. The same again changes nothing. Raises AuthorizationError, NoSuchRequest, RecoveryNotPossible,
-        NoSuchEscrowedKey, EscrowQuota.
+        RecoveryNotAllowed, NoSuchEscrowedKey, EscrowQuota.
         """
         call, finding = Call("EscrowService.Recover"), self._requests.request(unit, principal.org, request)
         asked = await sought(self._authorize, unit, principal, call, finding, NoSuchRequest)
         await self._authorize(unit, principal, call, asked.target)
         if asked.kind is not RequestKind.RECOVERY or asked.state not in CARRIED_OUT or asked.person is None:
             raise RecoveryNotPossible("This is no approved request for the recovery of somebody's keys.")
+        if not await self._rules.allows_recovery(unit, principal.org, asked.device):
+            raise RecoveryNotAllowed("The policy gives no old keys to a temporary card.")
         ends = asked.expires_at or unit.now + RECOVERY_LIFETIME
         if ends <= unit.now:
             raise RecoveryNotPossible("The time of this request is over.")
@@ -206,7 +222,7 @@ class EscrowService:
     async def offer_pfx(self, principal: Principal, key: UUID) -> Offered:
         """Offer the owner a file with a key, for five minutes; an older offer of the key ends.
 
-        Raises AuthorizationError, NoSuchEscrowedKey, NotCertified, EscrowQuota, VaultError, StoreError.
+        Raises AuthorizationError, NoSuchEscrowedKey, FileNotAllowed, NotCertified, EscrowQuota, VaultError, StoreError.
         """
         password = Secret(new_password(_GROUPS).encode("ascii"))
         (commitment,) = await self._vault.hmac_commit(CommitPurpose.TOKEN, [_committed(password)])
@@ -219,6 +235,7 @@ class EscrowService:
             if found is None or found.person is None:
                 raise NoSuchEscrowedKey("There is no such key in the archive.")
             proof = _fresh_proof(principal, unit.now)
+            await self._require_files(unit, found, proof)
             if not found.certificate:
                 raise NotCertified("This key has no certificate yet.")
             if await store.count_offers(unit, found.org, unit.now - DAY, found.person) >= self._quotas.offers_of_person:
@@ -247,7 +264,7 @@ class EscrowService:
         """The file of an offer: PKCS #12, AES-256, opened by the password that the offer gave.
 
         By whom it was offered to, with the same proof and workstation, once: a claim whose answer was lost is spent.
-        Raises AuthorizationError, OfferRefused, OfferExpired, OfferClaimed, VaultError, StoreError.
+        Raises AuthorizationError, OfferRefused, OfferExpired, OfferClaimed, FileNotAllowed, VaultError, StoreError.
         """
         # A vault that is locked or away says so here, before the offer is spent.
         (commitment,) = await self._vault.hmac_commit(CommitPurpose.TOKEN, [_committed(password)])
@@ -274,6 +291,7 @@ class EscrowService:
             raise OfferClaimed("The file of this offer was claimed, or a newer offer took its place.")
         key = await store.key_by_id(unit, offer.org, offer.key)
         assert key is not None
+        await self._require_files(unit, key, proof)
         if not hmac.compare_digest(commitment, offer.commitment):
             last = offer.attempts + 1 >= MOST_ATTEMPTS
             await self._step(unit, principal, offer, OfferEvent.EXHAUST if last else OfferEvent.MISTAKE)
@@ -282,6 +300,12 @@ class EscrowService:
         await self._step(unit, principal, offer, OfferEvent.CLAIM)
         await leave(unit, key, Leaving(Way.FILE, principal.who, principal.actor, offer=offer.id))
         return key
+
+    async def _require_files(self, unit: Unit, key: Archived, proof: Authentication) -> None:
+        """By the device that the key was made for, and the one that its owner proves themselves by."""
+        for device in {key.device, proof.device} - {None}:
+            if device is not None and not await self._rules.allows_files(unit, key.org, device):
+                raise FileNotAllowed("The policy does not let keys of this card leave as files.")
 
     # ------------------------------------------------------------------------------------------ time and people
 

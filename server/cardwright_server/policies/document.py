@@ -65,6 +65,13 @@ class TokenPart(_Part, frozen=True):
     delete_superseded: bool = False
 
 
+class EscrowPart(_Part, frozen=True):
+    """``[escrow]``: whether owners get archived keys as files, and whether a temporary card gets old keys."""
+
+    files: bool = True
+    temporary: bool = True
+
+
 class SlotPart(_Part, frozen=True):
     """``[[slots]]``. ``key``: made on the card, or by the server, which keeps it (escrow)."""
 
@@ -102,6 +109,7 @@ class Document(_Part, frozen=True):
     puk: PukPart = PukPart()
     management_key: ManagementKeyPart = ManagementKeyPart()
     token: TokenPart = TokenPart()
+    escrow: EscrowPart = EscrowPart()
     slots: Annotated[list[SlotPart], msgspec.Meta(max_length=24)] = msgspec.field(default_factory=list)
 
 
@@ -181,6 +189,8 @@ def _policy(document: Document, profiles: Collection[str]) -> Policy:
         card=card,
         least_origin={slot.slot: part.least_origin for slot, part in zip(slots, document.slots, strict=True)},
         escrowed=frozenset(slot.slot for slot in slots if slot.source is KeySource.IMPORTED),
+        files=document.escrow.files,
+        recovers_to_temporary=document.escrow.temporary,
         pin=PinRules(
             pin.min_length, pin.max_length, pin.digits_only, pin.refuse_trivial, pin.refuse_common, pin.differs
         ),

@@ -96,6 +96,10 @@ class Policy:
     card: DevicePolicy
     least_origin: Mapping[Slot, Origin]
     escrowed: frozenset[Slot]
+    files: bool
+    """Whether owners get archived keys as files."""
+    recovers_to_temporary: bool
+    """Whether a device that stands in for another one gets its holder's old keys."""
     pin: PinRules
     delete_superseded: bool = False
     """Of PKCS#11 tokens: keys that were certified once and that are named no more go."""

@@ -109,6 +109,7 @@ class Desk:
             trusted=trusted,
             token=is_token,
             unlockable=device.state is DeviceState.ISSUED,
+            temporary=device.temporary,
             was_issued=device.issued_at is not None,
             adrift=request is None and device.state is DeviceState.UPDATING and device.session is None,
             rotate_puk=await self._rotates(unit, device, greeting.purpose, policy.document, trusted=trusted),

@@ -43,6 +43,7 @@ class Task:
     last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is being updated,
     and nobody asks for it any more: the request was taken back. ``was_issued``: somebody had it in use.
     ``rotate_puk``: a workstation that may not keep it saw the card's PUK, and this one may see the next.
+    ``temporary``: it stands in for another device.
     """
 
     org: UUID
@@ -59,6 +60,7 @@ class Task:
     unlockable: bool = False
     adrift: bool = False
     rotate_puk: bool = False
+    temporary: bool = False
     asked_as: CallTarget | None = None
     was_issued: bool = False
     guid_is_new: bool = False

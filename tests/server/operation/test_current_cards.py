@@ -43,6 +43,7 @@ from cardwright_server.issuance import crl
 from cardwright_server.issuance.model import Certificate, CertificateState, Purpose
 from cardwright_server.issuance.ocsp import OcspResponder
 from cardwright_server.joins.certificates import StationCertificates
+from cardwright_server.joins.escrowing import CardPolicies
 from cardwright_server.operation.backup import back_up
 from cardwright_server.operation.restore import REPLAYS, Restored, restore
 from cardwright_server.people.erasure import ErasureService
@@ -149,9 +150,10 @@ async def place(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path
 
 def files(world: SessionWorld) -> EscrowService:
     """As ``app.py`` wires it."""
-    services = world.world.services
+    services, vault = world.world.services, world.issuing.vault
+    rules = CardPolicies(services.lifecycle, services.policies)
     return EscrowService(
-        world.database, authorizer(), services.people, services.requests, services.due, world.issuing.vault
+        world.database, authorizer(), services.people, services.requests, services.due, vault, rules
     )
 
 
