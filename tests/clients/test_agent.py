@@ -93,7 +93,7 @@ async def test_start_does_what_was_shown() -> None:
         assert offer.title == "Card 12345678 can be issued"
         assert offer.text.startswith("Certificates have to be renewed. It takes about ")
         assert "Set a new PUK" in offer.text and offer.text.endswith(" more.")
-        assert (offer.buttons, server.batches) == (("Start", "Later"), 0)
+        assert (offer.buttons, server.batches) == (("Start", "Later", "All steps"), 0)
         server.due_is = ports.Due()
         wall.press("offer:", "Start")
         result = await wall.notice("result:")
@@ -103,12 +103,27 @@ async def test_start_does_what_was_shown() -> None:
     assert server.consented == [server.consented[0]]
 
 
+async def test_who_wants_to_read_more_sees_every_step() -> None:
+    server = Server(due_is=ISSUE)
+    async with running(token(), link=server, person=Person(PIN, PIN)) as run, agent(run) as wall:
+        short = await wall.notice("offer:")
+        wall.press("offer:", "All steps")
+        whole = await wall.notice("offer:")
+        assert (short.title, short.text.count(";") + 1) == (whole.title, 5)
+        assert whole.text.count(";") + 1 == 13 and "more" not in whole.text
+        assert whole.buttons == ("Start", "Later")
+        assert server.consented == [], "reading begins nothing"
+        server.due_is = ports.Due()
+        wall.press("offer:", "Start")
+        assert (await wall.notice("result:")).text == "The card is issued."
+
+
 async def test_later_puts_off_and_comes_back() -> None:
     server = Server(due_is=ISSUE)
     async with running(token(), link=server) as run, agent(run, timedelta(seconds=0.2)) as wall:
         await wall.notice("offer:")
         wall.press("offer:", "Later")
-        assert (await wall.notice("offer:")).buttons == ("Start", "Later")
+        assert (await wall.notice("offer:")).buttons == ("Start", "Later", "All steps")
         assert len([one for one in wall.all if "issued" in one.title]) == 2
         assert server.consented == []
 
@@ -190,7 +205,7 @@ async def test_what_is_mandatory_is_offered_without_later() -> None:
     async with running(token(), link=server, person=Person(PIN, PIN)) as run, agent(run) as wall:
         offer = await wall.notice("offer:")
         assert offer.text.endswith("It is mandatory and cannot be put off.")
-        assert (offer.buttons, offer.urgent, server.consented) == (("Start",), True, [])
+        assert (offer.buttons, offer.urgent, server.consented) == (("Start", "All steps"), True, [])
         server.due_is = ports.Due()
         wall.press("offer:", "Start")
         assert (await wall.notice("result:")).text == "The card is issued."
@@ -234,7 +249,7 @@ async def test_more_than_was_agreed_to_is_said_and_offered_again() -> None:
         run.bench.insert(card)
         text = "More is due than was agreed to. Nothing was done; it is shown again."
         await wall.until(lambda wall: text in [one.text for one in wall.all])
-        assert (await wall.notice("offer:")).buttons == ("Start", "Later")
+        assert (await wall.notice("offer:")).buttons[:2] == ("Start", "Later")
 
 
 def with_a_card() -> Bench:
@@ -252,7 +267,7 @@ async def test_the_daemon_is_restarted() -> None:
         server.due_is = ISSUE
         async with Daemon(run.daemon.config, sources=[with_a_card().source], link=server, asker=run.person):
             offer = await wall.until(lambda wall: _titled(wall, "Card 12345678 can be issued"))
-            assert offer.buttons == ("Start", "Later")
+            assert offer.buttons[:2] == ("Start", "Later")
             wall.press("offer:", "Start")
             assert (await wall.notice("result:")).text == "The card is issued."
 

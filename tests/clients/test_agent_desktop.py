@@ -56,7 +56,7 @@ async def test_a_card_is_issued_from_a_notification(folder: Path) -> None:
         agent(desk, run) as process,
     ):
         offer = await desk.until(lambda shown: shown.title == "Card 12345678 can be issued")
-        assert list(offer.buttons.values()) == ["Start", "Later"]
+        assert list(offer.buttons.values()) == ["Start", "Later", "All steps"]
         assert "It takes about " in offer.text
         server.due_is = replace(ISSUE, items=())
         await desk.press(offer, "Start")

@@ -234,9 +234,18 @@ class Agent:
         def pressed(word: str) -> None:
             if card not in self._cards:
                 return
+            if word == words.MORE:
+                self._begin("act", card, partial(self._details, card))
+                return
             self._begin("act", card, partial(self._start if word == words.START else self._later, card))
 
         return pressed
+
+    async def _details(self, card: str) -> None:
+        """Every step of what is offered."""
+        offer = self._offers.get(card)
+        if offer is not None and offer.preview is not None:
+            await self._show_offer(card, words.details(self._cards[card], offer.due, offer.preview))
 
     async def _later(self, card: str) -> None:
         until = datetime.now(UTC) + self._manner.later

@@ -11,6 +11,7 @@ from .notices import Notice
 
 START: Final = "Start"
 LATER: Final = "Later"
+MORE: Final = "All steps"
 FEW: Final = 4
 """Steps that are named; of the others it is said how many there are."""
 BY_METHOD: Final = {text[:1].upper() + text[1:]: kind for kind, text in METHODS.items()}
@@ -22,13 +23,27 @@ def _upper(text: str) -> str:
 
 
 def alert(card: Card, due: Due, preview: UpdatePreview | None) -> Notice:
-    """What is due, what will change and how long it takes; without ``preview`` the server wants a proof first."""
+    """What is due, what will change and how long it takes; without ``preview`` the server wants a proof first.
+
+    Where not every step is named there is a button that shows them all: ``details``.
+    """
+    more = preview is not None and len(preview.steps) > FEW
+    made = _offer(card, due, preview, FEW)
+    return replace(made, buttons=(*made.buttons, MORE)) if more else made
+
+
+def details(card: Card, due: Due, preview: UpdatePreview) -> Notice:
+    """The same with every step."""
+    return _offer(card, due, preview, len(preview.steps))
+
+
+def _offer(card: Card, due: Due, preview: UpdatePreview | None, most: int) -> Notice:
     what = "can be issued" if due.purpose is Purpose.ISSUE else "has to be updated"
     parts = [_upper(due_words(due)) + "."]
     if preview is None:
         parts.append("The server wants to know who you are first; then you see what will be done.")
     else:
-        named = [step.words for step in preview.steps[:FEW]]
+        named = [step.words for step in preview.steps[:most]]
         more = len(preview.steps) - len(named)
         steps = "; ".join([*named, f"{more} more"] if more else named)
         parts.append(f"It takes about {estimate(preview.seconds)}: {steps}.")
