@@ -44,7 +44,7 @@ async def test_a_person_is_issued_a_card_at_an_enrolled_workstation(here: Site, 
     card = VirtualCard("yubikey-5.7", serial=int(SERIAL), key_pool=POOL)
     async with here.process.tunnel(station) as socket:
         without = await Station(card).run(socket, request=request)
-        assert (without.error, without.outcome) == ("ACCESS_DENIED", 0)
+        assert (without.error, without.outcome) == ("PROOF_REQUIRED", 0)
         sitting = Station(card, metadata=[("cardwright-session", token)])
         trip = await sitting.run(socket, request=request)
     assert (trip.error, trip.outcome) == ("", sessions_pb2.OUTCOME_DONE)
