@@ -88,9 +88,7 @@ class Identifier:
             proof = UUID(session)
         except ValueError:
             raise ProofRefused("the proof was not accepted") from None
-        return await self._database.read(
-            lambda unit: self._authentication.principal_of(unit, principal, proof), timed=False
-        )
+        return await self._database.glance(lambda unit: self._authentication.principal_of(unit, principal, proof))
 
     async def connection(self, context: Context) -> tuple[Principal, datetime | None]:
         """Whose connection it is, and when it has to end. Raises as the call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 from uuid import UUID
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
@@ -116,12 +117,13 @@ class EscrowArchive:
             if here and key.current and key.fingerprint not in replaced:
                 continue
             if here or (_may_have(task) and (_goes_along(task, key) or key.id in approved)):
-                wanted.append(key)
+                stays = here and key.id not in approved and task.policy.old_keys_may_leave
+                wanted.append(replace(key, may_stay=stays))
         return tuple(wanted[:MOST_RECOVERED])
 
     async def archived(self, org: UUID, fingerprint: str) -> Archived:
         """One key by its fingerprint. Raises NoSuchEscrowedKey."""
-        return await self._database.read(lambda unit: _found(unit, org, fingerprint), timed=False)
+        return await self._database.glance(lambda unit: _found(unit, org, fingerprint))
 
     # ------------------------------------------------------------------------------------------------- new keys
 
@@ -131,13 +133,13 @@ class EscrowArchive:
         A second one would leave the first an old key of the card, which it is not: the card never had it.
         """
         device, life = task.device, task.life
-        found = await self._database.read(
-            lambda unit: store.newest_of_slot(unit, task.org, device, life, slot, algorithm, sent), timed=False
+        found = await self._database.glance(
+            lambda unit: store.newest_of_slot(unit, task.org, device, life, slot, algorithm, sent)
         )
         return "" if found is None or found.person != task.person else found.fingerprint
 
     async def _made(self, task: Task, session: UUID, slot: Slot, algorithm: Algorithm) -> Archived:
-        known = await self._database.read(lambda unit: store.key_of_session(unit, task.org, session, slot), timed=False)
+        known = await self._database.glance(lambda unit: store.key_of_session(unit, task.org, session, slot))
         if known is None:
             try:
                 wanted = EscrowAlgorithm(algorithm.label)

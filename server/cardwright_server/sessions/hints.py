@@ -78,13 +78,13 @@ class Hints:
         """
         position = self._position
         if position is None:
-            self._position = await self._database.read(feed.last, timed=False)
+            self._position = await self._database.glance(feed.last)
             return 0
 
         async def read(unit: Unit) -> list[Recorded]:
             return await feed.since(unit, position)
 
-        events = await self._database.read(read, timed=False)
+        events = await self._database.glance(read)
         for event in events:
             self._position = event.position
             device = device_of(event)

@@ -22,7 +22,7 @@ class DeviceNames:
         if task.person is None:
             return HolderNames(card_uuid=task.guid, fascn=task.fascn)
         holder = task.person
-        person = await self._database.read(lambda unit: self._people.person(unit, task.org, holder))
+        person = await self._database.glance(lambda unit: self._people.person(unit, task.org, holder))
         said = certificate_fields(self._mapping, person)
         return HolderNames(
             common_name=said.common_name,
