@@ -52,8 +52,13 @@ fuzz:  ## each target of tests/fuzz for FUZZ_SECONDS (20) seconds
 mutants: setup  ## mutation tests of tests/mutants/*.toml, in a copy of the tree; fails under 85 % killed
 	@scripts/mutants
 
-faults: setup  ## every fault at every moment of card sessions, on every kind of card; about half an hour
+faults: setup  ## every fault at every moment of card sessions, and of whole stacks; about three quarters of an hour
 	@$(PY) -m tests.faults.run $(FAULTS)
+	@if [ -z "$(FAULTS)" ]; then \
+	  CARDWRIGHT_LINE_FAULTS=1 CARDWRIGHT_DAEMON_FAULTS=1 CARDWRIGHT_PROCESS_FAULTS=1 $(PY) -m pytest -q \
+	    tests/whole/test_line_faults.py tests/whole/test_daemon_faults.py tests/whole/test_leaving.py \
+	    tests/whole/test_swapped.py tests/faults/test_processes.py; \
+	fi
 	@$(if $(FAULTS),,$(PY) -m tests.faults.tokens)
 
 soak: setup  ## cards come and go while lines are cut and cards are pulled, for SECONDS (3600)

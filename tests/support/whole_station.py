@@ -234,18 +234,21 @@ class Station:
         return card, b"" if shown.nothing_due else shown.digest
 
     async def begin(self, held: Held, purpose: pb.Purpose.ValueType) -> pb.Operation:
-        """Preview and start, or unlock."""
+        """Preview and start, or unlock. Where nothing was left to do: an operation that is over, without an id."""
+        updates = self._client.updates
         if purpose == UNLOCK:
             card = (await self.known(self.cards_in[held.card.serial])).id
             await self.prove(held, purpose, card)
-            begun = await self._client.updates.Unlock(pb.UnlockRequest(card=card, request=held.request))
-            return begun.operation  # type: ignore[no-any-return]
+            return (await updates.Unlock(pb.UnlockRequest(card=card, request=held.request))).operation  # type: ignore[no-any-return]
         card, digest = await self.preview(held, purpose)
-        begun = await self._client.updates.StartUpdate(pb.StartUpdateRequest(card=card, digest=digest))
-        return begun.operation  # type: ignore[no-any-return]
+        if not digest:
+            return pb.Operation(outcome=pb.OUTCOME_NOTHING_DUE)
+        return (await updates.StartUpdate(pb.StartUpdateRequest(card=card, digest=digest))).operation  # type: ignore[no-any-return]
 
     async def over(self, operation: pb.Operation) -> pb.Operation:
         """The operation at its end."""
+        if not operation.id:
+            return operation
         asked = pb.WaitOperationRequest(operation=operation.id)
         return (await self._client.operations.WaitOperation(asked, timeout=PATIENCE)).operation  # type: ignore[no-any-return]
 

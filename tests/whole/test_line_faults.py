@@ -157,9 +157,15 @@ QUICK = {"grpc.keepalive_time_ms": 1000, "grpc.keepalive_timeout_ms": 500, "grpc
 """In place of the minute and the twenty seconds in which a dead line is found out."""
 
 
-@pytest.mark.parametrize("number", [4, 9] if EVERY == 1 else [9])
-async def test_half_open_line_is_found_out(place: Place, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are opened from now on."""
     monkeypatch.setattr(line, "OPTIONS", tuple((dict(line.OPTIONS) | QUICK).items()))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("number", [4, 9] if EVERY == 1 else [9])
+async def test_half_open_line_is_found_out(place: Place, number: int) -> None:
     bound = await begun_for(place, "issue")
     held = asyncio.Event()
 
