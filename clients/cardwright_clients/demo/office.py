@@ -97,8 +97,8 @@ class Office:
         try:
             out, error = await process.communicate()
         finally:
-            if process.returncode is None:
-                process.kill()
+            # Also after Ctrl-C: these commands take seconds, and what they start in turn ends with them.
+            await process.wait()
         if process.returncode != 0:
             raise DemoFailed(f"'cardwright server {words[0]}' failed: {error.decode(errors='replace')}")
         return out.decode()
