@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -74,6 +75,8 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", LONGEST_MESSAGE),
     ("grpc.max_send_message_length", 4 * LONGEST_MESSAGE),
     ("grpc.max_metadata_size", 16 * 1024),
+    # A connection that does not come to its handshake is let go; 120 seconds are gRPC's own.
+    ("grpc.server_handshake_timeout_ms", 20_000),
     # Two servers on one port would each get a part of the calls, unseen.
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 60_000),
@@ -444,6 +447,7 @@ def main(
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises as ``serve``."""
     logs.configure()
+    take_descriptors()
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -453,6 +457,12 @@ def main(
         await serve(installation, passphrase, stop, ready)
 
     asyncio.run(run())
+
+
+def take_descriptors() -> None:
+    """As many open files as this process may have. At first it has 1,024, whoever started it: fewer than streams."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def read_addresses(path: Path) -> Addresses | None:

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,15 @@ def test_on_its_own_host_a_server_is_known_whatever_its_certificate_names(alone:
     assert (said.code, said.json["serving"]) == (0, True), said.err
     listed = cardwright("user", "list", "--data", alone.data, "--as", "ann", "--json")
     assert (listed.code, {one["login"] for one in listed.json["users"]}) == (0, {"ann", "sam"}), listed.err
+
+
+def test_the_process_takes_as_many_descriptors_as_it_may_have() -> None:
+    limits = "resource.getrlimit(resource.RLIMIT_NOFILE)"
+    program = (
+        f"import resource; from cardwright_server.serving import take_descriptors; most = {limits}[1];"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, most)); take_descriptors(); assert {limits} == (most, most)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_wrong_passphrase_is_said_and_tried_once(alone: Site) -> None:
