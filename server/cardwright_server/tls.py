@@ -63,19 +63,28 @@ class TlsFiles:
         request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
         return request.public_bytes(Encoding.DER)
 
+    async def holds(self, certificate: bytes) -> bool:
+        """See ``ServerKey``. Raises TlsUnusable."""
+        return self._place_of(certificate) is not None
+
     async def install(self, certificate: bytes, chain: Sequence[bytes]) -> None:
         """See ``ServerKey``. Raises TlsUnusable where neither key is the certificate's."""
+        path = self._place_of(certificate)
+        if path is None:
+            raise TlsUnusable("the key of the server's certificate is not in the data folder")
+        pems = [x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM) for one in (certificate, *chain)]
+        content = b"".join([_pem(_private(path)), *pems])
+        if not self.current.exists() or self.current.read_bytes() != content:
+            write_whole(self.current, content)
+        if path.name == _NEXT:
+            path.unlink()
+
+    def _place_of(self, certificate: bytes) -> Path | None:
         public = x509.load_der_x509_certificate(certificate).public_key()
         for path in (self._folder / _CURRENT, self._folder / _NEXT):
-            if path.exists() and (key := _private(path)).public_key() == public:
-                pems = [x509.load_der_x509_certificate(one).public_bytes(Encoding.PEM) for one in (certificate, *chain)]
-                content = b"".join([_pem(key), *pems])
-                if not self.current.exists() or self.current.read_bytes() != content:
-                    write_whole(self.current, content)
-                if path.name == _NEXT:
-                    path.unlink()
-                return
-        raise TlsUnusable("the key of the server's certificate is not in the data folder")
+            if path.exists() and _private(path).public_key() == public:
+                return path
+        return None
 
     @property
     def current(self) -> Path:

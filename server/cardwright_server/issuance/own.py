@@ -88,6 +88,9 @@ class ServerKey(Protocol):
     async def request(self) -> bytes:
         """A PKCS #10 request (DER) for the next key: the same until ``install``."""
 
+    async def holds(self, certificate: bytes) -> bool:
+        """Whether the certificate's key (DER) is here, in use or as the next one."""
+
     async def install(self, certificate: bytes, chain: Sequence[bytes]) -> None:
         """Use the key of the last request from now on. Safe to repeat."""
 
@@ -267,7 +270,9 @@ class OwnCertificates:
         authority, present, now = await database.read(look)
         if authority is None:
             raise NoSuchAuthority("there is no authority for servers")
-        if present is not None and lived(present.not_before, present.not_after, now) < RENEW_AT:
+        usable = present is not None and lived(present.not_before, present.not_after, now) < RENEW_AT
+        # Its key may be gone: a lost folder, or names that were others meanwhile.
+        if present is not None and usable and await server.holds(present.certificate):
             await server.install(present.certificate, [authority.certificate])
             return 0
         csr = await server.request()

@@ -24,6 +24,7 @@ from cardwright_server.issuance.model import Certificate, Holder, HolderKind, Pu
 from cardwright_server.issuance.names import HolderNames
 from cardwright_server.issuance.own import Alarm, OwnCertificates, alarm
 from cardwright_server.machine import Actor
+from cardwright_server.tls import TlsFiles
 from cardwright_server.vault.model import SigningAlgorithm
 from tests.support.issuance import BASE, FASCN, NAMES, ON_SQLITE, World, csr, make_world, new_key, openssl, pem
 from tests.support.people import authorizer
@@ -124,10 +125,43 @@ class Tls:
     async def request(self) -> bytes:
         return self._next
 
+    async def holds(self, certificate: bytes) -> bool:
+        return certificate in self.installed or public_key_in(certificate) == public_key_in(self._next)
+
     async def install(self, certificate: bytes, chain: Any) -> None:
         if certificate not in self.installed:
             self.installed.append(certificate)
             self._next = csr(new_key())
+
+
+def public_key_in(octets: bytes) -> Any:
+    """Of a certificate or a request."""
+    try:
+        return x509.load_der_x509_certificate(octets).public_key()
+    except ValueError:
+        return x509.load_der_x509_csr(octets).public_key()
+
+
+@ON_SQLITE
+async def test_names_that_come_back_and_a_folder_that_is_lost_get_a_new_key(
+    aging: tuple[World, Any], tmp_path: Path
+) -> None:
+    """The certificate of before is good for long, but its key was replaced by that of the other names, or is gone."""
+    world, _ = aging
+    folder = tmp_path / "tls"
+    seen = set()
+    for names in (("one.example",), ("two.example",), ("one.example",), ("two.example",), ("two.example",)):
+        files = TlsFiles(folder, names, ())
+        renewer = OwnCertificates(world.service, world.vault, [files])
+        await renewer.renew(world.database, SERVER)
+        leaf = x509.load_pem_x509_certificate(files.current.read_bytes())
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert tuple(found.get_values_for_type(x509.DNSName)) == names
+        assert await renewer.renew(world.database, SERVER) == 0
+        seen.add(leaf.serial_number)
+        if len(seen) == 4:
+            files.current.unlink()
+    assert len(seen) == 5
 
 
 @ON_SQLITE
