@@ -502,6 +502,7 @@ async def serving(
         yield f"{folder}/socket"
     finally:
         hinting.cancel()
+        await asyncio.wait({hinting})  # its connection goes back before anybody closes the database
         del SEEN[f"{folder}/socket"]
         await server.stop(None)
         shutil.rmtree(folder, ignore_errors=True)
