@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.token_faults import JOBS, failures, make_token_faults
 
-STEP = 9
+STEP = 21
 
 
 @pytest.mark.parametrize("job", JOBS)

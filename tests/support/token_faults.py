@@ -1,6 +1,7 @@
 """Faults in sessions on a PKCS#11 token: each call into its module and each message of the line, one at a time.
 
-Token and books are files, so every case begins from the same ones. The judge is pkcs11-tool, with the books.
+Token and books are files, so every case begins from the same ones. The judge is python-pkcs11 in a process of its own,
+with the books.
 """
 
 from __future__ import annotations
@@ -170,19 +171,19 @@ class TokenFaults:
                 await asyncio.sleep(0.01)
 
     async def wrong(self, soft: SoftToken) -> list[str]:
-        """What pkcs11-tool and the books find."""
+        """What another process and the books find."""
         soft.close()
         found, pin = [], NEW_PIN if self.job == "unlock" else PIN
         ids = (*(("82",) if self.job == "re-issue" else ()), *IDS)
+        there = soft.dump(pin, await so_pin_of(self.world, self.device))
         wanted = sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
-        if (holds := soft.holds(pin)) != wanted:
-            found.append(f"the token holds {holds}")
-        keys = {one: soft.public_key(one) for one in ids}
-        if any(soft.certified_key(one) != keys[one] for one in ids):
+        if there.holds != wanted:
+            return [f"the token holds {there.holds}"]
+        keys = there.keys
+        if there.certified != keys:
             found.append("a certificate is not for the key beside it")
         good = {one.key for one in await self.world.certificates_of(self.device) if one.state is CertificateState.GOOD}
-        mine = {mark for one, mark in keys.items() if one != "82"}
-        if good != mine:
+        if good != {mark for one, mark in keys.items() if one != "82"}:
             found.append("certificates that count are not those of the keys on the token")
         kept = Books.read(self.folder / "store.db").of("escrowed_key")
         if keys["9d"] not in {row["fingerprint"] for row in kept}:
@@ -192,9 +193,9 @@ class TokenFaults:
                 found.append("the key that was replaced is not in a retired id")
             if any(keys[one] == self.old[one] for one in IDS):
                 found.append("a key was not made anew")
-        if not soft.so_pin_opens(await so_pin_of(self.world, self.device)):
+        if not there.so:
             found.append("the security officer's PIN is not the one on record")
-        if "count low" in soft.tool("--list-token-slots") or "final try" in soft.tool("--list-token-slots"):
+        if there.low:
             found.append("a try of a PIN is lost")
         return found
 

@@ -6,10 +6,12 @@ What is on a token afterwards is judged by pkcs11-tool, a process that shares no
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +21,7 @@ from uuid import UUID
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cardwright_cardops import wire, wire_tokens
@@ -49,6 +52,46 @@ SO_PIN = b"13579086"
 PIN = b"739146"
 QUICK = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
 """What the policy ``civ`` says in another way here: all its keys are quickly made."""
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What ``token_dump`` prints."""
+
+    objects: list[dict[str, str]]
+    so: bool
+    low: bool
+
+    @property
+    def holds(self) -> list[tuple[str, str]]:
+        """(class, CKA_ID) of every object, sorted."""
+        names = {"private_key": "Private Key", "public_key": "Public Key", "certificate": "Certificate"}
+        return sorted((names[row["class"]], row["id"]) for row in self.objects)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Fingerprints of the public keys, by CKA_ID."""
+        found = {}
+        for row in self.objects:
+            if row["class"] == "public_key":
+                point = bytes.fromhex(row["value"])[2:]
+                public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+                found[row["id"]] = fingerprint_of(public)
+        return found
+
+    @property
+    def certified(self) -> dict[str, str]:
+        """Fingerprints of the keys in the certificates, by CKA_ID."""
+        rows = (row for row in self.objects if row["class"] == "certificate")
+        return {
+            row["id"]: fingerprint_of(x509.load_der_x509_certificate(bytes.fromhex(row["value"])).public_key())
+            for row in rows
+        }
+
+
+def fingerprint_of(public: Any) -> str:
+    """Hexadecimal SHA-256 of the SubjectPublicKeyInfo."""
+    return hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 @dataclass
@@ -139,8 +182,15 @@ class SoftToken:
 
     def certified_key(self, identifier: str) -> str:
         """Fingerprint of the key in a certificate that pkcs11-tool reads."""
-        public = self.certificate(identifier).public_key()
-        return hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+        return fingerprint_of(self.certificate(identifier).public_key())
+
+    def dump(self, pin: bytes, so_pin: bytes) -> Dump:
+        """All at once, by python-pkcs11 in a process of its own. Of P-256 keys only. Raises CalledProcessError."""
+        told = json.dumps({"pin": pin.decode(), "so_pin": so_pin.decode()})
+        command = [sys.executable, str(Path(__file__).with_name("token_dump.py")), str(SOFTHSM), self.label]
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, input=told)
+        return Dump(**json.loads(done.stdout))
 
     def so_pin_opens(self, so_pin: bytes) -> bool:
         """Whether pkcs11-tool can log the security officer in."""
