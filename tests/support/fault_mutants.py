@@ -94,7 +94,7 @@ def unremembered(kind: JournalKind, field: str) -> Change:
 def signed_first(patch: pytest.MonkeyPatch) -> None:
     """Certificates are recorded only together with their signatures."""
 
-    async def certify(self: IssuedCertificates, orders: Any) -> Any:
+    async def certify(self: IssuedCertificates, orders: Any, also: Any = None) -> Any:
         requests = [await self._request(order) for order in orders]
 
         async def at_once(unit: Unit) -> list[Any]:

@@ -60,6 +60,7 @@ from cardwright_server.sessions.failures import Failure
 from cardwright_server.sessions.hints import Hints
 from cardwright_server.sessions.model import Greeting, Outcome
 from cardwright_server.sessions.ports import (
+    Also,
     CertificateOrder,
     Certificates,
     Contents,
@@ -196,7 +197,9 @@ class Office:
     async def subject(self, task: Task, slot: Slot, profile: str) -> bytes:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Holder {slot.label}")]).public_bytes()
 
-    async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[Issued | Pending | Refused, ...]:
+    async def certify(
+        self, orders: Sequence[CertificateOrder], also: Also | None = None
+    ) -> tuple[Issued | Pending | Refused, ...]:
         self.orders += orders
         return tuple([self._answer(one) for one in orders])
 

@@ -15,7 +15,7 @@ from ..audit.model import SERVER, AuditEntry, Target
 from ..issuance.model import key_fingerprint
 from ..machine import Actor
 from ..sessions.model import Purpose
-from ..sessions.ports import Task
+from ..sessions.ports import Also, Task
 from ..store.errors import StaleVersion
 from ..store.ids import new_id
 from ..store.unit import Database, Unit
@@ -68,9 +68,12 @@ class EscrowArchive:
         assert isinstance(key, PrivateKey)
         return key
 
-    async def bind_certificate(self, org: UUID, fingerprint: str, certificate: bytes) -> Archived:
+    async def bind_certificate(
+        self, org: UUID, fingerprint: str, certificate: bytes, also: Also | None = None
+    ) -> Archived:
         """Bind an archived key to its certificate (DER), in place of an older one; the same again changes nothing.
 
+        With ``also`` it is written by the caller's next commit, and the key is given as it was.
         Raises NoSuchEscrowedKey, VaultError (VaultRefused if it is for another key), StoreError.
         """
         for left in reversed(range(_BINDINGS)):
@@ -89,6 +92,9 @@ class EscrowArchive:
                 await supersede(unit, org, bound.id)
                 return await _found(unit, org, fingerprint)
 
+            if also is not None:
+                also(bind)
+                return found
             try:
                 return await self._database.transact(bind)
             except StaleVersion:

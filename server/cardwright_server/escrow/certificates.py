@@ -11,7 +11,7 @@ from cardwright_cardops.plan.inventory import fingerprint
 from cardwright_cardops.plan.planner import RECOVERED
 
 from ..authentication.principal import Principal
-from ..sessions.ports import CertificateOrder, Certificates, Task
+from ..sessions.ports import Also, CertificateOrder, Certificates, Task
 from ..store.unit import Unit
 from .archive import EscrowArchive
 from .errors import NoSuchEscrowedKey
@@ -28,10 +28,12 @@ class ArchivedCertificates:
         """See ``Certificates``."""
         return await self._issuing.subject(task, slot, profile)
 
-    async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[Issued | Pending | Refused, ...]:
+    async def certify(
+        self, orders: Sequence[CertificateOrder], also: Also | None = None
+    ) -> tuple[Issued | Pending | Refused, ...]:
         """See ``Certificates``. Also raises VaultError and StoreError of the archive."""
         wanted = [order for order in orders if order.profile != RECOVERED]
-        issued = iter(await self._issuing.certify(wanted) if wanted else ())
+        issued = iter(await self._issuing.certify(wanted, also) if wanted else ())
         replies: list[Issued | Pending | Refused] = []
         for order in orders:
             if order.profile == RECOVERED:
@@ -40,7 +42,7 @@ class ArchivedCertificates:
             reply = next(issued)
             # Keys of the card come with their own request; without one it may be a key of the archive.
             if isinstance(reply, Issued) and not order.request:
-                await self._bind(order, reply.content)
+                await self._bind(order, reply.content, also)
             replies.append(reply)
         return tuple(replies)
 
@@ -54,9 +56,9 @@ class ArchivedCertificates:
         """See ``Certificates``."""
         await self._issuing.settle(unit, principal, task, session, keys, bare)
 
-    async def _bind(self, order: CertificateOrder, certificate: bytes) -> None:
+    async def _bind(self, order: CertificateOrder, certificate: bytes, also: Also | None) -> None:
         try:
-            await self._archive.bind_certificate(order.task.org, fingerprint(order.public_key), certificate)
+            await self._archive.bind_certificate(order.task.org, fingerprint(order.public_key), certificate, also)
         except NoSuchEscrowedKey:
             return  # a key of the card, whose order is repeated
 

@@ -176,7 +176,7 @@ class SessionAuthority:
 
     async def _ordered(self, orders: Sequence[CertificateOrder]) -> tuple[ask.Issued | ask.Pending | ask.Refused, ...]:
         """Have orders carried out, and note where their keys came from: what was proven, not what was claimed."""
-        replies = await self._certificates.certify(orders) if orders else ()
+        replies = await self._certificates.certify(orders, self._ledger.also) if orders else ()
         for order, reply in zip(orders, replies, strict=True):
             if not isinstance(reply, ask.Refused):
                 der = order.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime, time
+from functools import partial
 from uuid import UUID, uuid5
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -16,6 +17,7 @@ from cardwright_cardops.plan.inventory import fingerprint
 from ..audit.model import SERVER
 from ..authentication.principal import Principal
 from ..issuance import status
+from ..issuance.backend import Signed as Made
 from ..issuance.errors import CertificateRefused, OriginRefused
 from ..issuance.model import Answer, CertificateState, Holder, HolderKind, Issued, Pending, Refused, RevocationReason
 from ..issuance.names import subject
@@ -24,8 +26,9 @@ from ..issuance.requests import CertificateRequest
 from ..issuance.service import IssuanceService, Prepared
 from ..machine import Actor
 from ..policies.model import Origin
+from ..store.errors import StaleVersion
 from ..store.unit import Database, Unit
-from .ports import CertificateOrder, Names, Task
+from .ports import Also, CertificateOrder, Names, Task
 
 _REVOKED = CertificateState.REVOKED
 
@@ -43,7 +46,9 @@ class IssuedCertificates:
         chosen = self._service.profiles.pick(profile, strict=task.policy.strict)
         return subject(chosen, await self._names.names(task), self._service.settings.base).public_bytes()
 
-    async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[ask.Issued | ask.Pending | ask.Refused, ...]:
+    async def certify(
+        self, orders: Sequence[CertificateOrder], also: Also | None = None
+    ) -> tuple[ask.Issued | ask.Pending | ask.Refused, ...]:
         """See ``Certificates``. Raises RequestReused, NoSuchAuthority, VaultError, StoreError."""
         requests = [await self._request(order) for order in orders]
 
@@ -63,6 +68,13 @@ class IssuedCertificates:
         async def record(unit: Unit) -> list[Answer]:
             return [await self._service.record(unit, SERVER, one, answer) for one, answer in signed]
 
+        # Only what the embedded authority signed is sure to be kept as it is.
+        whole = [answer.certificate for one, answer in signed if isinstance(answer, Made) and one.certificate]
+        if also is not None and len(whole) == len(signed):
+            if whole:
+                also(partial(_as_signed, record, whole))
+            here = iter(whole)
+            return tuple([ask.Issued(next(here)) if isinstance(one, Prepared) else _reply(one) for one in prepared])
         recorded = iter(await self._database.transact(record) if signed else ())
         return tuple([_reply(next(recorded) if isinstance(one, Prepared) else one) for one in prepared])
 
@@ -118,6 +130,13 @@ class IssuedCertificates:
             until=datetime.combine(task.expires, time(23, 59, 59), UTC),
             session=order.session,
         )
+
+
+async def _as_signed(record: Callable[[Unit], Awaitable[list[Answer]]], whole: Sequence[bytes], unit: Unit) -> None:
+    """Keep signatures that the session holds already. Raises StaleVersion if others came first: those count."""
+    for answer, der in zip(await record(unit), whole, strict=True):
+        if not isinstance(answer, Issued) or answer.certificate.certificate != der:
+            raise StaleVersion("A certificate of this session was signed, or given up, by another act.")
 
 
 def _reply(answer: Answer) -> ask.Issued | ask.Pending | ask.Refused:

@@ -23,6 +23,7 @@ from . import store
 from .errors import SessionLost
 from .journal import key_event, record_event
 from .model import LIVE, CardSession, SessionEvent, SessionState
+from .ports import Write
 
 LEASE = timedelta(seconds=30)
 """How long a session that is cut off keeps others from its card."""
@@ -71,6 +72,7 @@ class Ledger:
         self._made = set(made)
         self._due: list[tuple[SessionEvent, Mapping[str, object]]] = []
         self._again = again
+        self._also: list[Write] = []
         self._knows = knows
         self._begun = len(journal.entries)
         self._lost = False
@@ -125,11 +127,15 @@ class Ledger:
         """A step of the machine that makes nothing true on the card: it goes with the next commit."""
         self._due.append((event, values or {}))
 
+    def also(self, write: Write) -> None:
+        """What another domain has to write before the next batch leaves: it goes with the next commit."""
+        self._also.append(write)
+
     async def commit(self) -> None:
         """Commit what was noted, if anything was. Raises SessionLost, AuthorizationError, StoreError."""
         if self._lost:
             raise SessionLost("The session's hold on the card ran out.")
-        if len(self._entries) > self._kept or self._keys or self._written:
+        if len(self._entries) > self._kept or self._keys or self._written or self._also:
             await self.write()
 
     async def write(self, *events: SessionEvent, values: Mapping[str, object] | None = None) -> None:
@@ -153,6 +159,8 @@ class Ledger:
         session = await store.get(unit, self.session.org, self.session.id)
         if session.state not in LIVE:
             raise SessionLost("The session was ended from outside.")
+        for write in self._also:
+            await write(unit)
         new = self._entries[self._kept :]
         for row in await store.add_records(unit, session, self._last, new):
             unit.beforehand(record_event(row, trusted=self._knows is None or self._knows.trusted))
@@ -183,6 +191,7 @@ class Ledger:
         self._objects |= self._written
         self._written.clear()
         self._due.clear()
+        self._also.clear()
 
     async def renew(self) -> None:
         """Hold the card for longer; after a failure ``commit`` raises SessionLost."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from cardwright_cardops.piv.algorithms import Algorithm, PrivateKey, PublicKey
@@ -27,6 +27,10 @@ from ..store.unit import Unit
 from ..vault.model import DataContext, VendorCard, Wrapped
 from .failures import Failure
 from .model import Greeting, Outcome, Purpose, Showing
+
+Write: TypeAlias = Callable[[Unit], Awaitable[object]]
+Also: TypeAlias = Callable[[Write], None]
+"""Takes what is to be written with the next commit of a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +140,14 @@ class Certificates(Protocol):
     async def subject(self, task: Task, slot: Slot, profile: str) -> bytes:
         """DER Name that the request for a slot's certificate shall have."""
 
-    async def certify(self, orders: Sequence[CertificateOrder]) -> tuple[Issued | Pending | Refused, ...]:
-        """One answer for each; what is issued is on hold. The same order again gives the same certificate."""
+    async def certify(
+        self, orders: Sequence[CertificateOrder], also: Also | None = None
+    ) -> tuple[Issued | Pending | Refused, ...]:
+        """One answer for each; what is issued is on hold. The same order again gives the same certificate.
+
+        What is signed was committed before. That it is signed commits before this returns, or with ``also``, which is
+        given what to write: then the caller commits it before a certificate leaves.
+        """
 
     async def revoked(self, unit: Unit, task: Task) -> frozenset[str]:
         """Fingerprints of keys of the device that have revoked certificates only: those are written to no card."""
