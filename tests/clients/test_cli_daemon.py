@@ -295,6 +295,7 @@ async def test_escrowed_keys_are_listed_and_downloaded(monkeypatch: pytest.Monke
     assert [one["fingerprint"] for one in told] == ["ab" * 32, "ac" * 32]
     assert out.read_bytes() == b"PFX " + b"ab" * 32
     assert ran.out == f"The key is in {out}.\n"
+    assert out.stat().st_mode & 0o777 == 0o600
     assert seat.run.person.told and "pfx-password" in seat.run.person.told[0]
     assert "ESCROWED_KEY_UNKNOWN" in unknown.err and "ESCROWED_KEY_UNKNOWN" in short.err
 

@@ -125,7 +125,7 @@ def pfx(key: str, choice: Choice, out: Path | None, who: Who) -> None:
         )
 
     content = at_daemon(work)
-    write_output(out, content)
+    write_output(out, content, private=True)
     if out is not None:
         say(f"The key is in {out}.")
 

@@ -56,10 +56,11 @@ def require_writable(path: Path | None) -> None:
         raise FileUnusable(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def write_output(path: Path | None, content: bytes) -> None:
+def write_output(path: Path | None, content: bytes, *, private: bool = False) -> None:
     """Write ``content`` to ``path``; None and "-" are standard output. Raises FileUnusable.
 
-    A plain file is written whole or not at all, and keeps its mode if it was there; a new one has what umask leaves.
+    A plain file is written whole or not at all, and keeps its mode if it was there; a new one has what umask leaves, or
+    is its owner's alone where it is ``private``.
     Symbolic links are followed. What is no plain file, a FIFO or a device, is written to.
     """
     try:
@@ -73,7 +74,7 @@ def write_output(path: Path | None, content: bytes) -> None:
             return
         if status is not None and not os.access(path, os.W_OK):
             raise FileUnusable(f"{path} cannot be written: you may not.")
-        _replace(Path(os.path.realpath(path)), status, content)
+        _replace(Path(os.path.realpath(path)), status, content, 0o600 if private else 0o666)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -91,17 +92,17 @@ def _status(path: Path) -> os.stat_result | None:
     return status
 
 
-def _beside(target: Path, status: os.stat_result | None) -> tuple[int, Path]:
-    """A new empty file in the folder of ``target``, with the mode that ``target`` has or would get."""
+def _beside(target: Path, status: os.stat_result | None, mode: int = 0o666) -> tuple[int, Path]:
+    """A new empty file in the folder of ``target``, with the mode that ``target`` has or would get (``mode``)."""
     name = target.with_name(f".cardwright-{secrets.token_hex(8)}")
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if status is None else 0o600)
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode if status is None else 0o600)
     if status is not None:
         os.fchmod(descriptor, status.st_mode & 0o777)
     return descriptor, name
 
 
-def _replace(target: Path, status: os.stat_result | None, content: bytes) -> None:
-    descriptor, name = _beside(target, status)
+def _replace(target: Path, status: os.stat_result | None, content: bytes, mode: int) -> None:
+    descriptor, name = _beside(target, status, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
