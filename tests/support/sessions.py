@@ -37,6 +37,7 @@ from cardwright_cardops.plan.authority import Issued, Pending, Refused
 from cardwright_cardops.plan.inventory import Inventory, fingerprint
 from cardwright_cardops.plan.observe import EVERYTHING, Look, observe
 from cardwright_cardops.plan.records import Kind
+from cardwright_cardops.plan.steps import STEP_KINDS
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
@@ -112,17 +113,7 @@ slot = "9e"
 algorithm = "p256"
 profile = "card-authentication"
 """
-STEPS = (
-    "set-puk",
-    "set-pin",
-    "set-retries",
-    "set-management-key",
-    "generate-key",
-    "import-key",
-    "write-certificate",
-    "write-object",
-    "reset-card",
-)
+STEPS = tuple(STEP_KINDS)
 ITEMS = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "block", "prove", "sign_request", "sign_in")
 
 
