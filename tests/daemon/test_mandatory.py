@@ -105,6 +105,17 @@ async def test_it_can_be_put_off_up_to_its_day_and_begins_then() -> None:
         assert len(server.asked) > asked
 
 
+async def test_what_was_put_off_is_not_any_more_when_its_day_is_moved_forward() -> None:
+    server = Server(due_is=due(timedelta(days=1)))
+    async with renewal(server, Person(), machine=Machine()) as run:
+        card = (await run.client.card()).id
+        later = pb.PostponeUpdateRequest(card=card, until=in_future(timedelta(hours=1)))
+        assert (await run.client.updates.PostponeUpdate(later)).due.HasField("postponed_until")
+        server.due_is = due(YESTERDAY)
+        found = (await run.client.updates.GetDue(pb.GetDueRequest(card=card, refresh=True))).due
+        assert found.HasField("mandatory_from") and not found.HasField("postponed_until")
+
+
 async def test_a_cancelled_prompt_is_asked_again_after_growing_pauses_and_then_no_more() -> None:
     pauses = tuple(timedelta(milliseconds=many) for many in (20, 40))
     server, person = Server(due_is=due(YESTERDAY)), Person(None, None, None)

@@ -11,7 +11,7 @@ import click
 from cardwright_cardops.errors import CardwrightError
 
 from ..sdk.values import Card, CardKind, CardState, Due, LinkState, Operation, Readers, WorkstationReport
-from ..sdk.words import due_words
+from ..sdk.words import due_words, mandatory_words
 from .daemon_line import at_daemon, document
 from .output import json_option, say, show_fields, show_json, show_table
 
@@ -92,7 +92,8 @@ def _row(card: Card | None, state: _State) -> tuple[str, str]:
     if isinstance(due, CardwrightError):
         return card.name, f"what is due is not known: {due.message}"
     put_off = f", put off until {due.postponed_until:%Y-%m-%d %H:%M} UTC" if due and due.postponed_until else ""
-    return card.name, due_words(due) + put_off
+    must = f". {sentence}" if (sentence := mandatory_words(due)) else ""
+    return card.name, due_words(due) + put_off + must
 
 
 def _document(state: _State) -> dict[str, object]:

@@ -126,6 +126,8 @@ def due_message(desk: Desk, card: Device, found: Due) -> pb.Due:
     postponed = desk.due.postponed_until(card)
     if postponed is not None and found.mandatory_from is not None:
         postponed = min(postponed, found.mandatory_from)
+        if postponed <= datetime.now(UTC):
+            postponed = None
     return to.due(
         found,
         postponed,
