@@ -55,9 +55,6 @@ PROFILES = ("yubikey-5.7", "yubikey-5.4", "pivapplet", "tdes-only", "t0-short")
 """Kinds of cards that a server can issue: the others take no keys from outside, or never a new management key."""
 NEW_PIN = b"271828"
 ESCROWED = frozenset({0x9D})
-NO_RECOVERY = frozenset({("tdes-only", "update"), ("tdes-only", "update after a re-issue")})
-"""A card without retired slots has no place for an archived key that an update puts out of use: it makes its own."""
-WITHOUT_ESCROW = (('key = "escrow"\n', ""), ('"security-object", "key-history"]', '"security-object"]'))
 ON_CURVES = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
 SERIAL = 12345678
 PLENTY = Limit(10_000_000, 10_000_000)
@@ -210,7 +207,7 @@ class FaultWorld:
             job.pin,
             self.clock.now,
             job.request,
-            frozenset() if (self.profile, job.name) in NO_RECOVERY else ESCROWED,
+            ESCROWED,
             secrets,
             archive,
             tuple(self.signed),
@@ -256,8 +253,7 @@ async def make_fault_world(profile: str, job: str, folder: Path, template: Path)
     medium = SecondMedium(folder / "second-medium")
     clock = Clock(datetime.now(UTC).replace(microsecond=0))
     database = WatchedStore(f"sqlite:///{folder / 'store.db'}", second_medium=medium, clock=clock)
-    replacing = (*ON_CURVES, *(WITHOUT_ESCROW if (profile, job) in NO_RECOVERY else ()))
-    world = await make_session_world(database, folder, "civ", replacing)
+    world = await make_session_world(database, folder, "civ", ON_CURVES)
     core = world.issuing.core
     assert core.document is not None
     core.document.limits.update(dict.fromkeys(core.document.limits, PLENTY))

@@ -22,6 +22,7 @@ class Act(Enum):
     PAIRING_CODE = "pairing code"
     SM_SIGNER = "secure messaging signer"
     CHANNEL_KEYS = "channel keys"
+    LEAVE_KEY = "leave key to archive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,14 @@ class SetRetries:
 
 
 @dataclass(frozen=True, slots=True)
+class LoseKey:
+    """Have no key with the fingerprint ``key`` on the card any more, which was in ``slot``. No item asks for it."""
+
+    slot: int
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Spend every try of a PIN or PUK, because the card is reset."""
 
@@ -213,6 +222,7 @@ Operation: TypeAlias = (
     | MoveKey
     | DeleteKey
     | SetRetries
+    | LoseKey
     | Block
     | Reset
     | ProveKey
@@ -233,6 +243,8 @@ def act_of(operation: Operation) -> Act | None:
             return Act.MOVE_KEY
         case SetRetries():
             return Act.SET_RETRIES
+        case LoseKey():
+            return Act.LEAVE_KEY
         case Reset() | Block():
             return Act.RESET
         case ChangeChannelKeys():

@@ -31,7 +31,7 @@ def present_identity(
 ) -> Identity:
     """The card of a preview, with the key in 9E that it proves now; as ``shown`` where nothing better is found.
 
-    ``keys`` (SubjectPublicKeyInfo) are others that were made for it. ``unknown``: a key was begun there that nobody saw.
+    ``keys`` (SubjectPublicKeyInfo) are others that were made for it. ``unknown``: one was begun there that nobody saw.
     Then a card that proves none of them is taken for one that cannot prove itself: such a one needs a new preview after
     any reset or removal. Raises the cause of an answer that was lost with the card.
     """

@@ -183,6 +183,13 @@ def _delete_key(step: Document, rank: int, card: _Card, contents: Mapping[int, b
     yield Entry(o.DeleteKey(slot, gone), rank)
 
 
+def _leave_key(step: Document, rank: int, card: _Card, contents: Mapping[int, bytes]) -> Iterator[Entry]:
+    slot, key = _slot(step), bytes.fromhex(step["key"])
+    if not key or card.keys.get(slot) != key:
+        raise PreviewUnfit(f"The plan leaves a key to the archive that is not in slot {slot:02X}.")
+    yield Entry(o.LoseKey(slot, key), None)
+
+
 def _reset_card(step: Document, rank: int, card: _Card, contents: Mapping[int, bytes]) -> Iterator[Entry]:
     yield Entry(o.Block(c.PIN), rank)
     yield Entry(o.Block(c.PUK), rank)
@@ -201,6 +208,7 @@ _STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
     "write-certificate": (_write_certificate, ("slot", "algorithm", "profile", "key")),
     "write-object": (_write_object, ("tag",)),
     "delete-key": (_delete_key, ("slot", "key")),
+    "leave-key": (_leave_key, ("slot", "key")),
     "reset-card": (_reset_card, ()),
 }
 """The steps that can be shown, each with all its fields."""

@@ -108,6 +108,8 @@ def _authenticate(state: State, intent: i.Authenticate, item: object) -> Decisio
 
 
 def _generate(state: State, intent: i.Generate, item: object) -> Decision:
+    if _is_lost_unasked(state, intent.slot):
+        return Deny(Rule.FLOOR, "nobody typed the confirmation for the key that is left to the archive")
     if isinstance(item, Apdu) and item.want is not Want.DATA:
         return Deny(Rule.ITEM, "the guard does not see the key that is made")
 
@@ -118,6 +120,8 @@ def _generate(state: State, intent: i.Generate, item: object) -> Decision:
 
 
 def _import(state: State, intent: i.Import, item: object) -> Decision:
+    if _is_lost_unasked(state, intent.slot):
+        return Deny(Rule.FLOOR, "nobody typed the confirmation for the key that is left to the archive")
     if intent.slot not in c.IMPORT_SLOTS:
         return Deny(Rule.FLOOR, "keys from outside go to 9D and the retired slots only")
 
@@ -150,6 +154,13 @@ def _no_weaker_pin(slot: int, shown: int, asked: int) -> bool:
 def _no_weaker_touch(shown: int, asked: int) -> bool:
     shown, asked = (one or c.TOUCH_NEVER for one in (shown, asked))
     return shown in _TOUCH_STRENGTH and asked in _TOUCH_STRENGTH and _TOUCH_STRENGTH[asked] >= _TOUCH_STRENGTH[shown]
+
+
+def _is_lost_unasked(state: State, slot: int) -> bool:
+    """Whether the preview said that the key in ``slot`` leaves the card for good, and nobody confirmed it."""
+    return o.Act.LEAVE_KEY not in state.permit.confirmed and any(
+        lost.slot == slot for lost in _operations(state, o.LoseKey)
+    )
 
 
 def _may_replace(state: State, slot: int, shown: bytes | None) -> bool:
@@ -240,6 +251,8 @@ def _sealed(state: State, intent: i.Sealed, item: object) -> Decision:
         if intent.ins != 0xD8:
             return Deny(Rule.FLOOR, "in a security domain only keys of the channel are set")
         return _pay(state, lambda one: one == o.ChangeChannelKeys(), "changing channel keys", Rule.FLOOR)
+    if intent.ins in (0x47, 0xFE) and _is_lost_unasked(state, intent.p2):
+        return Deny(Rule.FLOOR, "nobody typed the confirmation for the key that is left to the archive")
     rule = _SEALED.get(intent.ins)
     if rule is None:
         return Deny(Rule.FLOOR, f"instruction {intent.ins:02X} is not sealed")

@@ -18,6 +18,7 @@ from .steps import (
     DeleteKey,
     GenerateKey,
     ImportKey,
+    LeaveKey,
     ResetCard,
     SetManagementKey,
     SetPin,
@@ -68,6 +69,8 @@ def apply(step: Step, inventory: Inventory) -> Inventory:
             return _with_object(step.tag, inventory)
         case DeleteKey():
             return _without(step, inventory)
+        case LeaveKey():
+            return inventory
         case ResetCard():
             return _emptied(inventory)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -19,6 +19,7 @@ from .records import DEFAULT, Records
 from .steps import (
     GenerateKey,
     ImportKey,
+    LeaveKey,
     Plan,
     SetManagementKey,
     SetPin,
@@ -66,7 +67,10 @@ class RetiredSlotsFull(CardwrightError):
 
     code = "RETIRED_SLOTS_FULL"
     default_effect = "Nothing on the card was changed."
-    default_advice = "Recover the key to a file or to another card: retired keys are not overwritten."
+    default_advice = (
+        "Recover the key to a file or to another card: retired keys are not overwritten. Where the policy says so "
+        "([escrow] leave), a renewal leaves the card's own old key to the archive."
+    )
 
     def __init__(self) -> None:
         super().__init__("No retired slot of this card is free for a recovered key.")
@@ -116,10 +120,13 @@ class _Planner:
         for row in self.policy.slots:
             for step in self._slot(row):
                 (certificates if isinstance(step, WriteCertificate) else keys).append(step)  # type: ignore[arg-type]
-        for step in self._recovered():
+        leaving: list[LeaveKey] = []
+        going = {step.replaces: step.slot for step in keys if isinstance(step, GenerateKey | ImportKey)}
+        for step in self._recovered(going, leaving):
             (certificates if isinstance(step, WriteCertificate) else keys).append(step)  # type: ignore[arg-type]
         management = list(self._management_key())
         objects = list(self._objects(certificates))
+        yield from leaving
         yield from self._person()
         yield from sorted(keys, key=lambda step: isinstance(step, ImportKey))
         yield from objects
@@ -259,7 +266,8 @@ class _Planner:
 
     # ---------------------------------------------------------------------------------------- recovered keys
 
-    def _recovered(self) -> Iterator[Step]:
+    def _recovered(self, going: Mapping[str, Slot], leaving: list[LeaveKey]) -> Iterator[Step]:
+        """``going``: slots of keys that are overwritten. Those of them that no slot takes are put into ``leaving``."""
         taken = {row.slot for row in self.policy.slots}
         inventory, missing = self.inventory, []
         for wanted in self.policy.recovered:
@@ -273,14 +281,19 @@ class _Planner:
                 yield ImportKey(home, wanted.algorithm, key=wanted.fingerprint)
             if certificate is None or certificate.key != wanted.fingerprint:
                 yield WriteCertificate(home, wanted.algorithm, RECOVERED, wanted.fingerprint)
-        if missing and not self.backend.imports:
+        if any(wanted.needed for wanted in missing) and not self.backend.imports:
             raise CapabilityMissing("This card takes no keys from outside.", "import")
-        for wanted in missing:
-            require_algorithm(self.backend, inventory, Slot.RETIRED_1, wanted.algorithm)
+        for wanted in sorted(missing, key=lambda one: not one.needed):
             free = (slot for slot in RETIRED_SLOTS if self._is_free(slot) and slot not in taken)
             slot = next(free, None)
-            if slot is None:
+            if slot is None and wanted.needed:
                 raise RetiredSlotsFull
+            if slot is None:
+                # What is not on the card any more is in the archive already, and nobody has to be told again.
+                if wanted.fingerprint in going:
+                    leaving.append(LeaveKey(going[wanted.fingerprint], wanted.fingerprint))
+                continue
+            require_algorithm(self.backend, inventory, Slot.RETIRED_1, wanted.algorithm)
             taken.add(slot)
             yield ImportKey(slot, wanted.algorithm, key=wanted.fingerprint)
             yield WriteCertificate(slot, wanted.algorithm, RECOVERED, wanted.fingerprint)

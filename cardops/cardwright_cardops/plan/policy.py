@@ -67,10 +67,14 @@ class SlotPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RecoveredKey:
-    """An escrowed key that belongs in some retired slot. ``fingerprint``: hex SHA-256 of its SubjectPublicKeyInfo."""
+    """An escrowed key that belongs in some retired slot. ``fingerprint``: hex SHA-256 of its SubjectPublicKeyInfo.
+
+    ``needed``: no plan is better than one without it; else it may stay in the archive where no slot is free.
+    """
 
     fingerprint: str
     algorithm: Algorithm
+    needed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,8 @@ class DevicePolicy:
             ],
             "objects": [_OBJECT_NAMES.get(tag, f"{tag:X}") for tag in self.objects],
             "recovered": [
-                {"fingerprint": row.fingerprint, "algorithm": row.algorithm.label} for row in self.recovered
+                {"fingerprint": row.fingerprint, "algorithm": row.algorithm.label, "needed": row.needed}
+                for row in self.recovered
             ],
             "secrets": {
                 "pin": secrets.pin,
@@ -256,7 +261,8 @@ def _slot_policy(document: Mapping[str, Any]) -> SlotPolicy:
 
 def _recovered(document: Mapping[str, Any]) -> RecoveredKey:
     row = _Reader(document, "a recovered key")
-    made = RecoveredKey(row.take("fingerprint", str), Algorithm.named(row.take("algorithm", str)))
+    algorithm = Algorithm.named(row.take("algorithm", str))
+    made = RecoveredKey(row.take("fingerprint", str), algorithm, row.take("needed", bool, True))
     row.end()
     if len(made.fingerprint) != 64 or set(made.fingerprint) - set("0123456789abcdef"):
         raise PolicyMalformed("A recovered key's fingerprint is not 64 hexadecimal digits.")

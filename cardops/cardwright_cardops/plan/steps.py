@@ -166,6 +166,21 @@ class ResetCard:
     may_be_pulled: ClassVar[bool] = True
 
 
+@dataclass(frozen=True, slots=True)
+class LeaveKey:
+    """The key that is in ``slot`` goes, and no retired slot takes it: it stays in the archive only. Nothing is sent.
+
+    ``key``: its fingerprint. A step of its own, so that the person is told, and agrees to it by name.
+    """
+
+    slot: Slot
+    key: str
+
+    kind: ClassVar[str] = "leave-key"
+    seconds: ClassVar[float] = 0.0
+    may_be_pulled: ClassVar[bool] = True
+
+
 Step: TypeAlias = (
     SetPuk
     | SetPin
@@ -176,6 +191,7 @@ Step: TypeAlias = (
     | WriteCertificate
     | WriteObject
     | DeleteKey
+    | LeaveKey
     | ResetCard
 )
 STEP_KINDS: Final[Mapping[str, type[Step]]] = {
@@ -190,6 +206,7 @@ STEP_KINDS: Final[Mapping[str, type[Step]]] = {
         WriteCertificate,
         WriteObject,
         DeleteKey,
+        LeaveKey,
         ResetCard,
     )
 }
@@ -198,7 +215,7 @@ STEP_KINDS: Final[Mapping[str, type[Step]]] = {
 
 def step_id(step: Step) -> str:
     """A name for the step that is unique in its plan: ``generate-key-9A``, ``write-object-5FC102``."""
-    if isinstance(step, GenerateKey | ImportKey | WriteCertificate | DeleteKey):
+    if isinstance(step, GenerateKey | ImportKey | WriteCertificate | DeleteKey | LeaveKey):
         return f"{step.kind}-{step.slot.label}"
     if isinstance(step, WriteObject):
         return f"{step.kind}-{step.tag:X}"

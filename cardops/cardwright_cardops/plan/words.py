@@ -7,6 +7,7 @@ from .steps import (
     DeleteKey,
     GenerateKey,
     ImportKey,
+    LeaveKey,
     ResetCard,
     SetManagementKey,
     SetPin,
@@ -27,6 +28,7 @@ _OF_KIND = {
     WriteCertificate.kind: "Write a certificate",
     WriteObject.kind: "Write a data object",
     DeleteKey.kind: "Delete a key that is not needed any more, and its certificate",
+    LeaveKey.kind: "Leave an older key to the archive",
     ResetCard.kind: "Erase everything on the card and put it back to its factory state",
 }
 
@@ -53,6 +55,11 @@ def step_words(step: Step, *, token: bool = False) -> str:
             return f"Delete the key in slot {step.slot.label}, which is not needed any more, and its certificate"
         case WriteCertificate():
             return f"Write the certificate of slot {step.slot.label}"
+        case LeaveKey():
+            return (
+                f"Leave the key that is in slot {step.slot.label} to the archive: older messages open only with a copy "
+                "from there"
+            )
         case WriteObject():
             return f"Write the {CONTAINERS[step.tag].name}"
     return _OF_KIND[step.kind]

@@ -180,6 +180,8 @@ class Archived:
     certified_at: datetime | None
     superseded_at: datetime | None
     version: int
+    may_stay: bool = False
+    """Whether a card that has no place for it may do without: it is its own former key, and nobody asked for it."""
 
     @property
     def context(self) -> ArchiveContext:
@@ -194,7 +196,7 @@ class Archived:
     @property
     def recovered(self) -> RecoveredKey:
         """It as a policy names it for a retired slot."""
-        return RecoveredKey(self.fingerprint, self.algorithm)
+        return RecoveredKey(self.fingerprint, self.algorithm, not self.may_stay)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,15 @@ class TokenPart(_Part, frozen=True):
 
 
 class EscrowPart(_Part, frozen=True):
-    """``[escrow]``: whether owners get archived keys as files, and whether a temporary card gets old keys."""
+    """``[escrow]``: whether owners get archived keys as files, and whether a temporary card gets old keys.
+
+    ``leave``: whether a renewal may leave an old key to the archive where the card has no retired slot for it. Where
+    owners get no files, it never does.
+    """
 
     files: bool = True
     temporary: bool = True
+    leave: bool = True
 
 
 class SlotPart(_Part, frozen=True):
@@ -195,6 +200,7 @@ def _policy(document: Document, profiles: Collection[str]) -> Policy:
             pin.min_length, pin.max_length, pin.digits_only, pin.refuse_trivial, pin.refuse_common, pin.differs
         ),
         delete_superseded=document.token.delete_superseded,
+        old_keys_may_leave=document.escrow.leave and document.escrow.files,
     )
 
 

@@ -101,6 +101,8 @@ class Policy:
     recovers_to_temporary: bool
     """Whether a device that stands in for another one gets its holder's old keys."""
     pin: PinRules
+    old_keys_may_leave: bool = True
+    """Whether a renewal may put an archived key off a card that has no retired slot for it."""
     delete_superseded: bool = False
     """Of PKCS#11 tokens: keys that were certified once and that are named no more go."""
 

@@ -249,6 +249,9 @@ class SessionService:
         if not found:
             return opened, card, seen
         policy = replace(policy, recovered=tuple(one.recovered for one in found))
+        if not card.features.metadata:
+            # Which retired slots are free such a card tells by their certificates only, and nobody has looked there.
+            card = seen = await self._look(line, ledger, opened, greeting, policy)
         task = replace(opened.task, policy=replace(opened.task.policy, card=policy))
         return replace(opened, task=task), card, seen
 

@@ -91,7 +91,7 @@ def policies(draw: st.DrawFn) -> DevicePolicy:
     return DevicePolicy(
         slots=rows,
         objects=tuple(draw(st.lists(st.sampled_from(OBJECTS), unique=True))),
-        recovered=tuple(RecoveredKey(mark, Algorithm.P256) for mark in recovered),
+        recovered=tuple(RecoveredKey(mark, Algorithm.P256, draw(st.booleans())) for mark in recovered),
         secrets=secrets,
         replace=draw(st.sampled_from((True, True, False))),
         renew_before=timedelta(days=draw(st.sampled_from((0, 30)))),

@@ -31,6 +31,7 @@ from cardwright_cardops.plan.records import DEFAULT, Candidates, Records
 from cardwright_cardops.plan.steps import (
     GenerateKey,
     ImportKey,
+    LeaveKey,
     SetManagementKey,
     SetPin,
     SetPuk,
@@ -320,6 +321,37 @@ def test_unread_containers_are_empty_only_where_metadata_vouches() -> None:
         recovered(card(features=Features(version="5.7.1")))
     with pytest.raises(RetiredSlotsFull):
         recovered(card(objects=empty(*RETIRED_SLOTS)))
+
+
+def test_an_archived_key_without_a_place_is_left_to_the_archive_and_said_so_once() -> None:
+    full = (*empty(*RETIRED_SLOTS), *card().objects)
+    named = slots(SlotPolicy(Slot.KEY_MANAGEMENT, P256, KeySource.IMPORTED, "issued"), replace=True)
+    mine = KeyState(Slot.KEY_MANAGEMENT, Evidence.METADATA, P256, OLD.fingerprint, origin=KeyOrigin.IMPORTED)
+    for needed, place in ((True, True), (False, True), (False, False)):
+        policy = replace(named, recovered=(replace(OLD, needed=needed),))
+        inventory = card(mine, objects=full if place else empty())
+        if needed:
+            with pytest.raises(RetiredSlotsFull):
+                steps(policy, inventory)
+            continue
+        done = [step for step in steps(policy, inventory) if not isinstance(step, WriteObject)]
+        if place:
+            assert done[0] == LeaveKey(Slot.KEY_MANAGEMENT, OLD.fingerprint)
+            assert done[1] == ImportKey(Slot.KEY_MANAGEMENT, P256, replaces=OLD.fingerprint)
+            assert [step.slot for step in done[1:] if isinstance(step, ImportKey)] == [Slot.KEY_MANAGEMENT]
+        else:
+            assert not [step for step in done if isinstance(step, LeaveKey)]
+            assert {step.slot for step in done if isinstance(step, ImportKey)} == {Slot.KEY_MANAGEMENT, FIRST}
+    # It is not on the card any more: nobody is asked again, and nothing is due for it.
+    gone = replace(named, slots=(), recovered=(replace(OLD, needed=False),))
+    assert [step for step in steps(gone, card(objects=full)) if not isinstance(step, WriteObject)] == []
+
+
+def test_what_was_asked_for_gets_the_last_free_slot() -> None:
+    mine, asked = replace(OLD, needed=False), RecoveredKey("0f" * 32, P256)
+    policy = slots(recovered=(mine, asked))
+    done = steps(policy, card(objects=empty(*RETIRED_SLOTS[1:])))
+    assert [(step.slot, step.key) for step in done if isinstance(step, ImportKey)] == [(FIRST, asked.fingerprint)]
 
 
 def test_a_recovered_key_stays_where_it_is() -> None:

@@ -11,6 +11,7 @@ from cardwright_cardops.plan.steps import (
     DeleteKey,
     GenerateKey,
     ImportKey,
+    LeaveKey,
     ResetCard,
     SetManagementKey,
     SetPuk,
@@ -48,6 +49,10 @@ def test_every_kind_has_words_of_its_own() -> None:
         (WriteCertificate(SLOT, P256), "Write the certificate of slot 9A"),
         (WriteObject(0x5FC102), "Write the Card Holder Unique Identifier"),
         (DeleteKey(SLOT, OLD), "Delete the key in slot 9A, which is not needed any more, and its certificate"),
+        (
+            LeaveKey(Slot.KEY_MANAGEMENT, "ab"),
+            "Leave the key that is in slot 9D to the archive: older messages open only with a copy from there",
+        ),
         (ResetCard(), "Erase everything on the card and put it back to its factory state"),
     ],
 )

@@ -31,6 +31,15 @@ profile = "key-management"
 """
 
 
+@pytest.mark.parametrize("leave", [None, False, True])
+@pytest.mark.parametrize("files", [None, False, True])
+def test_old_keys_are_left_to_an_archive_that_gives_them_back_only(leave: bool | None, files: bool | None) -> None:
+    said = "".join(f"{name} = {str(value).lower()}\n" for name, value in (("leave", leave), ("files", files))
+                   if value is not None)  # fmt: skip
+    made = read(MINIMAL.replace("[[slots]]", f"[escrow]\n{said}[[slots]]"))
+    assert made.old_keys_may_leave is (leave is not False and files is not False)
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_superseded_keys_of_tokens_go_only_where_that_is_said(told: bool) -> None:
     said = "[token]\ndelete_superseded = true\n" if told else ""

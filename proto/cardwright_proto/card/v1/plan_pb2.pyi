@@ -253,6 +253,31 @@ class DeleteKeyStep(_message.Message):
 Global___DeleteKeyStep: _TypeAlias = DeleteKeyStep  # noqa: Y015
 
 @_typing.final
+class LeaveKeyStep(_message.Message):
+    """The key of a slot that goes stays in the archive only: older messages open with a copy from there. Nothing is sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    slot: _builtins.str
+    key: _builtins.str
+    """Fingerprint of the key."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "slot", b"slot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveKeyStep: _TypeAlias = LeaveKeyStep  # noqa: Y015
+
+@_typing.final
 class Step(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -266,6 +291,7 @@ class Step(_message.Message):
     WRITE_OBJECT_FIELD_NUMBER: _builtins.int
     RESET_CARD_FIELD_NUMBER: _builtins.int
     DELETE_KEY_FIELD_NUMBER: _builtins.int
+    LEAVE_KEY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def set_puk(self) -> Global___SetPukStep: ...
     @_builtins.property
@@ -286,6 +312,8 @@ class Step(_message.Message):
     def reset_card(self) -> Global___ResetCardStep: ...
     @_builtins.property
     def delete_key(self) -> Global___DeleteKeyStep: ...
+    @_builtins.property
+    def leave_key(self) -> Global___LeaveKeyStep: ...
     def __init__(
         self,
         *,
@@ -299,12 +327,13 @@ class Step(_message.Message):
         write_object: Global___WriteObjectStep = ...,
         reset_card: Global___ResetCardStep = ...,
         delete_key: Global___DeleteKeyStep = ...,
+        leave_key: Global___LeaveKeyStep = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "leave_key", b"leave_key", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "leave_key", b"leave_key", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["set_puk", "set_pin", "set_retries", "set_management_key", "generate_key", "import_key", "write_certificate", "write_object", "reset_card", "delete_key"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["set_puk", "set_pin", "set_retries", "set_management_key", "generate_key", "import_key", "write_certificate", "write_object", "reset_card", "delete_key", "leave_key"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
