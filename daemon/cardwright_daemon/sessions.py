@@ -254,7 +254,9 @@ class Sessions:
             opening = Opening(
                 Purpose.UPDATE, inventory, card.reader, software, steps, TOKEN_ITEMS, MAX_MESSAGE, token=features
             )
-            return RelayedToken(card, operation, prompter, act, self.rules), opening
+            relayed_token = RelayedToken(card, operation, prompter, act, self.rules)
+            await relayed_token.meet(inventory)
+            return relayed_token, opening
         connection = await card.worker.run(lambda: self._cards.connect(card))
         try:
             inventory = await card.worker.run(lambda: self._cards.look(card, _LOOK, connection))

@@ -120,9 +120,16 @@ class RelayedToken:
         from cardwright_cardops.plan.token_steps import TokenExecutor
 
         self._pins = TokenStagePins()
+        self._proved = False
         self._executor: TokenExecutor = TokenExecutor(self.card.token, self._pins, _begun(begin_token(Permit(b""))))
         self.batches = 0
         """How many were executed."""
+
+    async def meet(self, inventory: Inventory) -> None:
+        """Find out whether the token can show, without a login, that it is this one. Raises Pkcs11Error."""
+        from cardwright_cardops.plan.token_steps import shows_itself
+
+        self._proved = await self.card.worker.run(lambda: shows_itself(self.card.token, inventory))
 
     @property
     def touched(self) -> frozenset[int]:
@@ -138,7 +145,14 @@ class RelayedToken:
         return Wants(writes and not new, new)
 
     async def approve(self, approved: Approved) -> None:
-        """Allow ``approved``, ask what it needs, and log in. Raises PreviewUnfit, NoPin, GuardRefused, Pkcs11Error."""
+        """Allow ``approved``, ask what it needs, and log in, on the token of the preview.
+
+        Raises PreviewUnfit, NoPin, GuardRefused, Pkcs11Error.
+        """
+        from cardwright_cardops.plan.token_steps import require_same
+
+        token, shown, proved = self.card.token, approved.inventory, self._proved
+        await self.card.worker.run(lambda: require_same(token, shown, proved=proved))
         permit, plan = approved.permit, bytes.fromhex(approved.plan.digest)
         self._executor.state = _begun(begin_token(permit, plan=plan))
         wants = self.wants(permit)

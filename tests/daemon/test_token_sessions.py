@@ -13,6 +13,8 @@ from uuid import UUID
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.token_state import name_of
@@ -253,3 +255,32 @@ async def test_the_command_line_works_with_tokens(
     assert "keeps no key" in escrowed.out
     assert unlocked.out
     assert soft.holds(NEW_PIN) == all_of(*IDS)
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["another key shows", "another key is hidden"])
+async def test_a_token_that_is_another_one_after_the_preview_gets_no_pin(
+    world: SessionWorld, soft: SoftToken, tmp_path: Path, hidden: bool
+) -> None:
+    """Its label and its number are the same; the key in 9E, by which it shows that it is the one, is not."""
+    device = await bound(world, soft)
+    await issued(world, soft, device)
+    request = await world.database.transact(
+        lambda unit: world.world.services.requests.create_reissue(unit, world.world.issuer, device)
+    )
+    login = (*soft.named, "--login", "--pin", PIN.decode())
+    async with desk(world, soft, device) as (run, card, _):
+        wanted = pb.PreviewUpdateRequest(card=card, purpose=pb.PURPOSE_REISSUE, request=str(request.request.id))
+        shown = await run.client.updates.PreviewUpdate(wanted)
+        soft.tool(*login, "--delete-object", "--type", "privkey", "--id", "9e")
+        if hidden:
+            key = ec.generate_private_key(ec.SECP256R1())
+            (tmp_path / "9e.der").write_bytes(
+                key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+            )
+            soft.tool(*login, "--write-object", str(tmp_path / "9e.der"), "--type", "privkey", "--id", "9e")
+        else:
+            soft.tool(*login, "--delete-object", "--type", "pubkey", "--id", "9e")
+            soft.tool(*login, "-k", "--key-type", "EC:prime256v1", "--id", "9e")
+        done = await start(run, card, shown)
+    assert done.error.code == "GUARD_REFUSED"
+    assert run.person.asked == []

@@ -18,21 +18,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_der_priv
 from ..errors import CardwrightError
 from ..guard.executor import GuardRefused
 from ..guard.tokens import TokenGuard, done_on_token, judge_token
-from ..guard.verdict import Deny
+from ..guard.verdict import Deny, Rule
 from ..piv import proofs
 from ..piv.algorithms import Algorithm
+from ..piv.proofs import ProofInvalid
 from ..piv.references import Slot
 from ..piv.signing import default_hash
 from ..pkcs11.errors import (
     AnswerInvalid,
     DeviceFailed,
+    KeyRefused,
     ModuleCrashed,
     ModuleTimeout,
+    NotLoggedIn,
     ObjectNotFound,
     ObjectRejected,
     Pkcs11Error,
     SessionLost,
     TokenRemoved,
+    UnsupportedByToken,
 )
 from ..pkcs11.keys import TokenEcKey, TokenRsaKey
 from ..pkcs11.token import PrivateKey, Token
@@ -40,6 +44,7 @@ from ..pkcs11.values import KeyAlgorithm, LoginState
 from ..program import token_items as t
 from ..program.items import ItemRefused, Outcome
 from ..secret import Secret
+from .inventory import Inventory, public_key
 from .token import TokenAnswer
 from .token_state import bare, broken, inventory_of
 
@@ -49,6 +54,8 @@ LABELS: Final = {
     Slot.KEY_MANAGEMENT: "Key management",
     Slot.CARD_AUTHENTICATION: "Device authentication",
 }
+_CANNOT: Final = (NotLoggedIn, ObjectNotFound, KeyRefused, UnsupportedByToken)
+"""Errors of a key that does not sign without a login, or is not there."""
 _DOUBTFUL: Final = (AnswerInvalid, DeviceFailed, ModuleCrashed, ModuleTimeout, SessionLost, TokenRemoved)
 """Errors after which nobody knows whether the step was done."""
 
@@ -201,6 +208,34 @@ class TokenExecutor:
             self._token.delete_key(identifier)
 
 
+def shows_itself(token: Token, inventory: Inventory, *, random: Callable[[int], bytes] = os.urandom) -> bool:
+    """Whether ``token`` signs with the key that ``inventory`` has in 9E, without a login. Raises Pkcs11Error where it
+    cannot be reached.
+    """
+    key = inventory.key(Slot.CARD_AUTHENTICATION)
+    if key is None:
+        return False
+    nonce = random(proofs.RANDOM_OCTETS)
+    try:
+        made = prove(token, Slot.CARD_AUTHENTICATION, proofs.PROOF_AUDIENCE, nonce, random=random)
+        proofs.verify(made, audience=proofs.PROOF_AUDIENCE, nonce=nonce, key=public_key(key.public_key))
+    except (*_CANNOT, ProofInvalid):
+        return False
+    return True
+
+
+def require_same(token: Token, shown: Inventory, *, proved: bool) -> None:
+    """Before a PIN is sent: the token is as it was shown, and proves its key in 9E where it ``proved`` that before.
+
+    Raises GuardRefused, Pkcs11Error.
+    """
+    now = inventory_of(token, token.inventory())
+    if (now.identity, now.keys, now.certificates) != (shown.identity, shown.keys, shown.certificates):
+        raise GuardRefused(Deny(Rule.PLAN, "the token is not as it was at the preview"))
+    if proved and not shows_itself(token, shown):
+        raise GuardRefused(Deny(Rule.PLAN, "the token does not prove any more that it is the one of the preview"))
+
+
 def prove(
     token: Token,
     slot: Slot,
@@ -248,4 +283,4 @@ def _private(key: Secret) -> PrivateKey:
     return loaded
 
 
-__all__ = ["TokenExecutor", "TokenPins", "label_of", "prove"]
+__all__ = ["TokenExecutor", "TokenPins", "label_of", "prove", "require_same", "shows_itself"]
