@@ -33,6 +33,8 @@ WAYS = ("seen", "unseen")
 CASES = [(job, way, number) for job in MESSAGES for way in WAYS for number in range(1, MESSAGES[job] + 1)]
 EVERY = int(os.environ.get("CARDWRIGHT_LINE_FAULTS", "8"))
 SHARE = CASES[3::EVERY] if EVERY > 1 else CASES
+SOON = {"grpc.initial_reconnect_backoff_ms": 200, "grpc.max_reconnect_backoff_ms": 200}
+"""In place of up to twenty seconds until a line is tried again."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,7 @@ async def place(
 ) -> AsyncIterator[Place]:
     """A workstation that tries again soon."""
     monkeypatch.setattr(sessions, "AGAIN", (0.2,))
+    monkeypatch.setattr(line, "OPTIONS", tuple((dict(line.OPTIONS) | SOON).items()))
     async with placed(here, desk, station) as made:
         yield made
 
