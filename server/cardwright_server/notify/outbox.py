@@ -21,7 +21,7 @@ from ..limits import backoff
 from ..store.errors import StoreError
 from ..store.lease import acquire, new_holder
 from ..store.unit import Database, Isolation, Unit
-from . import store
+from . import feed, store
 from .store import Recorded
 
 _PLACED_AT_ONCE = 500
@@ -63,6 +63,8 @@ class Dispatcher:
         self._patience = patience or Patience()
         self._holder = new_holder()
         self._wake = asyncio.Event()
+        self._ends: dict[str, int] = {}
+        """By consumer the end of the order at which there was nothing more for it."""
         self.error: CardwrightError | None = None
         """Why the last round ended early, if it did."""
 
@@ -91,26 +93,32 @@ class Dispatcher:
 
         Whether anything was done. Raises StoreError.
         """
-        placed = await self._database.transact(self._place, isolation=Isolation.READ_COMMITTED)
-        handled = [await self._serve(consumer) for consumer in self._consumers]
+        placed, end = await self._database.transact(self._place, isolation=Isolation.READ_COMMITTED)
+        waiting = [one for one in self._consumers if self._ends.get(one.name) != end]
+        handled = [await self._serve(consumer, end) for consumer in waiting]
         if any(handled):
             await self._database.transact(store.mark_read, isolation=Isolation.READ_COMMITTED)
         return placed or any(handled)
 
-    async def _place(self, unit: Unit) -> bool:
-        if await acquire(unit, "outbox-order", self._holder, self._patience.lease) is None:
-            return False
-        return await store.place(unit, _PLACED_AT_ONCE) > 0
+    async def _place(self, unit: Unit) -> tuple[bool, int]:
+        """Whether events were ordered, and where the order ends."""
+        placed = 0
+        if await acquire(unit, "outbox-order", self._holder, self._patience.lease) is not None:
+            placed = await store.place(unit, _PLACED_AT_ONCE)
+        return placed > 0, await feed.last(unit)
 
-    async def _serve(self, consumer: Consumer) -> bool:
+    async def _serve(self, consumer: Consumer, end: int) -> bool:
         tried: list[Recorded] = []
+        done: list[Recorded | None] = []
 
         async def work(unit: Unit) -> bool:
             tried.clear()
+            done.clear()
             position = await self._position(unit, consumer)
             if position is None:
                 return False
             event = await store.next_event(unit, position, consumer.names)
+            done.append(event)
             if event is None:
                 return await store.pass_rest(unit, consumer.name, position)
             tried.append(event)
@@ -119,7 +127,10 @@ class Dispatcher:
             return True
 
         try:
-            return await self._database.transact(work)
+            moved = await self._database.transact(work)
+            if done == [None]:
+                self._ends[consumer.name] = end
+            return moved
         except StoreError:
             raise
         except Exception as error:

@@ -19,7 +19,7 @@ from cardwright_server.store.ids import SYSTEM, new_id
 from cardwright_server.store.notify_tables import consumer as consumer_table
 from cardwright_server.store.notify_tables import dead_event, mail_template, outbox
 from cardwright_server.store.unit import Database, Unit
-from tests.support.databases import Clock
+from tests.support.databases import Clock, statements_of
 
 Opener = Callable[..., Database]
 
@@ -96,6 +96,22 @@ async def test_a_consumer_passes_what_does_not_concern_it_in_one_step(database: 
     assert {row.name: row.position for row in stands} == {"some": 84, "failing": 81}
     unread = await database.read(lambda unit: unit.rows(select(outbox.c.position).where(outbox.c.read_at.is_(None))))
     assert sorted(row.position for row in unread) == [82, 83, 84]
+
+
+async def test_consumers_at_the_end_are_not_asked_until_there_is_more(open_database: Opener) -> None:
+    database, other = open_database(), open_database()
+    collector = Collector()
+    dispatcher = Dispatcher(database, [collector], Patience(lease=timedelta(0)))
+    await emit(database, "a.first")
+    await drain(dispatcher)
+    with statements_of(database) as seen:
+        assert not await dispatcher.step()
+    assert not any("consumer" in one for one in seen)
+    # Another process orders what comes then, so that this one places nothing itself.
+    await emit(other, "a.second")
+    await drain(Dispatcher(other, [], Patience(lease=timedelta(0))))
+    await drain(dispatcher)
+    assert await collected(database) == [(1, "a.first"), (2, "a.second")]
 
 
 async def test_an_event_keeps_what_it_was_given(database: Database) -> None:
