@@ -72,7 +72,8 @@ PURGE_EVERY: Final = timedelta(hours=1)
 REWRAP_EVERY: Final = timedelta(minutes=1)
 HEALTH_EVERY: Final = timedelta(seconds=5)
 _OPTIONS: Final = (
-    ("grpc.max_receive_message_length", LONGEST_MESSAGE),
+    # What is somewhat too long is refused by name (StrictMessages); what is far too long ends in gRPC, unread.
+    ("grpc.max_receive_message_length", 2 * LONGEST_MESSAGE),
     ("grpc.max_send_message_length", 4 * LONGEST_MESSAGE),
     ("grpc.max_metadata_size", 16 * 1024),
     # A connection that does not come to its handshake is let go; 120 seconds are gRPC's own.

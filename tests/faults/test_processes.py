@@ -28,7 +28,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm
-from cardwright_proto.cms.v1 import devices_pb2, escrow_pb2, escrow_pb2_grpc, operators_pb2, requests_pb2, sessions_pb2
+from cardwright_proto.cms.v1 import (
+    devices_pb2,
+    escrow_pb2,
+    escrow_pb2_grpc,
+    operators_pb2,
+    people_pb2,
+    people_pb2_grpc,
+    requests_pb2,
+    sessions_pb2,
+)
 from cardwright_server.config import load
 from cardwright_server.vault.client import VaultClient
 from cardwright_server.vault.model import (
@@ -373,6 +382,24 @@ class _Claims:
         self.told += 1
         news = f"SELECT count(*) FROM outbox WHERE name = 'escrow.released' AND subject = '{self.key}'"
         assert int(sql(f"{news} AND data::json->>'purpose' = 'to a file'")) == self.told
+
+
+def test_a_database_that_is_gone_is_said_and_comes_back(pair: Pair) -> None:
+    server, name = pair.postgresql, pair.name
+    wanted = people_pb2.CreatePersonRequest(login="gone", display_name="Gone")
+    with pair.first.calls(pair.site.administrator) as line:
+        create: Any = people_pb2_grpc.PersonServiceStub(line).Create
+        server.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            server.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            for _ in range(2):
+                with pytest.raises(grpc.RpcError) as error:
+                    create(wanted, timeout=PATIENCE)
+                assert refusal(error.value) == ("UNAVAILABLE", "DATABASE_UNAVAILABLE")
+        finally:
+            server.sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert pair.sql("SELECT count(*) FROM person WHERE login = 'gone'") == "0"
+        assert create(wanted, timeout=PATIENCE).id == pair.sql("SELECT id FROM person WHERE login = 'gone'")
 
 
 @dataclass
