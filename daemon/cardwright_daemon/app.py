@@ -23,7 +23,7 @@ from .api.operations import OperationServicer
 from .api.pins import PinServicer
 from .api.updates import UpdateServicer
 from .api.workstation import WorkstationServicer
-from .cards import Card, Cards, Change
+from .cards import Cards, Change
 from .checking import Checks
 from .config import Config
 from .desk import Desk, DueNews, News, Surroundings
@@ -202,8 +202,7 @@ class Daemon:
         self.hub.publish(subject, change)
 
     def _is_due(self, card: Device, due: Due) -> None:
-        if isinstance(card, Card):
-            self._mandatory.told(card, due)
+        self._mandatory.told(card, due)
         self.hub.publish(("due", card.id), DueNews(card, due))
 
     def _failed(self, error: CardwrightError, call: str) -> None:

@@ -17,12 +17,13 @@ from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
 
-from .cards import Card, Cards
+from .cards import Cards
 from .errors import CardInOperation
 from .link.ports import Due
 from .operations import Operations
 from .prompts import Prompter
 from .sessions import Sessions
+from .tokens import Device
 from .waiting import sleep_until
 
 _log = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ class Mandatory:
         sessions: Sessions,
         *,
         allowed: bool,
-        refresh: Callable[[Card], Awaitable[Due]],
-        tell: Callable[[Card, Due], None],
+        refresh: Callable[[Device], Awaitable[Due]],
+        tell: Callable[[Device, Due], None],
         prompter: Callable[[], Prompter],
         spread: Callable[[], float],
         pauses: tuple[timedelta, ...] = PAUSES,
@@ -83,7 +84,7 @@ class Mandatory:
         if tasks:
             await asyncio.wait(tasks)
 
-    def begins_at(self, card: Card, due: Due) -> datetime | None:
+    def begins_at(self, card: Device, due: Due) -> datetime | None:
         """When it is begun by itself; None where it is not."""
         if not (self._allowed and due and due.mandatory_from is not None):
             return None
@@ -96,7 +97,7 @@ class Mandatory:
             return None
         return max(due.mandatory_from, tried.last + self.pauses[count - 1])
 
-    def told(self, card: Card, due: Due) -> None:
+    def told(self, card: Device, due: Due) -> None:
         """The server said what is due for ``card``."""
         self._removed(card)
         now = datetime.now(UTC)
@@ -115,12 +116,12 @@ class Mandatory:
         self._tasks[card.id] = task
         task.add_done_callback(lambda done: self._tasks.pop(card.id) if self._tasks.get(card.id) is done else None)
 
-    def _removed(self, card: Card) -> None:
+    def _removed(self, card: Device) -> None:
         task = self._tasks.pop(card.id, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
 
-    async def _come(self, card: Card, moment: datetime) -> None:
+    async def _come(self, card: Device, moment: datetime) -> None:
         """Its day has come: the server says whether it still is due, and clients hear of it."""
         await sleep_until(moment)
         await asyncio.sleep(self._spread())
@@ -133,7 +134,7 @@ class Mandatory:
             if seconds is not None:
                 await asyncio.sleep(seconds)
 
-    async def _begin(self, card: Card, due: Due, at: datetime) -> None:
+    async def _begin(self, card: Device, due: Due, at: datetime) -> None:
         await sleep_until(at)
         while True:
             if self._sessions.is_wanted(card):
@@ -154,7 +155,7 @@ class Mandatory:
         if ended.error is not None and not card.gone.is_set():
             self._tell(card, due)
 
-    def _note(self, card: Card, due: Due) -> None:
+    def _note(self, card: Device, due: Due) -> None:
         name, dues = _name_of(card), _names_of(due)
         before = self._tried.pop(name, None)
         count = before.count if before is not None and before.dues == dues else 0
@@ -163,7 +164,7 @@ class Mandatory:
             del self._tried[next(iter(self._tried))]
 
 
-def _name_of(card: Card) -> UUID | str:
+def _name_of(card: Device) -> UUID | str:
     """What a card is known by when it comes back."""
     return card.identity.guid or card.identity.serial or card.id
 

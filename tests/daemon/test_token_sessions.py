@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,8 +23,9 @@ from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.token_state import name_of
 from cardwright_daemon import sessions
 from cardwright_daemon.config import Pkcs11Module
-from cardwright_daemon.link.ports import CardSession, Due, Opening
+from cardwright_daemon.link.ports import CardSession, Due, Opening, Purpose
 from cardwright_daemon.link.session import StreamSession, begin, hello, say
+from cardwright_daemon.machine import NOTHING_ALLOWED, Machine
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import sessions_pb2_grpc
 from cardwright_server.store.unit import Database
@@ -75,14 +79,19 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[SessionWorl
 
 @asynccontextmanager
 async def desk(
-    world: SessionWorld, soft: SoftToken, device: UUID, *answers: bytes, helper: bool = False
+    world: SessionWorld,
+    soft: SoftToken,
+    device: UUID,
+    *answers: bytes,
+    helper: bool = False,
+    machine: Machine = NOTHING_ALLOWED,
 ) -> AsyncIterator[tuple[Run, str, Line]]:
     """A daemon with the token in a module of its configuration; gives the token's id, too."""
     line, who = Line(), world.world.helper if helper else None
     line.assisted = helper
     async with world.serving(world.office(device), who) as line.socket:
         module = Pkcs11Module(str(SOFTHSM), soft.environment)
-        async with running(person=Person(*answers), pkcs11=(module,), link=line) as run:
+        async with running(person=Person(*answers), pkcs11=(module,), link=line, machine=machine) as run:
             (card,) = (await run.client.cards.ListCards(pb.ListCardsRequest(tokens=True))).cards
             yield run, card.id, line
 
@@ -97,6 +106,20 @@ async def issued(world: SessionWorld, soft: SoftToken, device: UUID) -> None:
         wanted = pb.PreviewUpdateRequest(card=card, purpose=pb.PURPOSE_ISSUE, request=request)
         done = await start(run, card, await run.client.updates.PreviewUpdate(wanted))
         assert (done.error.code, done.outcome) == ("", pb.OUTCOME_DONE)
+
+
+async def test_what_is_mandatory_is_begun_on_a_token_too(world: SessionWorld, soft: SoftToken) -> None:
+    device = await bound(world, soft)
+    request = (await world.world.issuance(device)).id
+    now = datetime.now(UTC)
+    async with desk(world, soft, device, PIN, PIN, machine=Machine(begin_mandatory=True)) as (run, card, line):
+        line.due_is = replace(an_update(), purpose=Purpose.ISSUE, request=request, mandatory_from=now)
+        found = (await run.client.updates.GetDue(pb.GetDueRequest(card=card))).due
+        assert found.HasField("begins_at")
+        while not (begun := [one for one in run.daemon.desk.operations.all if one.unasked]):
+            await asyncio.sleep(0.01)
+        done = await ended(run, begun[0].id)
+    assert (done.error.code, done.outcome) == ("", pb.OUTCOME_DONE)
 
 
 async def test_a_token_is_issued_from_the_preview_on(

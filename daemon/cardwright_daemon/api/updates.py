@@ -8,7 +8,6 @@ from typing import Final
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.agent.v1 import agent_pb2_grpc
 
-from ..cards import Card
 from ..desk import Desk
 from ..errors import BadRequest, UpdateMandatory
 from ..link.ports import Due, MethodKind, Purpose
@@ -132,7 +131,7 @@ def due_message(desk: Desk, card: Device, found: Due) -> pb.Due:
         found,
         postponed,
         desk.sessions.consent_for(card) is not None,
-        desk.mandatory.begins_at(card, found) if isinstance(card, Card) else None,
+        desk.mandatory.begins_at(card, found),
     )
 
 
