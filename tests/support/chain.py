@@ -98,6 +98,7 @@ class Chain:
     daemon: DaemonProcess
     tools: Tools
     folder: Path
+    hsm: SoftHsm
 
     # --------------------------------------------------------------------------------------------------- operators
 
@@ -308,6 +309,6 @@ def chained(folder: Path, postgresql: PostgreSql, slapd: Slapd) -> Iterator[Chai
             helper = desk.operator("hel", operators.ROLE_HELP_DESK)
             daemon = DaemonProcess(here.process.addresses["calls"], folder / "station")
             try:
-                yield Chain(here, desk, helper, slapd, daemon, Tools(folder / "tools"), folder)
+                yield Chain(here, desk, helper, slapd, daemon, Tools(folder / "tools"), folder, hsm)
             finally:
                 daemon.close()

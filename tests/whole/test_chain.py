@@ -55,6 +55,8 @@ def test_from_a_person_in_the_directory_to_their_end(chain: Chain, pcscd: Pcscd)
     chain.daemon.start()
     chain.daemon.typing.types(password=b"right", new=PIN.encode(), current=PIN.encode())
 
+    keys = chain.hsm.pkcs11_tool("--list-objects").count("Private Key Object")
+    assert keys >= 4, "the authorities' keys are in the token"
     reader = pcscd.insert(first)
     assert updated(chain, reader, login) == "done"
     issued = chain.issued(device)

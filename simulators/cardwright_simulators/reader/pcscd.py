@@ -3,6 +3,8 @@
 pcscd takes its listening socket from us, the way systemd hands it over, so the socket lies in a folder of ours and
 neither root nor a free ``/run/pcscd`` is needed. Programs reach it by PCSCLITE_CSOCK_NAME; libpcsclite reads that once
 in a process, so it has to be there before the first call.
+
+vpcd listens on every address of the machine: whoever reaches its ports can be the card in an empty slot.
 """
 
 from __future__ import annotations
