@@ -80,7 +80,7 @@ def test_a_contradictory_policy(here: Site) -> None:
 def test_messages_that_are_none_and_devices_that_are_not_there(here: Site) -> None:
     before = recorded(here)
     with here.process.calls(here.administrator) as line:
-        create = line.unary_unary("/cardwright.cms.v1.PersonService/Create")
+        create: Any = line.unary_unary("/cardwright.cms.v1.PersonService/Create")
         too_long = bytes((1 << 20) + (1 << 14))
         for octets in (b"\xff\xff\xff", b"\x0a\x7fcut short", too_long):
             assert refused(lambda octets=octets: create(octets, timeout=PATIENCE)) == (  # type: ignore[misc]
