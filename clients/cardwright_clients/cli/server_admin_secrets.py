@@ -25,7 +25,7 @@ class SecretsMalformed(CardwrightError):
 
     code = "INITIAL_SECRETS_FILE"
     default_effect = "Nothing was sent to the server."
-    default_advice = "pin and puk are texts, management_key and scp03 hexadecimal; a vendor's master is imported into the vault."
+    default_advice = "pin and puk are texts, management_key and scp03 hexadecimal. A vendor's master is for the vault."
 
 
 def of_lot(path: Path) -> list[pb.InitialSecret]:

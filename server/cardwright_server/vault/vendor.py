@@ -62,7 +62,7 @@ def check_value(kdf: VendorKdf, key: bytes) -> bytes:
     """Three octets by which people compare a key: one block of 01 under AES, of 00 under TDEA (GlobalPlatform)."""
     if kdf is VendorKdf.SP800_108_CMAC:
         return _ecb(AES(key), b"\x01" * 16)[:_CHECK_OCTETS]
-    return _ecb(TripleDES(key), bytes(8))[:_CHECK_OCTETS]
+    return _ecb(_tdea(key), bytes(8))[:_CHECK_OCTETS]
 
 
 def vendor_key(kdf: VendorKdf, master: bytes, data: bytes, size: int) -> bytes:
@@ -72,7 +72,7 @@ def vendor_key(kdf: VendorKdf, master: bytes, data: bytes, size: int) -> bytes:
     if size != 24 or len(data) != DATA_OCTETS:
         raise VaultRefused("input", f"{kdf.value} gives keys of 24 octets, of {DATA_OCTETS} octets of the card.")
     part = data[0:2] + data[4:8] if kdf is VendorKdf.VISA2 else data[4:10]
-    halves = _ecb(TripleDES(master), part + b"\xf0\x01" + part + b"\x0f\x01")
+    halves = _ecb(_tdea(master), part + b"\xf0\x01" + part + b"\x0f\x01")
     return halves + halves[:8]
 
 
@@ -118,6 +118,11 @@ def _cmac(key: bytes) -> Callable[[bytes], bytes]:
         return made.finalize()
 
     return mac
+
+
+def _tdea(key: bytes) -> TripleDES:
+    """Of two keys or three, which cryptography wants written out."""
+    return TripleDES((key + key)[:24])
 
 
 def _ecb(algorithm: AES | TripleDES, data: bytes) -> bytes:

@@ -212,7 +212,7 @@ async def test_a_right_that_is_taken_in_mid_stream_ends_the_session(database: Da
     office, card = make_office(tmp_path), fresh_card()
     asked: list[Call] = []
 
-    async def until_taken(unit: Unit, principal: Principal, call: Call, target: CallTarget) -> Permission:
+    async def until_taken(unit: Unit | None, principal: Principal, call: Call, target: CallTarget) -> Permission:
         asked.append(call)
         if len(asked) > 4:
             raise AccessDenied("taken away")
