@@ -138,7 +138,7 @@ async def test_a_call_to_itself_waits_behind_all_that_came_before(served: Served
         due = sessions_pb2_grpc.SessionServiceStub(line).Due
         request = sessions_pb2.DueRequest(protocol=1)
         await asyncio.to_thread(due, request, timeout=60)
-        for pause in (0.1, 1.0, 5.0):
+        for pause in (0.1, 1.0, 5.0, 15.0):
             before = served.servicer.served
             crowd = [due.future(request, timeout=60) for _ in range(300)]
             time.sleep(pause)  # they reach the server, which takes none up meanwhile; a slow machine needs longer

@@ -18,6 +18,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from .faults import Fault, fault_of
+
 Among = Callable[[ColumnElement[Any], str], ColumnElement[bool]]
 """That a column is one of the list which the parameter of this name is."""
 
@@ -45,11 +47,14 @@ class Question:
             # What the line still carries belongs to nobody.
             await connection.invalidate()
             raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            ended = driver.is_closed()
-            if ended:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            # The server may say why before it hangs up, and the driver notice the end before it says that it is closed;
+            # what the driver refuses to send at all is a ValueError besides.
+            ended = driver.is_closed() or not isinstance(error, asyncpg.PostgresError | ValueError)
+            meant = DBAPIError(text, None, error, connection_invalidated=ended)
+            if fault_of(meant) is Fault.GONE:
                 await connection.invalidate(error)
-            raise DBAPIError(text, None, error, connection_invalidated=ended) from error
+            raise meant from error
         return rows
 
     @cached_property

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
+import grpc
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,8 +19,11 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.proofs import PROOF_AUDIENCE, check_nonce, prepare, token
 from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.rpc_status import error_of
+from cardwright_server.api.calling import Calls
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.due import DueList, What
+from cardwright_server.limits import Limits, Rate, Scope
 from cardwright_server.sessions.due import CardName, DueAnswer, DueChecks
 from cardwright_server.store.devices_tables import device, device_due
 from cardwright_server.store.ids import new_id
@@ -130,6 +135,46 @@ async def test_a_workstation_that_gives_up_harms_no_other(open_database: Callabl
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(one, DueAnswer) and one.proven for one in found] == [False, True] * 3
     assert all(isinstance(one, asyncio.CancelledError) for one in found[::2])
+
+
+class Ended(Exception):
+    """A call was ended with a status."""
+
+
+class OneCall:
+    """As much of a gRPC context as a call needs that ends or is answered."""
+
+    def time_remaining(self) -> None:
+        return None
+
+    async def abort(self, code: grpc.StatusCode, message: str, metadata: Any) -> None:
+        told = error_of(metadata[0][1])
+        assert told is not None
+        raise Ended(f"{code.name} {told.code}")
+
+
+async def test_what_one_workstation_may_ask_is_not_shared(open_database: Callable[..., Database]) -> None:
+    database, org = open_database(), uuid4()
+    cards = [Card() for _ in range(4)]
+    for card in cards:
+        await put(database, org, card)
+    checks, stations = checks_of(database), [a_workstation(org), a_workstation(org)]
+    limits = Limits({Scope.WORKSTATION: Rate(3, 0.001)})
+
+    def asking(station: Principal) -> Calls:
+        async def identify(context: object) -> Principal:
+            return station
+
+        return Calls(database, identify, limits)
+
+    async def one(station: Principal, card: Card) -> bool:
+        name = CardName(card.guid)
+        return (await asking(station).act(OneCall(), lambda caller: checks.check(caller, name, card.proof()))).proven
+
+    found = await asyncio.gather(
+        *(one(station, card) for station in stations for card in cards), return_exceptions=True
+    )
+    assert [str(one) for one in found] == (["True"] * 3 + ["RESOURCE_EXHAUSTED LIMIT_EXCEEDED"]) * 2
 
 
 async def test_many_at_once_are_few_statements_and_survive_a_lost_connection(
