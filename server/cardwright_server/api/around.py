@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import grpc
+import structlog
 
 from cardwright_cardops.errors import CardwrightError
 
@@ -21,7 +22,7 @@ from .backlog import Backlog
 from .calling import Context, procedure
 from .errors import abort
 from .identify import Identifier
-from .refusals import ConnectionEnded, ServerStopping
+from .refusals import CallFailed, ConnectionEnded, ServerStopping
 
 OURS: Final = "/cardwright."
 SESSIONS: Final = "SessionService.Run"
@@ -159,6 +160,11 @@ class Around(grpc.aio.ServerInterceptor):
                         await whole(request, context)
                 except CardwrightError as error:
                     await abort(context, error)
+                except grpc.aio.AbortError:
+                    raise
+                except Exception:
+                    structlog.get_logger().error("call-failed", call=name, exc_info=True)
+                    await abort(context, CallFailed("the call failed"))
                 finally:
                     self._metrics.stream(name, -1)
 

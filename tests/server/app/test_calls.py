@@ -17,7 +17,7 @@ import pytest
 import structlog
 from sqlalchemy import func, select
 
-from cardwright_proto.cms.v1 import system_pb2, system_pb2_grpc
+from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc, system_pb2, system_pb2_grpc
 from cardwright_server.api.around import Around, Gate, name_of
 from cardwright_server.api.calling import Calls
 from cardwright_server.api.identify import Identifier
@@ -255,6 +255,37 @@ async def test_there_are_only_so_many_sessions_and_streams(gated: Gated) -> None
     gated.end.set()
     await asyncio.gather(first, second)
     assert await gated.ended_with("SessionService.Run") == ""
+
+
+class Mistaken(sessions_pb2_grpc.SessionServiceServicer):
+    """A servicer whose streams fail as nobody foresaw, before or after a message."""
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[sessions_pb2.WatchResponse]:
+        yield sessions_pb2.WatchResponse()
+        raise KeyError("a secret that stood in the error")
+
+    async def Run(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
+        raise KeyError("a secret that stood in the error")
+
+
+async def test_a_mistake_of_ours_in_a_stream_is_logged_and_not_told(gated: Gated) -> None:
+    server = grpc.aio.server(interceptors=[Around(Metrics(()), gated.gate)])
+    cast(Any, sessions_pb2_grpc).add_SessionServiceServicer_to_server(cast(Any, Mistaken)(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        with structlog.testing.capture_logs() as logs:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub = cast(Any, sessions_pb2_grpc.SessionServiceStub(channel))
+                for call, request in ((stub.Watch, sessions_pb2.WatchRequest()), (stub.Run, iter(()))):
+                    with pytest.raises(grpc.aio.AioRpcError) as error:
+                        _ = [one async for one in call(request)]
+                    assert (error.value.code().name, reason_of(error.value)) == ("INTERNAL", "CALL_FAILED")
+                    assert "secret" not in str(error.value)
+    finally:
+        await server.stop(None)
+    told = [(one["event"], one["call"]) for one in logs]
+    assert told == [("call-failed", "SessionService.Watch"), ("call-failed", "SessionService.Run")]
 
 
 def test_names_of_procedures() -> None:
