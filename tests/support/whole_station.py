@@ -8,6 +8,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ from tests.support.front_desk import Desk
 from tests.support.installation import PATIENCE, Identity, Site
 from tests.support.pcscd import Pcscd
 from tests.support.raw_card import RawCard
-from tests.support.staged import Recorded, StagedCard, recorded
+from tests.support.staged import Moment, Recorded, StagedCard, recorded
 from tests.support.virtual import POOL
 from tests.support.whole_judge import wrong_with
 
@@ -193,12 +194,13 @@ class Station:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Client]:
         """A program of the user, for as long as the daemon runs."""
+        before = self.client
         async with client_of(self.daemon.socket) as client:
             self.client = client
             try:
                 yield client
             finally:
-                self.client = None
+                self.client = before
 
     async def insert(self, held: Held, reader: str | None = None) -> str:
         """Put the card into a reader, by default any."""
@@ -313,18 +315,30 @@ def block(card: VirtualCard) -> None:
     card.power_off()
 
 
-async def broken(work: Awaitable[object]) -> str:
-    """How a call of the user's program ended: a status of gRPC, or "" where it ended well."""
+async def ending(work: Awaitable[pb.Operation]) -> str:
+    """How what somebody asked for ended: a status of gRPC, the code of an error, or "" where it ended well."""
     try:
-        await work
+        return str((await work).error.code)
     except grpc.aio.AioRpcError as error:
         return str(error.code().name)
-    return ""
 
 
-async def until_held(reached: asyncio.Event, work: asyncio.Task[str]) -> None:
-    """Wait until a card has come to its moment, which has to be before the work ends."""
-    waiting = asyncio.create_task(reached.wait())
-    await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    assert reached.is_set(), f"it never came to that moment: {await work or 'the work ended well'}"
+async def stopped_at(station: Station, job: str, moment: Moment) -> tuple[Held, asyncio.Task[str]]:
+    """A job under way whose card is held up at a moment; what ``ending`` says of it afterwards.
+
+    A slow machine ends a stage before its time: then it is another card's turn.
+    """
+    for _ in range(4):
+        held = await station.ready(job)
+        reached = held.card.hold(moment.of(partial(station.recorded, held), SESSIONS[job]))
+        work = asyncio.create_task(ending(station.through(held, PURPOSES[job])))
+        waiting = asyncio.create_task(reached.wait())
+        await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if reached.is_set():
+            return held, work
+        held.card.release()
+        assert await work == "STAGE_ENDED", f"it never came to that moment: {await work or 'the work ended well'}"
+        await station.finish(held, PURPOSES[job])
+        await station.settle(held)
+    raise AssertionError("no session came to that moment")

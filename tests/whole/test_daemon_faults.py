@@ -17,7 +17,7 @@ import pytest
 
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from tests.support.staged import Moment
-from tests.support.whole_station import PURPOSES, SESSIONS, Held, Station, broken, until_held
+from tests.support.whole_station import PURPOSES, SESSIONS, Held, Station, stopped_at
 
 pytestmark = pytest.mark.pcscd
 
@@ -52,13 +52,10 @@ def test_share_of_the_cases(record_property: Callable[[str, object], None]) -> N
 
 @pytest.mark.parametrize("job, who, moment", SHARE, ids=[f"{job} {who} {at}" for job, who, at in SHARE])
 async def test_killed_at_a_moment(station: Station, job: str, who: str, moment: Moment) -> None:
-    held = await station.ready(job)
     purpose = PURPOSES[job]
     lost = (moment.stage + moment.command) % 2 == 1
     async with station.open():
-        reached = held.card.hold(moment.of(lambda: station.recorded(held), SESSIONS[job]))
-        work = asyncio.create_task(broken(station.through(held, purpose)))
-        await until_held(reached, work)
+        held, work = await stopped_at(station, job, moment)
         if who == "daemon":
             station.daemon.kill()
             held.card.release(lost=lost)
@@ -93,11 +90,8 @@ async def test_daemon_killed_while_the_key_in_9a_is_made_anew(station: Station, 
 
     An operator takes the card back to stock. A daemon that lives still has the proof that it began with, and goes on.
     """
-    held = await station.ready("update")
     async with station.open():
-        reached = held.card.hold(Moment(1, command).of(lambda: station.recorded(held), SESSIONS["update"]))
-        work = asyncio.create_task(broken(station.through(held, PURPOSES["update"])))
-        await until_held(reached, work)
+        held, work = await stopped_at(station, "update", Moment(1, command))
         station.daemon.kill()
         held.card.release()
         assert await work == "UNAVAILABLE"
