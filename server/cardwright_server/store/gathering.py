@@ -14,7 +14,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 MOST: Final = 64
-PAUSE: Final = 0.004
+PAUSE: Final = 0.01
 """Seconds from the beginning of one statement to the next, at least: what comes in between shares it."""
 
 
