@@ -34,7 +34,9 @@ from .tokens import Device, TokenDevice
 T = TypeVar("T")
 
 MAX_AUDIENCE: Final = 200
-_LOOK: Final = Look(slots=(Slot.AUTHENTICATION,), objects=(), thorough=True, stage="look")
+_LOOK: Final = Look(
+    slots=(Slot.AUTHENTICATION, Slot.CARD_AUTHENTICATION), objects=(), thorough=True, stage="look"
+)
 _STAGE: Final = "act"
 _ITEMS: Final = ("apdu", "verify_pin", "sign_in")
 """What a proof is made of, as the contract names it."""
@@ -155,13 +157,32 @@ class KeyActs:
                 pins = StagePins(await while_in(card, asked))
             try:
                 with operation.writing():
-                    return await card.worker.run(partial(_run, connection, pins, _verified(marks, wanted)))
+                    return await card.worker.run(partial(_signed, connection, pins, inventory, marks, wanted))
             except VerificationFailed as wrong:
                 if wrong.tries_left is None or wrong.tries_left <= KEEP_ONE:
                     raise
                 error, tries = "It was wrong.", wrong.tries_left
             finally:
                 pins.wipe()
+
+
+def _signed(
+    connection: Connection, pins: StagePins, inventory: Inventory, marks: programs.Marks, wanted: SignIn
+) -> bytes:
+    """Verify the PIN and sign, on the card of ``inventory``: one with a key in 9E proves first that it is that one.
+
+    Raises GuardRefused.
+    """
+    from cardwright_cardops.guard.present import require_same  # takes long to load
+
+    from .relay import reading
+
+    executor = LocalExecutor(connection, KeyItems(pins, TriesGuard(KEEP_ONE), local=True))
+    try:
+        require_same(executor, reading(inventory), _STAGE)
+        return run(_verified(marks, wanted), executor)
+    finally:
+        executor.end_stage()
 
 
 def _run(connection: Connection, pins: StagePins, program: Program[T]) -> T:

@@ -26,7 +26,7 @@ from cardwright_cardops.guard import (
     present_identity,
 )
 from cardwright_cardops.guard import operations as o
-from cardwright_cardops.guard.identity import NONCE_OCTETS, check_proof, proof_batch
+from cardwright_cardops.guard.present import require_same
 from cardwright_cardops.guard.preview import identity_of, permit_for
 from cardwright_cardops.guard.verdict import Deny
 from cardwright_cardops.iso7816.status import VerificationFailed
@@ -237,14 +237,7 @@ class RelayedCard:
             executor.begin_stage(_PIN_STAGE)
             if state.card_key is None and not self._unbroken():
                 raise GuardRefused(Deny(Rule.PLAN, "the card was reset and cannot prove that it is the same one"))
-            nonce = self.random(NONCE_OCTETS)
-            (answers,) = executor.execute(proof_batch(state, _PIN_STAGE, nonce))
-            for answer in answers:
-                if answer.cause is not None:
-                    raise answer.cause
-            checked = check_proof(state, answers, nonce)
-            if isinstance(checked, Deny):
-                raise GuardRefused(checked)
+            require_same(executor, state, _PIN_STAGE, self.random)
             ((verified,),) = executor.execute(Batch((Group((VerifyPin(),), essential=True),), _PIN_STAGE))
             verified.require("verifying the PIN")
         finally:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 
@@ -10,6 +13,7 @@ from cardwright_cardops.piv.proofs import verify
 from cardwright_daemon.link.ports import EscrowedKey, MethodKind
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.card.log import Verify
 from tests.support.daemon_server import Server
 from tests.support.daemons import Person, failing, running, token
 
@@ -61,6 +65,37 @@ async def test_w2_signing_in_needs_the_pin_and_shows_where_to() -> None:
     for token_ab in server.signed_in:
         verify(token_ab, audience="https://portal.example", nonce=b"nonce of the portal", key=public)  # type: ignore[arg-type]
     assert len(set(server.signed_in)) == 2
+
+
+class Exchanged:
+    """What lies in the reader: tests exchange it and nothing tells the reader of it."""
+
+    def __init__(self, card: VirtualCard) -> None:
+        self.card = card
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.card, name)
+
+
+async def test_g2_a_copy_that_took_the_place_of_the_card_while_the_pin_is_typed_does_not_get_it() -> None:
+    server, typing = Server(), asyncio.Event()
+    card = await issued(server)
+    raw = json.loads(card.snapshot())
+    raw["keys"]["9E"] = raw["keys"]["9A"]
+    place, copy = Exchanged(card), VirtualCard.restore(json.dumps(raw).encode())
+    async with running(cast(VirtualCard, place), link=server, person=Person(typing, PIN)) as run:
+        identifier = (await run.client.card()).id
+        signing = asyncio.ensure_future(
+            failing(run.client.workstation.SignIn(pb.SignInRequest(card=identifier, link="cardwright:abc")))
+        )
+        await run.person.waits.wait()
+        copy.power_on()
+        place.card = copy
+        typing.set()
+        error = await signing
+    assert error.code == "GUARD_REFUSED"
+    assert not any(isinstance(row, Verify) for row in copy.log)
+    assert server.signed_in == []
 
 
 @pytest.mark.parametrize("audience", ["http://portal.example", "https://portal.example/\nEnter", "portal", "https://"])

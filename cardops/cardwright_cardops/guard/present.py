@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from .executor import Executes
+from .executor import Executes, GuardRefused
 from .identity import NONCE_OCTETS, check_proof, proof_batch
 from .permit import Identity, Permit
 from .state import State
+from .verdict import Deny
 
 MOST_KEYS: Final = 4
 _STAGE: Final = "identity"
@@ -46,6 +47,23 @@ def present_identity(
         return silent if unknown and _proves(executor, silent, random) else shown
     finally:
         executor.end_stage()
+
+
+def require_same(
+    executor: Executes, state: State, stage: str, random: Callable[[int], bytes] = os.urandom
+) -> None:
+    """Have the card show, in ``stage`` that goes on, that it is the one of ``state``, by its key in 9E if it has one.
+
+    Raises GuardRefused, and the cause of an answer that was lost.
+    """
+    nonce = random(NONCE_OCTETS)
+    (answers,) = executor.execute(proof_batch(state, stage, nonce))
+    for answer in answers:
+        if answer.cause is not None:
+            raise answer.cause
+    checked = check_proof(state, answers, nonce)
+    if isinstance(checked, Deny):
+        raise GuardRefused(checked)
 
 
 def _proves(executor: Executes, identity: Identity, random: Callable[[int], bytes]) -> bool:
