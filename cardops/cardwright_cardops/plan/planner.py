@@ -178,7 +178,7 @@ class _Planner:
         key, certificate = self.inventory.key(row.slot), self.inventory.certificate(row.slot)
         if key is not None and self._fits(row, key):
             if certificate is not None and certificate.key == key.fingerprint:
-                if certificate.not_after - self.policy.renew_before > self.now:
+                if self.policy.lasts(certificate.not_after, self.now):
                     return
             elif self._certifiable(row, key):
                 self._require_signature(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Final
 
@@ -97,7 +97,8 @@ class DevicePolicy:
     """What must be on a device.
 
     ``replace`` allows overwriting keys that are on the card and do not fit. A certificate that ends within
-    ``renew_before`` is renewed, together with its key.
+    ``renew_before`` is renewed, together with its key; not one that lasts until ``ends``, when the card itself ends,
+    because no new one would last longer. ``ends`` is of one card, so it is in no document.
     """
 
     name: str = "card init"
@@ -107,6 +108,7 @@ class DevicePolicy:
     secrets: SecretsPolicy = SecretsPolicy()
     replace: bool = False
     renew_before: timedelta = timedelta(0)
+    ends: datetime | None = None
 
     def __post_init__(self) -> None:
         slots = [row.slot for row in self.slots]
@@ -125,6 +127,11 @@ class DevicePolicy:
     def slot(self, slot: Slot) -> SlotPolicy | None:
         """The policy of one slot."""
         return next((row for row in self.slots if row.slot is slot), None)
+
+    def lasts(self, not_after: datetime, now: datetime) -> bool:
+        """Whether a certificate that ends at ``not_after`` need not be renewed yet, or cannot last longer."""
+        with_the_card = self.ends is not None and not_after >= self.ends
+        return not_after > now if with_the_card else not_after - self.renew_before > now
 
     def document(self) -> dict[str, Any]:
         """JSON values, stable order."""

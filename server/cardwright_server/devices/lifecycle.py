@@ -16,6 +16,7 @@ from ..machine import Actor, Rules, Transition
 from ..notify.model import DomainEvent
 from ..people.model import PersonStatus
 from ..people.service import PeopleService
+from ..policies.errors import NoSuchPolicy
 from ..policies.model import AssignedPolicy
 from ..policies.service import PolicyService
 from ..store.unit import Unit
@@ -173,6 +174,25 @@ class DeviceLifecycle:
         if device.policy is None or device.policy_number is None:
             return None
         return await self._policies.numbered(unit, device.org, device.policy, device.policy_number)
+
+    async def newest_policy_of(self, unit: Unit, device: Device) -> AssignedPolicy | None:
+        """The version in force of a device's policy, the one it was made by if none is any more; None for stock."""
+        if device.policy is None:
+            return None
+        try:
+            return await self._policies.in_force(unit, device.org, device.policy)
+        except NoSuchPolicy:
+            return await self.policy_of(unit, device)
+
+    async def brought_up(self, unit: Unit, org: UUID, identifier: UUID, number: int) -> None:
+        """A device in use is as version ``number`` of its policy wants it, although nobody had asked for an update.
+
+        Raises NoSuchDevice, StaleVersion.
+        """
+        device = await self.device(unit, org, identifier)
+        if device.policy_number != number:
+            await store.update(unit, device.id, device.version, {"policy_number": number})
+        await self._settle_policy(unit, device, number)
 
     async def is_strict(self, unit: Unit, device: Device) -> bool:
         """Whether its policy claims compliance with FIPS 201-3."""
@@ -415,11 +435,14 @@ class DeviceLifecycle:
     async def _settle_due(self, move: _Move) -> None:
         device, made = move.device, move.told.values.get("policy_number")
         await self._due.remove(move.unit, device.id, What.REQUEST, What.UNLOCK)
-        if made is None or device.policy is None:
-            return
+        if made is not None:
+            await self._settle_policy(move.unit, device, made)
+
+    async def _settle_policy(self, unit: Unit, device: Device, made: int) -> None:
+        newest = await self.newest_policy_of(unit, device)
         # Another version may have come while the card was written.
-        if (await self._policies.in_force(move.unit, device.org, device.policy)).number <= made:
-            await self._due.remove(move.unit, device.id, What.POLICY)
+        if newest is not None and newest.number <= made:
+            await self._due.remove(unit, device.id, What.POLICY)
 
     async def _end_stand_in(self, unit: Unit, itself: Principal, other: Device) -> None:
         if other.state is DeviceState.ASSIGNED:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, time
-from typing import Protocol
+from datetime import UTC, date, datetime, time
+from typing import Any, Protocol
 from uuid import UUID
 
 from cardwright_cardops.piv.algorithms import PublicKey
@@ -82,7 +82,9 @@ class Desk:
         if greeting.purpose is Purpose.RECYCLE and principal.kind is PrincipalKind.WORKSTATION and not trusted:
             raise RecycledElsewhere("This workstation is none where cards are erased.")
         device, request = await self._found(unit, principal.org, greeting)
-        policy = await self._lifecycle.policy_of(unit, device)
+        brings_up = greeting.purpose.follows_policy
+        lifecycle = self._lifecycle
+        policy = await (lifecycle.newest_policy_of if brings_up else lifecycle.policy_of)(unit, device)
         if policy is None:
             raise NothingToDo("This device is bound to nobody, so no policy applies to it.")
         is_token = greeting.token is not None
@@ -91,18 +93,23 @@ class Desk:
         # A card that is erased has its factory's secrets, whatever it was delivered with.
         delivered = device.life == 1 and greeting.purpose is not Purpose.RECYCLE
         initial = await self._stock.initial_secrets(unit, device) if delivered else None
-        expires = device.expires_at or unit.now + policy.document.validity
+        expires = (device.expires_at or unit.now + policy.document.validity).date()
+        wanted = replace(policy.document.card, ends=_beginning(expires))
+        known = (await self._due.due(unit, device.org, device.id)).what if brings_up else ()
+        due = {one.what for one in known}
         since = None if request is None else request.created_at
         trusted = self._stations.is_trusted(principal.workstation)
         return Task(
             device.org,
             device.id,
             greeting.purpose,
-            policy.document,
+            replace(policy.document, card=wanted),
             device.guid
             or (greeting.card.identity.guid if is_token else None)
             or await self._numbering.card_uuid(unit, device.org, device.id, since=since),
-            expires.date(),
+            expires,
+            number=policy.number,
+            is_due=not due.isdisjoint((What.RENEWAL, What.POLICY)),
             person=device.person,
             request=None if request is None else request.id,
             serial=device.serial,
@@ -112,7 +119,7 @@ class Desk:
             temporary=device.temporary,
             was_issued=device.issued_at is not None,
             adrift=request is None and device.state is DeviceState.UPDATING and device.session is None,
-            rotate_puk=await self._rotates(unit, device, greeting.purpose, policy.document, trusted=trusted),
+            rotate_puk=What.SECRETS in due and _rotates(device, greeting.purpose, policy.document, trusted=trusted),
             guid_is_new=device.guid is None,
             asked_as=None if request is None else request.target,
             fascn=await self._fascn(unit, device),
@@ -149,31 +156,40 @@ class Desk:
             detail = {"puk": puk, "workstation": None if workstation is None else str(workstation)}
             await self._due.put(unit, task.org, task.device, What.SECRETS, unit.now, detail=detail)
 
-    async def _rotates(self, unit: Unit, device: Device, purpose: Purpose, policy: Policy, *, trusted: bool) -> bool:
-        """Whether a session gives the card a PUK that only a trusted station saw: in passing, with an update."""
-        fits = purpose in (Purpose.UPDATE, Purpose.REISSUE) and device.state is DeviceState.ISSUED
-        fits = fits and device.kind is not DeviceKind.PKCS11_TOKEN
-        if not (trusted and fits and policy.clear_secrets.allows(trusted=trusted)):
-            return False
-        return any(one.what is What.SECRETS for one in (await self._due.due(unit, device.org, device.id)).what)
-
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:
         """See ``Devices``. What waits for certificates stays open, and goes on at the next contact."""
         if task.trusted and await store.noted_puk(unit, task.org, session):
             await self._due.remove(unit, task.device, What.SECRETS)
-        ends = datetime.combine(task.expires, time(0), UTC)
-        told = Told(read_back=True, found=True, expires_at=ends, values={"guid": task.guid, "fascn": task.fascn.hex()})
+        values: dict[str, Any] = {"guid": task.guid, "fascn": task.fascn.hex()}
+        brought_up = task.purpose.follows_policy and outcome is not Outcome.PENDING
+        if brought_up:
+            values["policy_number"] = task.number
+        told = Told(read_back=True, found=True, expires_at=_beginning(task.expires), values=values)
         if task.request is None:
             if task.adrift and outcome is not Outcome.PENDING:
                 told = replace(told, session=session)
                 itself = server(task.org)
                 await self._lifecycle.move(unit, itself, task.device, DeviceEvent.UPDATE, Actor.SERVER, told)
+            elif brought_up:
+                await self._lifecycle.brought_up(unit, task.org, task.device, task.number)
         elif outcome is Outcome.PENDING:
             await self._requests.interrupt(unit, task.org, task.request, session)
         else:
             await self._requests.finish(unit, task.org, task.request, session, told)
+        if brought_up:
+            await self._note_renewal(unit, task, card)
+
+    async def _note_renewal(self, unit: Unit, task: Task, card: Inventory) -> None:
+        """From when a certificate that can be renewed is due to be, and when the first of all ends."""
+        policy = task.policy.card
+        ends = [one.not_after for one in card.certificates if policy.slot(one.slot) is not None]
+        if not ends:
+            return
+        renewable = [one for one in ends if policy.ends is None or one < policy.ends]
+        since = min(renewable) - policy.renew_before if renewable else min(ends)
+        await self._due.put(unit, task.org, task.device, What.RENEWAL, since, ends_at=min(ends))
 
     async def ended(
         self, unit: Unit, org: UUID, request: UUID | None, session: UUID, failure: Failure | None
@@ -220,6 +236,17 @@ class Desk:
         if not open_ones and greeting.purpose is not Purpose.UPDATE:
             raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")
         return device, open_ones[0] if open_ones else None
+
+
+def _beginning(day: date) -> datetime:
+    return datetime.combine(day, time(0), UTC)
+
+
+def _rotates(device: Device, purpose: Purpose, policy: Policy, *, trusted: bool) -> bool:
+    """Whether a session may give the card a PUK that only a trusted station saw: in passing, with an update."""
+    fits = purpose in (Purpose.UPDATE, Purpose.REISSUE) and device.state is DeviceState.ISSUED
+    fits = fits and device.kind is not DeviceKind.PKCS11_TOKEN
+    return trusted and fits and policy.clear_secrets.allows(trusted=trusted)
 
 
 def _proves(certificate: Certificate) -> bool:

@@ -47,7 +47,8 @@ class Task:
     last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is being updated,
     and nobody asks for it any more: the request was taken back. ``was_issued``: somebody had it in use.
     ``rotate_puk``: a workstation that may not keep it saw the card's PUK, and this one may see the next.
-    ``temporary``: it stands in for another device.
+    ``temporary``: it stands in for another device. ``number``: of the version of the policy. ``is_due``: the books say
+    that the card has to be brought to it.
     """
 
     org: UUID
@@ -65,6 +66,8 @@ class Task:
     adrift: bool = False
     rotate_puk: bool = False
     temporary: bool = False
+    number: int = 0
+    is_due: bool = False
     asked_as: CallTarget | None = None
     was_issued: bool = False
     guid_is_new: bool = False

@@ -232,6 +232,13 @@ def test_a_certificate_near_its_end_is_renewed_with_its_key(days: float, due: bo
             steps(replace(policy, replace=False), inventory)
 
 
+@pytest.mark.parametrize(("days", "due"), [(5.0, False), (4.999, True), (-1.0, True)])
+def test_a_certificate_that_ends_with_the_card_is_not_renewed(days: float, due: bool) -> None:
+    inventory = card(key(), certificates=(certificate(days=days),))
+    policy = slots(ROW, renew_before=timedelta(days=10), replace=True, ends=NOW + timedelta(days=5))
+    assert steps(policy, inventory) == ([replace(MAKE, replaces="aa"), CERTIFY] if due else [])
+
+
 def test_unfinished_work_of_ours_may_be_overwritten() -> None:
     begun_empty, begun_over = Records(generating={SIGNING: ""}), Records(generating={SIGNING: "aa"})
     # A key came into the empty slot: it is ours, and is certified or made again.
