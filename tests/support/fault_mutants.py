@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from cardwright_cardops.plan.authority import Issued
 from cardwright_cardops.plan.records import Kind
 from cardwright_server.audit.model import SERVER
+from cardwright_server.authentication.principal import Principal
 from cardwright_server.escrow import archive
 from cardwright_server.escrow.archive import EscrowArchive
 from cardwright_server.issuance.service import Prepared
@@ -19,6 +20,8 @@ from cardwright_server.sessions import store
 from cardwright_server.sessions.desk import Desk
 from cardwright_server.sessions.issuing import IssuedCertificates
 from cardwright_server.sessions.ledger import Ledger
+from cardwright_server.sessions.model import Greeting
+from cardwright_server.sessions.ports import Task
 from cardwright_server.store.second_medium import JournalEvent, JournalKind
 from cardwright_server.store.unit import Unit
 
@@ -113,14 +116,20 @@ def signed_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def unfinished_unknown(patch: pytest.MonkeyPatch) -> None:
-    """That a plan was shown is not kept, so nobody knows that it may have been carried out in part."""
-    move = store.move
+    """That a plan was shown is not kept, so nobody knows that it may have been carried out in part; and the list of
+    what is due, which also leads to another look, is not asked.
+    """
+    move, found = store.move, Desk.task
+
+    async def unaware(self: Desk, unit: Unit, principal: Principal, greeting: Greeting) -> Task:
+        return replace(await found(self, unit, principal, greeting), is_due=False)
 
     async def other(unit: Unit, session: Any, event: Any, actor: Any, values: Any) -> Any:
         kept = {name: value for name, value in values.items() if name != "steps"}
         return await move(unit, session, event, actor, kept)
 
     patch.setattr(store, "move", other)
+    patch.setattr(Desk, "task", unaware)
 
 
 def unarchived(patch: pytest.MonkeyPatch) -> None:

@@ -148,11 +148,16 @@ async def test_status_and_the_refusal_to_start(empty_url: str) -> None:
     before = await migrate.status(empty_url)
     assert (before.database, before.current) == ((), False)
     assert "store_0001" in before.program
-    with pytest.raises(SchemaMismatch, match=r"lacks the revisions .*store_0001"):
+    with pytest.raises(SchemaMismatch, match="has no tables"):
         await migrate.require_current(empty_url)
     await migrate.upgrade(empty_url)
     await migrate.require_current(empty_url)
     database = Database(empty_url)
+    async with database.engine.begin() as connection:
+        last = max((await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars())
+        await connection.execute(text("DELETE FROM alembic_version WHERE version_num = :last"), {"last": last})
+    with pytest.raises(SchemaMismatch, match=f"lacks the revisions .*{last}"):
+        await migrate.require_current(empty_url)
     async with database.engine.begin() as connection:
         await connection.execute(text("INSERT INTO alembic_version VALUES ('devices_9999')"))
     await database.close()

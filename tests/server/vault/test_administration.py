@@ -32,6 +32,7 @@ from cardwright_server.vault.model import (
     MasterPurpose,
     PukPurpose,
     SigningAlgorithm,
+    VendorKdf,
 )
 from cardwright_server.vault.profiles import DEFAULT_RULES, CertificateRule, Holder
 from cardwright_server.vault.software import SoftwareBackend
@@ -79,6 +80,7 @@ def test_no_act_of_the_administrator_without_the_passphrase(core: VaultCore) -> 
         admin.create_key("x", KeyRole.AUDIT, SigningAlgorithm.P256),
         admin.rotate_master(MasterPurpose.PUK),
         admin.destroy_master(MasterPurpose.PUK, 1),
+        admin.import_vendor_master("lot", VendorKdf.VISA2, Secret(bytes(range(24)))),
         admin.set_rule("x", DEFAULT_RULES["ocsp"]),
         admin.set_limit("puk.set", Limit()),
         admin.change_credential(NEW),
