@@ -246,10 +246,8 @@ async def _run(
     notify("READY=1")
     ready(addresses)
     # What was loaded stays for good: no collection, nor that at the end of the process, needs to look at it again.
-    # A whole collection over a thousand standing streams stops every call for a tenth of a second, so they are rare.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
     ended = asyncio.ensure_future(process.vault.ended())
     stopping = asyncio.ensure_future(stop.wait())
     waits: set[asyncio.Future[Any]] = {ended, stopping, process.state.lost}
