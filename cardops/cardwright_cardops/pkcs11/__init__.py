@@ -6,7 +6,8 @@
 from .capabilities import Ability, Capability, TokenCapabilities
 from .inventory import CertificateEntry, KeyEntry, TokenInventory
 from .keys import TokenEcKey, TokenRsaKey
-from .module import Deadlines, Module
+from .module import Module
+from .process import Deadlines
 from .quirks import UnlockBy
 from .token import Token
 from .values import KeyAlgorithm, LoginState, Mechanism, ModuleInfo, PinState, TokenInfo, User

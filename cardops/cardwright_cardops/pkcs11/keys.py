@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn, Protocol
 
 from asn1crypto.algos import DigestAlgorithm, DigestInfo
 from asn1crypto.core import Null
@@ -14,13 +14,11 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from ..kept_key import KeptKey
 from ..secret import Secret
+from .capabilities import TokenCapabilities
 from .errors import AnswerInvalid, DataRejected, KeyRefused, PinNeeded, UnsupportedByToken
 from .inventory import KeyEntry
 from .messages import Decrypt, Derive, Sign
-from .values import Mechanism
-
-if TYPE_CHECKING:
-    from .token import Token
+from .values import Mechanism, TokenInfo
 
 # CKM_* and CKG_MGF1_* of each hash (PKCS#11 v2.40).
 _HASH_NUMBERS = {
@@ -53,6 +51,16 @@ def _digest(
     return context.finalize(), algorithm
 
 
+class Holder(Protocol):
+    """The token, as far as its keys need it."""
+
+    info: TokenInfo
+    capabilities: TokenCapabilities
+
+    def use_key(self, request: Sign | Decrypt | Derive) -> bytes:
+        """One private-key operation. Raises Pkcs11Error."""
+
+
 class _TokenKey(KeptKey):
     """What both kinds share: the token, the entry, and the PIN for keys that want it every time.
 
@@ -61,7 +69,7 @@ class _TokenKey(KeptKey):
 
     kept_by = "the token"
 
-    def __init__(self, token: Token, entry: KeyEntry, pin: Callable[[], Secret] | None, spend_last_try: bool) -> None:
+    def __init__(self, token: Holder, entry: KeyEntry, pin: Callable[[], Secret] | None, spend_last_try: bool) -> None:
         self._token = token
         self._entry = entry
         self._pin = pin

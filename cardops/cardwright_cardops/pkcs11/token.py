@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from asn1crypto.core import Integer
 from cryptography import x509
@@ -44,11 +44,9 @@ from .messages import (
     Sign,
     WriteCertificate,
 )
+from .process import ModuleProcess
 from .quirks import Quirks, UnlockBy, id_of_key_reference
 from .values import KeyAlgorithm, LoginState, PinState, TokenInfo, User
-
-if TYPE_CHECKING:
-    from .module import Module
 
 T = TypeVar("T")
 
@@ -63,7 +61,7 @@ class Token:
     the last try unless ``spend_last_try`` is given.
     """
 
-    def __init__(self, module: Module, info: TokenInfo, quirks: Quirks) -> None:
+    def __init__(self, module: ModuleProcess, info: TokenInfo, quirks: Quirks) -> None:
         self._module = module
         self._quirks = quirks
         self.info = info
