@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cardwright_clients.cli.main import COMMANDS
+from cardwright_clients.cli.commands import COMMANDS
 from tests.support.command_line import Desk
 
 BIN = Path(sys.executable).parent

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from cardwright_clients.cli.main import COMMANDS
+from cardwright_clients.cli.commands import COMMANDS
 from scripts.man_pages import FOLDER, pages
 
 

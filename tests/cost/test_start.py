@@ -7,7 +7,7 @@ import sys
 
 from click.testing import CliRunner
 
-from cardwright_clients.cli.main import help_text
+from cardwright_clients.cli.commands import help_text
 from cardwright_clients.cli.tree import cardwright
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .main import ABOUT, COMMANDS
+from .commands import ABOUT, COMMANDS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
