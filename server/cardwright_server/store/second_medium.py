@@ -25,7 +25,7 @@ from uuid import UUID
 
 import msgspec
 
-from cardwright_cardops.durable import sync_directory, write_all
+from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 
 from .columns import canonical
@@ -202,19 +202,9 @@ class SecondMedium:
         self._end += len(octets)
 
     def _open(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        epoch = current_epoch(self.folder)
-        path = self.folder / f"{epoch:08d}-{new_id().hex}.journal"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        chain, octets = _chained(_START, [canonical({"epoch": epoch, "at": datetime.now(UTC)})])
-        try:
-            write_all(descriptor, octets)
-            os.fsync(descriptor)
-            sync_directory(self.folder)
-        except OSError:
-            os.close(descriptor)
-            raise
-        self._descriptor, self._chain, self._end = descriptor, chain, len(octets)
+        path, chain, end = _begin(self.folder, current_epoch(self.folder))
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._chain, self._end = chain, end
 
 
 def current_epoch(folder: Path) -> int:
@@ -229,18 +219,18 @@ def is_begun(folder: Path) -> bool:
 
 def raise_epoch(folder: Path) -> int:
     """Begin the next epoch, and give its number. Done by a restore, when no server runs. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     epoch = current_epoch(folder) + 1
-    path = folder / f"{epoch:08d}-{new_id().hex}.journal"
-    _, octets = _chained(_START, [canonical({"epoch": epoch, "at": datetime.now(UTC)})])
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(descriptor, octets)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_directory(folder)
+    _begin(folder, epoch)
     return epoch
+
+
+def _begin(folder: Path, epoch: int) -> tuple[Path, bytes, int]:
+    """A new file with its head: where it is, how its chain begins, how long it is. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{epoch:08d}-{new_id().hex}.journal"
+    chain, octets = _chained(_START, [canonical({"epoch": epoch, "at": datetime.now(UTC)})])
+    write_whole(path, octets)
+    return path, chain, len(octets)
 
 
 def remembered(folder: Path) -> Iterator[Remembered]:
