@@ -103,6 +103,18 @@ async def test_start_does_what_was_shown() -> None:
     assert server.consented == [server.consented[0]]
 
 
+async def test_a_revoked_card_is_told_of_and_there_is_nothing_to_start() -> None:
+    over = ports.Due((ports.DueItem("revoked", datetime.now(UTC)),))
+    server = Server(due_is=over)
+    async with running(token(), link=server) as run, agent(run) as wall:
+        told = await wall.notice("offer:")
+        assert (told.title, told.buttons, told.urgent) == ("Card 12345678 was revoked", (), True)
+        assert "hand it in" in told.text
+        run.bench.remove()
+        await wall.until(lambda wall: wall.get("offer:") is None)
+    assert (server.openings, server.batches) == ([], 0)
+
+
 async def test_who_wants_to_read_more_sees_every_step() -> None:
     server = Server(due_is=ISSUE)
     async with running(token(), link=server, person=Person(PIN, PIN)) as run, agent(run) as wall:

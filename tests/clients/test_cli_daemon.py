@@ -100,6 +100,16 @@ async def test_update_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done["card"]["identity"]["serial"], done["error"]) == ("12345678", None)
 
 
+async def test_update_of_a_revoked_card_says_so_and_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(due_is=ports.Due((ports.DueItem("revoked", datetime.now(UTC)),)))
+    async with seated(monkeypatch, token(), link=server) as seat:
+        said = await seat.done("update", "--yes")
+        shown = (await seat.done("update", "--yes", "--json")).json["cards"][0]
+    assert said.out.startswith("card 12345678: the card was revoked") and "hand it in" in said.out
+    assert (shown["due"]["items"][0]["what"], shown["steps"], shown["error"]) == ("revoked", [], None)
+    assert (server.openings, server.batches) == ([], 0)
+
+
 async def test_update_of_all_cards_goes_on_where_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(due_is=ISSUE)
 

@@ -212,6 +212,9 @@ class Agent:
             self._begin("again", card_id, partial(self._ask, daemon, card_id, wait))
             return
         card = self._cards[card_id]
+        if due.is_over:
+            await self._notices.show(f"offer:{card_id}", words.revoked(card, due))
+            return
         try:
             preview: UpdatePreview | None = await daemon.preview_when_free(card_id, due.purpose, request=due.request)
         except CardwrightError as error:

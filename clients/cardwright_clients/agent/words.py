@@ -56,6 +56,11 @@ def _offer(card: Card, due: Due, preview: UpdatePreview | None, most: int) -> No
     return Notice(_upper(f"{card.name} {what}"), " ".join(parts), buttons, urgent=due.is_mandatory())
 
 
+def revoked(card: Card, due: Due) -> Notice:
+    """Nothing is done to the card any more."""
+    return Notice(_upper(f"{card.name} was revoked"), _upper(due_words(due)) + ".", urgent=True)
+
+
 def changed(card: Card, due: Due, preview: UpdatePreview) -> Notice:
     """The same, where the plan is not the one that was shown."""
     made = alert(card, due, preview)

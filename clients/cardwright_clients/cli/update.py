@@ -221,6 +221,10 @@ async def _offered(daemon: DaemonClient, card: Card, terms: Terms) -> Offer:
             if not terms.as_json:
                 say(f"{card.name}: nothing is due.")
             return Offer(card, due)
+        if due.is_over and not terms.recycle:
+            if not terms.as_json:
+                say(f"{card.name}: {due_words(due)}.")
+            return Offer(card, due)
         if terms.recycle:
             due = replace(due, purpose=Purpose.RECYCLE, request=None)
         preview = await with_proof(

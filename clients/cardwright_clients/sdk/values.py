@@ -298,6 +298,10 @@ class Operation:
 # ---------------------------------------------------------------------------------------------------------- updates
 
 
+REVOKED: Final = "revoked"
+"""Word of a DueItem: the card is at its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class DueItem:
     """One thing that the server wants done: renewal, policy, replacement, recovered-keys, unlock, ..."""
@@ -327,6 +331,11 @@ class Due:
 
     def __bool__(self) -> bool:
         return bool(self.items)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the card is revoked and nothing more is done to it: there is nothing to start."""
+        return bool(self.items) and all(one.what == REVOKED for one in self.items)
 
     def is_postponed(self, now: datetime | None = None) -> bool:
         """Whether it is not offered yet."""

@@ -15,7 +15,7 @@ DUE: Final = {
     "secrets": "the card's PUK or management key has to be changed",
     "request": "it was asked for",
     "lock": "the card has to be locked",
-    "revoked": "the card was revoked",
+    "revoked": "the card was revoked: it is not good for anything any more, hand it in",
 }
 """By the word of a DueItem."""
 

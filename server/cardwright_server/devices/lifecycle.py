@@ -155,6 +155,9 @@ class DeviceLifecycle:
                 "forget_holds": lambda move: store.remove_holds(move.unit, move.device.id),
                 "settle_due": self._settle_due,
                 "forget_due": lambda move: self._due.remove(move.unit, move.device.id),
+                "tell_that_it_is_over": lambda move: self._due.put(
+                    move.unit, move.device.org, move.device.id, What.REVOKED, move.unit.now
+                ),
             },
         )
 

@@ -15,6 +15,8 @@ SERVER = frozenset({Actor.SERVER})
 TIMER = frozenset({Actor.TIMER})
 
 _END = ("revoke_credentials", "close_requests", "forget_due")
+_OVER = (*_END, "tell_that_it_is_over")
+"""A card of which somebody may still have hopes: its holder is told when it is inserted."""
 
 ROWS: tuple[_Row, ...] = (
     _Row(None, _E.REGISTER, _S.STOCK, ISSUER),
@@ -44,7 +46,7 @@ ROWS: tuple[_Row, ...] = (
     _Row(_S.IN_PRODUCTION, _E.PRODUCE, _S.PRODUCED, SERVER, guard="read_back_matches"),
     _Row(_S.IN_PRODUCTION, _E.FAIL, _S.FAILED, SERVER | TIMER, effects=("revoke_new_credentials",)),
     _Row(_S.PRODUCED, _E.ACTIVATE, _S.ISSUED, USER, effects=("activate_credentials", "settle_replacement")),
-    _Row(_S.PRODUCED, _E.LAPSE, _S.TERMINATED, TIMER, guard="not_activated_in_time", effects=_END),
+    _Row(_S.PRODUCED, _E.LAPSE, _S.TERMINATED, TIMER, guard="not_activated_in_time", effects=_OVER),
     # Suspension: one hold for each reason.
     _Row(_S.ISSUED, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", "hold_credentials")),
     _Row(_S.UPDATING, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", "hold_credentials")),
@@ -112,7 +114,14 @@ ROWS: tuple[_Row, ...] = (
         note="it was suspended before, and still is",
     ),
     *(
-        _Row(state, _E.EXPIRE, _S.TERMINATED, TIMER, guard="temporary_has_expired", effects=(*_END, "restore_original"))
+        _Row(
+            state,
+            _E.EXPIRE,
+            _S.TERMINATED,
+            TIMER,
+            guard="temporary_has_expired",
+            effects=(*_OVER, "restore_original"),
+        )
         for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
     ),
     *(
@@ -120,7 +129,7 @@ ROWS: tuple[_Row, ...] = (
         for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
     ),
     *(
-        _Row(state, _E.REPLACE, _S.TERMINATED, SERVER, effects=_END, note="its permanent replacement is issued")
+        _Row(state, _E.REPLACE, _S.TERMINATED, SERVER, effects=_OVER, note="its permanent replacement is issued")
         for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED, _S.INVALID)
     ),
     # The end.
@@ -131,7 +140,7 @@ ROWS: tuple[_Row, ...] = (
             _S.TERMINATED,
             frozenset({Actor.HELP_DESK, Actor.SERVICE, Actor.SERVER}),
             guard="second_person_agrees",
-            effects=(*_END, "restore_original"),
+            effects=(*_OVER, "restore_original"),
         )
         for state in DeviceState
         if state in WITH_CREDENTIALS

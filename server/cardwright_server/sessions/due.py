@@ -31,7 +31,8 @@ from .model import Purpose
 
 MANDATORY_BEFORE: Final = timedelta(days=7)
 """How long before its certificates end a renewal cannot be put off any more."""
-_AT_ONCE: Final = frozenset((What.REVOKED, What.LOCK, What.UNLOCK))
+_AT_ONCE: Final = frozenset((What.LOCK, What.UNLOCK))
+"""Cannot be put off from the beginning. That a card is revoked is told, and nothing is done to it."""
 _SECONDS: Final = {
     What.REVOKED: 5,
     What.LOCK: 5,
@@ -115,7 +116,10 @@ class DueChecks:
         if found is None:
             raise NoSuchDevice("this card is not known here")
         if not self._stations.is_trusted(principal.workstation):
-            found = _without_secrets(found)
+            found = _without(found, What.SECRETS)
+        if card.guid is None:
+            # What shows only its number is blank: there is nothing on it that was revoked.
+            found = _without(found, What.REVOKED)
         due = bool(found.due.what)
         if card.guid is None and not due and found.state in _TO_BE_WRITTEN:
             due = await self._database.glance(lambda unit: self._ready(unit, principal.org, found.device))
@@ -184,8 +188,8 @@ def _proves(found: DueOfCard, guid: UUID, proof: bytes) -> bool:
     return False
 
 
-def _without_secrets(found: DueOfCard) -> DueOfCard:
-    what = tuple([one for one in found.due.what if one.what is not What.SECRETS])
+def _without(found: DueOfCard, left_out: What) -> DueOfCard:
+    what = tuple([one for one in found.due.what if one.what is not left_out])
     return replace(found, due=replace(found.due, what=what))
 
 

@@ -201,7 +201,7 @@ async def test_a_new_version_of_the_policy_makes_devices_due_until_they_have_it(
     assert (await world.device(device.id)).policy_number == 3
 
 
-async def test_nothing_is_due_for_a_device_that_ended(world: World) -> None:
+async def test_of_a_device_that_ended_only_its_end_is_told(world: World) -> None:
     device = (await world.issued()).id
     await put(world, device, What.RENEWAL, 0)
     await world.database.transact(
@@ -209,6 +209,9 @@ async def test_nothing_is_due_for_a_device_that_ended(world: World) -> None:
             unit, world.helper, device, Reason.NOT_NEEDED, Disposition.COLLECTED
         )
     )
+    found = await due(world, device)
+    assert ([item.what for item in found.what], found.until) == ([What.REVOKED], None)
+    await world.database.transact(lambda unit: world.services.devices.recycle(unit, world.issuer, device))
     assert await due(world, device) == Due((), None)
 
 

@@ -22,6 +22,7 @@ from cardwright_cardops.program.items import Apdu, Batch, Group, Prove
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.due import What
+from cardwright_server.devices.model import Disposition, Reason
 from cardwright_server.notify.model import DomainEvent
 from cardwright_server.notify.outbox import Dispatcher
 from cardwright_server.sessions.hints import Hints
@@ -88,6 +89,12 @@ async def put(
     await world.database.transact(work)
 
 
+async def due_rows(world: SessionWorld, device: UUID) -> list[What]:
+    """What stands on the list of a device."""
+    found = await world.database.read(lambda unit: world.world.services.due.due(unit, world.org, device))
+    return [one.what for one in found.what]
+
+
 async def test_a_card_learns_what_is_due_only_if_it_proves_itself(
     open_database: Callable[..., Database], tmp_path: Path
 ) -> None:
@@ -140,6 +147,33 @@ async def test_cards_of_others_and_unknown_ones_are_not_told_apart(
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await server.Due(asked(guid))
     assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    world.issuing.core.close()
+
+
+@ON_SQLITE
+async def test_the_holder_of_a_revoked_card_is_told_and_nothing_begins_by_itself(
+    open_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    """Until it is back in stock; and who sees only its number, on a card that was wiped elsewhere, is told nothing."""
+    world, card = await make_session_world(open_database(), tmp_path), blank()
+    device, guid = await issued(world, card)
+    services, home = world.world.services, world.world
+    await put(world, device, What.RENEWAL, -1, 20)
+    async with stub(world) as server:
+        await world.database.transact(
+            lambda unit: services.devices.terminate(
+                unit, home.helper, device, Reason.LEFT, Disposition.NOT_COLLECTED
+            )
+        )
+        assert await server.Due(asked(guid)) == sessions_pb2.DueResponse(due=True)
+        (item,) = (await server.Due(asked(guid, proof_of(card, guid, datetime.now(UTC))))).items
+        assert (item.kind, item.HasField("mandatory_from")) == (sessions_pb2.DUE_KIND_REVOKED, False)
+        assert await server.Due(asked("", serial=str(card.serial))) == sessions_pb2.DueResponse(due=False)
+        await world.database.transact(lambda unit: services.devices.recycle(unit, home.issuer, device))
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await server.Due(asked(guid))
+        assert reason_of(refusal.value) == "NO_SUCH_DEVICE"
+    assert await due_rows(world, device) == []
     world.issuing.core.close()
 
 
