@@ -21,6 +21,7 @@ DETAILS: Final = "grpc-status-details-bin"
 MAX_DETAILS: Final = 1 << 14
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
+_METHODS: Final = re.compile(r"[a-z-]{1,40}( [a-z-]{1,40}){0,15}")
 _SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?", re.ASCII)
 
 
@@ -28,7 +29,8 @@ class RemoteError(CardwrightError):
     """An error that a call ended with; ``code`` is the one that it had at the other end.
 
     ``sw``, ``tries_left`` and ``reader`` are what the error carried there, None where it had none; ``retry_after``
-    likewise: seconds until it is worth another try.
+    likewise: seconds until it is worth another try. ``methods``: names of those by which the person could prove enough,
+    any of which does; empty where the error names none.
     """
 
     code = "REMOTE"
@@ -40,6 +42,7 @@ class RemoteError(CardwrightError):
         self.tries_left: int | None = None
         self.reader: str | None = None
         self.retry_after: float | None = None
+        self.methods: frozenset[str] = frozenset()
 
 
 def details_of(error: CardwrightError, status: int, more: Mapping[str, str] = MappingProxyType({})) -> bytes:
@@ -51,6 +54,7 @@ def details_of(error: CardwrightError, status: int, more: Mapping[str, str] = Ma
         "sw": f"{sw:04X}" if isinstance(sw, int) else "",
         "tries_left": str(tries) if isinstance(tries, int) else "",
         "reader": clean(reader) if isinstance(reader, str) else "",
+        "methods": " ".join(sorted(getattr(error, "methods", ()))),
         **more,
     }
     info = ErrorInfo(reason=error.code, domain=DOMAIN)
@@ -85,6 +89,7 @@ def error_of(details: bytes) -> RemoteError | None:
         error.reader = clean(told["reader"]) or None
         error.retry_after = float(told["retry_after"]) if _SECONDS.fullmatch(told["retry_after"]) else None
         error.tries_left = int(told["tries_left"]) if re.fullmatch("[0-9]{1,3}", told["tries_left"]) else None
+        error.methods = frozenset(told["methods"].split()) if _METHODS.fullmatch(told["methods"]) else frozenset()
         error.sw = int(told["sw"], 16) if re.fullmatch("[0-9A-F]{4}", told["sw"]) else None
         return error
     return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.rpc_status import RemoteError
 from cardwright_cardops.secret import Secret
 
-from .link.ports import MethodKind, Proof, Purpose, ServerLink
+from .link.ports import Method, MethodKind, Proof, Purpose, ServerLink
 from .operations import Kind
 from .pins import while_in
 from .prompts import Asked, Prompter, Value, act_of
@@ -36,6 +38,7 @@ class Proofs:
     def __init__(self, link: ServerLink) -> None:
         self._link = link
         self._kept: dict[tuple[str, Purpose], Proof] = {}
+        self._named: dict[tuple[str, Purpose], frozenset[str]] = {}
 
     def of(self, card: Device, purpose: Purpose) -> Proof | None:
         """What was proved and still holds: a copy, which outlives the card's leaving."""
@@ -49,6 +52,22 @@ class Proofs:
         """The card is out: what was proved for it is worth nothing any more."""
         for key in [key for key in self._kept if key[0] == card.id]:
             self._drop(key)
+        for key in [key for key in self._named if key[0] == card.id]:
+            del self._named[key]
+
+    def wanted(self, card: Device, purpose: Purpose, error: CardwrightError) -> None:
+        """The server refused with ``error``: it may name the methods that are enough for this."""
+        if isinstance(error, RemoteError) and error.methods:
+            self._named[card.id, purpose] = error.methods
+
+    async def methods(self, card: Device, purpose: Purpose, account: str) -> tuple[Method, ...]:
+        """Ways to prove who the person is: those that the server named when it wanted a proof, else what is enough for
+        most cards. Raises as ``ServerLink.methods``.
+        """
+        named = self._named.get((card.id, purpose))
+        if named is None:
+            return await self._link.methods(card.identity, purpose, account)
+        return tuple(one for one in await self._link.methods(card.identity, None, account) if one.kind.value in named)
 
     async def prove(
         self, card: Device, purpose: Purpose, kind: MethodKind, account: str, prompter: Prompter
@@ -61,7 +80,7 @@ class Proofs:
         values: dict[str, Secret] = {}
         try:
             if kind is MethodKind.SECURITY_ANSWERS:
-                methods = await self._link.methods(card.identity, purpose, account)
+                methods = await self._link.methods(card.identity, None, account)
                 questions = next((method.questions for method in methods if method.kind is kind), ())
                 for number, (identifier, _) in enumerate(questions, 1):
                     # The question itself is the server's text: the caller shows it, the prompt counts.

@@ -234,10 +234,12 @@ class Sessions:
             assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
             until = datetime.now(UTC) + CONSENT
             return _Waiting(session, messages, relayed, opening, approved, until, rules=found.pin_rules)
-        except BaseException:
+        except BaseException as error:
             await relayed.close()
             if session is not None:
                 await asyncio.shield(session.close())
+            if isinstance(error, CardwrightError):
+                self._proofs.wanted(card, purpose, error)
             raise
 
     async def _reached(

@@ -10,7 +10,9 @@ from typing import Any, cast
 import pytest
 
 from cardwright_cardops.piv.proofs import verify
-from cardwright_daemon.link.ports import EscrowedKey, MethodKind
+from cardwright_cardops.plan.inventory import Identity
+from cardwright_cardops.rpc_status import RemoteError
+from cardwright_daemon.link.ports import EscrowedKey, Method, MethodKind, Purpose
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.card.log import Verify
@@ -163,3 +165,35 @@ async def test_who_the_person_is_is_asked_here_and_no_text_of_the_server_is_in_a
     ]
     assert all("?" not in one.sentence for one in run.person.asked)
     assert server.openings[-1].proof is not None
+
+
+async def test_only_methods_that_the_server_named_as_enough_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    card = await issued(server)
+    asked: list[Purpose | None] = []
+
+    async def methods(self: Server, card: Identity, purpose: Purpose | None, account: str) -> tuple[Method, ...]:
+        asked.append(purpose)
+        return (Method(MethodKind.DIRECTORY_PASSWORD), Method(MethodKind.EMERGENCY_PASSWORD))
+
+    monkeypatch.setattr(Server, "methods", methods)
+    refusal = RemoteError("Prove who you are.")
+    vars(refusal)["code"] = "PROOF_REQUIRED"
+    refusal.methods = frozenset({"emergency-password", "card"})
+    async with running(card, link=server) as run:
+        listed: list[list[int]] = []
+        for turn in range(3):
+            if turn == 2:  # another insertion: what was named before counts no more
+                run.bench.insert(run.bench.remove())
+            identifier = (await run.client.card()).id
+            if turn == 1:
+                server.error = refusal
+                begun = await run.client.updates.Unlock(pb.UnlockRequest(card=identifier))
+                done = await run.daemon.desk.operations.wait(begun.operation.id)
+                assert done.error is not None and done.error.code == "PROOF_REQUIRED"
+                server.error = None
+            wanted = pb.ListMethodsRequest(card=identifier, purpose=pb.PURPOSE_UNLOCK)
+            listed.append([one.kind for one in (await run.client.updates.ListMethods(wanted)).methods])
+    both = [pb.METHOD_KIND_DIRECTORY_PASSWORD, pb.METHOD_KIND_EMERGENCY_PASSWORD]
+    assert listed == [both, [pb.METHOD_KIND_EMERGENCY_PASSWORD], both]
+    assert asked == [Purpose.UNLOCK, None, Purpose.UNLOCK]

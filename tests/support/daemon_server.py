@@ -119,7 +119,7 @@ class Server:
             raise self.error
         return self.due_is
 
-    async def methods(self, card: Identity, purpose: Purpose, account: str) -> tuple[Method, ...]:
+    async def methods(self, card: Identity, purpose: Purpose | None, account: str) -> tuple[Method, ...]:
         return (
             Method(MethodKind.DIRECTORY_PASSWORD),
             Method(MethodKind.SECURITY_ANSWERS, (("a", "First pet?"), ("b", "First car?"))),

@@ -44,6 +44,8 @@ async def test_a_person_gets_a_card_and_has_it_renewed_by_the_command_line(
     async with seated(monkeypatch, card, link=link, person=holder) as seat:
         wanted = await seat.cli("update", "--yes")
         assert (wanted.code, "--account" in wanted.err) == (2, True)
+        # Of what the server offers only what is enough for a first issuance.
+        assert wanted.err.endswith("--method (initial-password).\n")
         issued = await seat.done("update", "--yes", "--account", login, "--method", "initial-password")
         assert "The card is issued." in issued.out
         await asyncio.to_thread(
@@ -68,9 +70,14 @@ async def test_the_help_desk_reads_out_a_password_and_the_command_finds_its_requ
     holder = Person(given, PIN, PIN)
     async with seated(monkeypatch, card, link=link_of(here, tmp_path / "station"), person=holder) as seat:
         await seat.done("update", "--yes", "--account", login, "--method", "initial-password")
+        alone = await seat.cli("unlock")
+        # The matrix names directory and answers for it, and this server has neither.
+        assert (alone.code, "PROOF_REQUIRED" in alone.err) == (1, True)
         made = await asyncio.to_thread(
             desk.ask, helper, "RequestService", "CreateUnlock", requests.CreateUnlockRequest(device=device)
         )
+        assisted = await seat.cli("unlock")
+        assert assisted.err.endswith("--method (emergency-password).\n")
         spoken = await _password(
             desk, helper, "SetEmergencyPassword",
             proofs.SetEmergencyPasswordRequest(person=person, request=made.request.id),

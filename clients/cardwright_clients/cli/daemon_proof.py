@@ -69,12 +69,15 @@ async def prove(daemon: DaemonClient, card: Card, purpose: Purpose, who: Who, wa
         await daemon.prove(card.id, purpose, MethodKind.CARD, asking=asking())
         return
     account = who.account
-    if account is None:
-        account = _ask("Account name", getpass.getuser()) if on_terminal() else ""
-    offered = await daemon.methods(card.id, purpose, account)
-    method = _chosen(tuple(one for one in offered if one.kind is not MethodKind.CARD), who.method)
+    if account is None and on_terminal():
+        account = _ask("Account name", getpass.getuser())
+    offered = await daemon.methods(card.id, purpose, account or "")
+    ways = tuple(one for one in offered if one.kind is not MethodKind.CARD)
+    method = _chosen(ways, who.method)
     if method is None:
         raise wanted
+    if account is None:
+        raise _missing(ways)
     for number, question in enumerate(method.questions, 1):
         say(f"Question {number} of {len(method.questions)}: {question}", err=True)
     await daemon.prove(card.id, purpose, method.kind, account, asking=asking())
@@ -85,15 +88,19 @@ def _chosen(offered: tuple[Method, ...], wanted: MethodKind | None) -> Method | 
         return next((one for one in offered if one.kind is wanted), None)
     if len(offered) <= 1:
         return offered[0] if offered else None
-    names = ", ".join(one.kind.value for one in offered)
     if not on_terminal():
-        raise click.UsageError(f"The server wants to know who you are: give --account and --method ({names}).")
+        raise _missing(offered)
     say("The server wants to know who you are. You can prove it by", err=True)
     for number, one in enumerate(offered, 1):
         say(f"  {number}  {METHODS[one.kind]}", err=True)
     with interruptible():
         picked = click.prompt("Which", type=click.IntRange(1, len(offered)), err=True)
     return offered[picked - 1]
+
+
+def _missing(offered: tuple[Method, ...]) -> click.UsageError:
+    names = ", ".join(one.kind.value for one in offered)
+    return click.UsageError(f"The server wants to know who you are: give --account and --method ({names}).")
 
 
 def _ask(what: str, default: str) -> str:

@@ -85,7 +85,7 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
         """How the person can prove who they are."""
         card = await self._desk.device(request.card)
         purpose = to.key_of(to.PURPOSES, request.purpose, "purpose")
-        methods = await self._desk.link.methods(card.identity, purpose, _account(request.account))
+        methods = await self._desk.proofs.methods(card, purpose, _account(request.account))
         return pb.ListMethodsResponse(methods=[to.method(one) for one in methods])
 
     async def Prove(self, request: pb.ProveRequest, context: Context) -> pb.ProveResponse:

@@ -53,7 +53,7 @@ class NoServer:
         """See ``ServerLink``."""
         _refuse()
 
-    async def methods(self, card: Identity, purpose: Purpose, account: str) -> tuple[Method, ...]:
+    async def methods(self, card: Identity, purpose: Purpose | None, account: str) -> tuple[Method, ...]:
         """See ``ServerLink``."""
         _refuse()
 

@@ -328,8 +328,8 @@ class ServerLink(Protocol):
         ``proof``: what 9E signed to ``check_nonce`` of this minute; without it the server says only whether.
         """
 
-    async def methods(self, card: Identity, purpose: Purpose, account: str) -> tuple[Method, ...]:
-        """Ways to prove who the person is, any of which is enough; none: nothing has to be proved."""
+    async def methods(self, card: Identity, purpose: Purpose | None, account: str) -> tuple[Method, ...]:
+        """Ways to prove who the person is, any of which is enough for ``purpose``; None: all that the server offers."""
 
     async def prove(
         self, card: Identity, purpose: Purpose, account: str, kind: MethodKind, values: Mapping[str, Secret]

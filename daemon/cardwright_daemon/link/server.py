@@ -20,6 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.plan.inventory import Identity
+from cardwright_cardops.rpc_status import RemoteError
 from cardwright_cardops.secret import Secret
 from cardwright_cardops.wire_reading import WireMalformed
 from cardwright_proto.cms.v1 import (
@@ -61,7 +62,7 @@ from .ports import (
     ServerUnreachable,
     SignInChallenge,
 )
-from .session import PROTOCOL, StreamSession, begin, hello, say
+from .session import PROTOCOL, PURPOSES, StreamSession, begin, hello, say
 
 _log = logging.getLogger(__name__)
 
@@ -293,10 +294,11 @@ class GrpcLink:
                 return None
             raise
 
-    async def methods(self, card: Identity, purpose: Purpose, account: str) -> tuple[Method, ...]:
-        """See ``ServerLink``: what the installation offers; which of it is enough the server says when it is tried."""
+    async def methods(self, card: Identity, purpose: Purpose | None, account: str) -> tuple[Method, ...]:
+        """See ``ServerLink``."""
         stub = authentication_pb2_grpc.AuthenticationServiceStub(self._line())
-        answer = await self._ask(stub.Methods, authentication_pb2.MethodsRequest())
+        wanted = sessions_pb2.PURPOSE_UNSPECIFIED if purpose is None else PURPOSES[purpose]
+        answer = await self._ask(stub.Methods, authentication_pb2.MethodsRequest(purpose=wanted))
         questions = tuple((one.id, one.text) for one in answer.questions)
         kinds = [_METHODS[one] for one in answer.methods if one in _METHODS]
         return tuple(Method(kind, questions if kind is MethodKind.SECURITY_ANSWERS else ()) for kind in kinds)
@@ -344,7 +346,11 @@ class GrpcLink:
     async def _asked_for(self, opening: Opening) -> UUID | None:
         """A request to unlock that the holder makes; None where the server knows no such card of theirs."""
         card, devices = opening.card.identity, devices_pb2_grpc.DeviceServiceStub(self._line())
-        found = await self._ask(devices.Find, devices_pb2.FindDevicesRequest(page_size=200), opening.proof)
+        try:
+            found = await self._ask(devices.Find, devices_pb2.FindDevicesRequest(page_size=200), opening.proof)
+        except RemoteError as error:
+            error.methods = frozenset()  # what is enough to see one's devices need not be enough for this
+            raise
         mine = [row.id for row in found.devices if row.guid and row.guid == str(card.guid)]
         if not mine:
             return None

@@ -8,14 +8,16 @@ from typing import Any, Final
 from uuid import UUID
 
 from cardwright_proto.cms.v1 import authentication_pb2 as pb
-from cardwright_proto.cms.v1 import authentication_pb2_grpc
+from cardwright_proto.cms.v1 import authentication_pb2_grpc, sessions_pb2
 
 from ..authentication.enrolment import MOST_QUESTIONS, Asked, EnrolmentService, Question
 from ..authentication.handing import HandingService
+from ..authentication.matrix import Call, methods_of
 from ..authentication.methods import AnswersEvidence, CardEvidence, Evidence, PasswordEvidence
 from ..authentication.model import Assurance, Authentication, Method
 from ..authentication.principal import Principal
 from ..authentication.service import Attempt, AuthenticationService
+from ..sessions.model import Purpose
 from ..store.unit import Unit
 from . import reading as read
 from .calling import Calls, Context
@@ -25,6 +27,7 @@ LONGEST_LOGIN: Final = 1000
 LONGEST_ANSWER: Final = 1000
 LONGEST_EVIDENCE: Final = 16 * 1024
 METHODS = Choices(Method, pb.Method, "METHOD")
+PURPOSES = Choices(Purpose, sessions_pb2.Purpose, "PURPOSE")
 ASSURANCES = Choices(Assurance, pb.Assurance, "ASSURANCE")
 _KINDS = {Method.SECURITY_ANSWERS: "answers", Method.CARD: "card", Method.CLIENT_KEY: ""}
 """Which kind of evidence a method takes: a password, unless it is here."""
@@ -43,8 +46,14 @@ class AuthenticationServicer(authentication_pb2_grpc.AuthenticationServiceServic
 
     async def Methods(self, request: pb.MethodsRequest, context: Context) -> pb.MethodsResponse:
         """What is offered, and what is asked."""
+        purpose = PURPOSES.optional(request.purpose, "purpose")
+        offered = self._service.methods
+        if purpose is not None:
+            offered &= methods_of(Call(f"SessionService.Run/{purpose}"))
         asked = await self._calls.read(context, self._enrolment.questions)
-        return pb.MethodsResponse(methods=METHODS.numbers(self._service.methods), questions=map(_question, asked))
+        if not asked:
+            offered -= {Method.SECURITY_ANSWERS}
+        return pb.MethodsResponse(methods=METHODS.numbers(offered), questions=map(_question, asked))
 
     async def Prove(self, request: pb.ProveRequest, context: Context) -> pb.ProveResponse:
         """Judge an attempt."""

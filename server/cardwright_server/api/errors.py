@@ -119,8 +119,6 @@ def details_of(error: CardwrightError) -> tuple[grpc.StatusCode, bytes]:
     """
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.FAILED_PRECONDITION)
     more: dict[str, str] = {}
-    if isinstance(error, ProofRequired) and error.methods:
-        more["methods"] = " ".join(sorted(error.methods))
     after = getattr(error, "retry_after", None)
     if after is not None:
         seconds = after.total_seconds() if isinstance(after, timedelta) else after

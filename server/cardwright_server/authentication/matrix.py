@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
 from ..people.model import Role
-from .model import Assurance
-from .services import Service
+from .model import Assurance, Method
+from .services import Service, alternatives
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,3 +226,9 @@ RULES: Mapping[str, Rule] = {
     "SystemService.EnrolFirstOperator": Rule(anyone=True, local=True),
 }
 """Every call."""
+
+
+def methods_of(call: Call) -> frozenset[Method]:
+    """The methods that take part in any proof by which the holder may make this call, unless a policy says no."""
+    sets = (wanted for service in RULES[call.name].own for wanted in alternatives(service))
+    return frozenset().union(*sets)

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from cardwright_proto.cms.v1 import authentication_pb2 as pb
+from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.api.authentication import AuthenticationServicer
 from cardwright_server.authentication.authorize import Authorizer
 from cardwright_server.authentication.enrolment import EnrolmentService
@@ -153,6 +154,16 @@ async def test_from_a_first_password_to_answers_and_back(world: World) -> None:
         pb.METHOD_SECURITY_ANSWERS,
         pb.METHOD_CARD,
     }
+
+    for purpose, wanted in (
+        (sessions_pb2.PURPOSE_ISSUE, {pb.METHOD_INITIAL_PASSWORD, pb.METHOD_SECURITY_ANSWERS}),
+        (sessions_pb2.PURPOSE_UNLOCK, {pb.METHOD_SECURITY_ANSWERS}),
+        (sessions_pb2.PURPOSE_UNLOCK_ASSISTED, {pb.METHOD_EMERGENCY_PASSWORD, pb.METHOD_SECURITY_ANSWERS}),
+        (sessions_pb2.PURPOSE_UPDATE, {pb.METHOD_CARD}),
+        (sessions_pb2.PURPOSE_RECYCLE, set()),
+    ):
+        enough = await world.api.call("AuthenticationService.Methods", pb.MethodsRequest(purpose=purpose), world.nobody)
+        assert set(enough.methods) == wanted
 
     given = await world.initial(person)
     proof = await world.prove("ANNA", password(given.password.lower()))

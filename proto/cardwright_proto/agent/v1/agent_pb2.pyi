@@ -1843,7 +1843,9 @@ class ListMethodsResponse(_message.Message):
     METHODS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Method]:
-        """Any of these is enough; none: nothing has to be proved."""
+        """Any of these is enough for the purpose. Once a call for this card ended with PROOF_REQUIRED: those that the server named
+        then, which may be others, for instance where the help desk asked for the unlock.
+        """
 
     def __init__(
         self,

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from cardwright_proto.cms.v1 import sessions_pb2 as cardwright__proto_dot_cms_dot_v1_dot_sessions__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cardwright_proto/cms/v1/authentication.proto\x12\x11\x63\x61rdwright.cms.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x08Question\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"-\n\x06\x41nswer\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x10\n\x0eMethodsRequest\"m\n\x0fMethodsResponse\x12*\n\x07methods\x18\x01 \x03(\x0e\x32\x19.cardwright.cms.v1.Method\x12.\n\tquestions\x18\x02 \x03(\x0b\x32\x1b.cardwright.cms.v1.Question\"5\n\x07\x41nswers\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.cardwright.cms.v1.Answer\"\x9a\x01\n\x08\x45vidence\x12)\n\x06method\x18\x01 \x01(\x0e\x32\x19.cardwright.cms.v1.Method\x12\x17\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12-\n\x07\x61nswers\x18\x03 \x01(\x0b\x32\x1a.cardwright.cms.v1.AnswersH\x00\x12\x13\n\x04\x63\x61rd\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01H\x00\x42\x06\n\x04kind\"L\n\x0cProveRequest\x12\r\n\x05login\x18\x01 \x01(\t\x12-\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x1b.cardwright.cms.v1.Evidence\"\xc2\x01\n\rProveResponse\x12\x14\n\x07session\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06person\x18\x02 \x01(\t\x12*\n\x07methods\x18\x03 \x03(\x0e\x32\x19.cardwright.cms.v1.Method\x12/\n\tassurance\x18\x04 \x01(\x0e\x32\x1c.cardwright.cms.v1.Assurance\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x19\n\nEndRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"\x1c\n\x0b\x45ndResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r\"$\n\x13SetQuestionsRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"F\n\x14SetQuestionsResponse\x12.\n\tquestions\x18\x01 \x03(\x0b\x32\x1b.cardwright.cms.v1.Question\"&\n\x14ListQuestionsRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\"P\n\rAskedQuestion\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.cardwright.cms.v1.Question\x12\x10\n\x08\x61nswered\x18\x02 \x01(\x08\"L\n\x15ListQuestionsResponse\x12\x33\n\tquestions\x18\x01 \x03(\x0b\x32 .cardwright.cms.v1.AskedQuestion\"?\n\x11SetAnswersRequest\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.cardwright.cms.v1.Answer\"\x14\n\x12SetAnswersResponse\"%\n\x13ResetAnswersRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\"\x16\n\x14ResetAnswersResponse\"P\n\x13UnlockMethodRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\x12)\n\x06method\x18\x02 \x01(\x0e\x32\x19.cardwright.cms.v1.Method\"\x16\n\x14UnlockMethodResponse\"+\n\x19SetInitialPasswordRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\">\n\x1bSetEmergencyPasswordRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\"V\n\rGivenPassword\x12\x15\n\x08password\x18\x01 \x01(\tB\x03\x80\x01\x01\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xbb\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14METHOD_LDAP_PASSWORD\x10\x01\x12\x1b\n\x17METHOD_INITIAL_PASSWORD\x10\x02\x12\x1b\n\x17METHOD_SECURITY_ANSWERS\x10\x03\x12\x1d\n\x19METHOD_EMERGENCY_PASSWORD\x10\x04\x12\x0f\n\x0bMETHOD_CARD\x10\x05\x12\x15\n\x11METHOD_CLIENT_KEY\x10\x06*\x91\x01\n\tAssurance\x12\x19\n\x15\x41SSURANCE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41SSURANCE_HANDED_OVER\x10\x01\x12\x16\n\x12\x41SSURANCE_PASSWORD\x10\x02\x12\x1a\n\x16\x41SSURANCE_SOFTWARE_KEY\x10\x03\x12\x1a\n\x16\x41SSURANCE_HARDWARE_KEY\x10\x04\x32\xad\x07\n\x15\x41uthenticationService\x12P\n\x07Methods\x12!.cardwright.cms.v1.MethodsRequest\x1a\".cardwright.cms.v1.MethodsResponse\x12J\n\x05Prove\x12\x1f.cardwright.cms.v1.ProveRequest\x1a .cardwright.cms.v1.ProveResponse\x12\x44\n\x03\x45nd\x12\x1d.cardwright.cms.v1.EndRequest\x1a\x1e.cardwright.cms.v1.EndResponse\x12_\n\x0cSetQuestions\x12&.cardwright.cms.v1.SetQuestionsRequest\x1a\'.cardwright.cms.v1.SetQuestionsResponse\x12\x62\n\rListQuestions\x12\'.cardwright.cms.v1.ListQuestionsRequest\x1a(.cardwright.cms.v1.ListQuestionsResponse\x12Y\n\nSetAnswers\x12$.cardwright.cms.v1.SetAnswersRequest\x1a%.cardwright.cms.v1.SetAnswersResponse\x12_\n\x0cResetAnswers\x12&.cardwright.cms.v1.ResetAnswersRequest\x1a\'.cardwright.cms.v1.ResetAnswersResponse\x12_\n\x0cUnlockMethod\x12&.cardwright.cms.v1.UnlockMethodRequest\x1a\'.cardwright.cms.v1.UnlockMethodResponse\x12\x64\n\x12SetInitialPassword\x12,.cardwright.cms.v1.SetInitialPasswordRequest\x1a .cardwright.cms.v1.GivenPassword\x12h\n\x14SetEmergencyPassword\x12..cardwright.cms.v1.SetEmergencyPasswordRequest\x1a .cardwright.cms.v1.GivenPasswordB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,cardwright_proto/cms/v1/authentication.proto\x12\x11\x63\x61rdwright.cms.v1\x1a&cardwright_proto/cms/v1/sessions.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"$\n\x08Question\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"-\n\x06\x41nswer\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\"=\n\x0eMethodsRequest\x12+\n\x07purpose\x18\x01 \x01(\x0e\x32\x1a.cardwright.cms.v1.Purpose\"m\n\x0fMethodsResponse\x12*\n\x07methods\x18\x01 \x03(\x0e\x32\x19.cardwright.cms.v1.Method\x12.\n\tquestions\x18\x02 \x03(\x0b\x32\x1b.cardwright.cms.v1.Question\"5\n\x07\x41nswers\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.cardwright.cms.v1.Answer\"\x9a\x01\n\x08\x45vidence\x12)\n\x06method\x18\x01 \x01(\x0e\x32\x19.cardwright.cms.v1.Method\x12\x17\n\x08password\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12-\n\x07\x61nswers\x18\x03 \x01(\x0b\x32\x1a.cardwright.cms.v1.AnswersH\x00\x12\x13\n\x04\x63\x61rd\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01H\x00\x42\x06\n\x04kind\"L\n\x0cProveRequest\x12\r\n\x05login\x18\x01 \x01(\t\x12-\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x1b.cardwright.cms.v1.Evidence\"\xc2\x01\n\rProveResponse\x12\x14\n\x07session\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06person\x18\x02 \x01(\t\x12*\n\x07methods\x18\x03 \x03(\x0e\x32\x19.cardwright.cms.v1.Method\x12/\n\tassurance\x18\x04 \x01(\x0e\x32\x1c.cardwright.cms.v1.Assurance\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x19\n\nEndRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"\x1c\n\x0b\x45ndResponse\x12\r\n\x05\x65nded\x18\x01 \x01(\r\"$\n\x13SetQuestionsRequest\x12\r\n\x05texts\x18\x01 \x03(\t\"F\n\x14SetQuestionsResponse\x12.\n\tquestions\x18\x01 \x03(\x0b\x32\x1b.cardwright.cms.v1.Question\"&\n\x14ListQuestionsRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\"P\n\rAskedQuestion\x12-\n\x08question\x18\x01 \x01(\x0b\x32\x1b.cardwright.cms.v1.Question\x12\x10\n\x08\x61nswered\x18\x02 \x01(\x08\"L\n\x15ListQuestionsResponse\x12\x33\n\tquestions\x18\x01 \x03(\x0b\x32 .cardwright.cms.v1.AskedQuestion\"?\n\x11SetAnswersRequest\x12*\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x19.cardwright.cms.v1.Answer\"\x14\n\x12SetAnswersResponse\"%\n\x13ResetAnswersRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\"\x16\n\x14ResetAnswersResponse\"P\n\x13UnlockMethodRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\x12)\n\x06method\x18\x02 \x01(\x0e\x32\x19.cardwright.cms.v1.Method\"\x16\n\x14UnlockMethodResponse\"+\n\x19SetInitialPasswordRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\">\n\x1bSetEmergencyPasswordRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\"V\n\rGivenPassword\x12\x15\n\x08password\x18\x01 \x01(\tB\x03\x80\x01\x01\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xbb\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14METHOD_LDAP_PASSWORD\x10\x01\x12\x1b\n\x17METHOD_INITIAL_PASSWORD\x10\x02\x12\x1b\n\x17METHOD_SECURITY_ANSWERS\x10\x03\x12\x1d\n\x19METHOD_EMERGENCY_PASSWORD\x10\x04\x12\x0f\n\x0bMETHOD_CARD\x10\x05\x12\x15\n\x11METHOD_CLIENT_KEY\x10\x06*\x91\x01\n\tAssurance\x12\x19\n\x15\x41SSURANCE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41SSURANCE_HANDED_OVER\x10\x01\x12\x16\n\x12\x41SSURANCE_PASSWORD\x10\x02\x12\x1a\n\x16\x41SSURANCE_SOFTWARE_KEY\x10\x03\x12\x1a\n\x16\x41SSURANCE_HARDWARE_KEY\x10\x04\x32\xad\x07\n\x15\x41uthenticationService\x12P\n\x07Methods\x12!.cardwright.cms.v1.MethodsRequest\x1a\".cardwright.cms.v1.MethodsResponse\x12J\n\x05Prove\x12\x1f.cardwright.cms.v1.ProveRequest\x1a .cardwright.cms.v1.ProveResponse\x12\x44\n\x03\x45nd\x12\x1d.cardwright.cms.v1.EndRequest\x1a\x1e.cardwright.cms.v1.EndResponse\x12_\n\x0cSetQuestions\x12&.cardwright.cms.v1.SetQuestionsRequest\x1a\'.cardwright.cms.v1.SetQuestionsResponse\x12\x62\n\rListQuestions\x12\'.cardwright.cms.v1.ListQuestionsRequest\x1a(.cardwright.cms.v1.ListQuestionsResponse\x12Y\n\nSetAnswers\x12$.cardwright.cms.v1.SetAnswersRequest\x1a%.cardwright.cms.v1.SetAnswersResponse\x12_\n\x0cResetAnswers\x12&.cardwright.cms.v1.ResetAnswersRequest\x1a\'.cardwright.cms.v1.ResetAnswersResponse\x12_\n\x0cUnlockMethod\x12&.cardwright.cms.v1.UnlockMethodRequest\x1a\'.cardwright.cms.v1.UnlockMethodResponse\x12\x64\n\x12SetInitialPassword\x12,.cardwright.cms.v1.SetInitialPasswordRequest\x1a .cardwright.cms.v1.GivenPassword\x12h\n\x14SetEmergencyPassword\x12..cardwright.cms.v1.SetEmergencyPasswordRequest\x1a .cardwright.cms.v1.GivenPasswordB\x05\x92\x03\x02\x08\x02\x62\x08\x65\x64itionsp\xe8\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,58 +44,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVERESPONSE'].fields_by_name['session']._serialized_options = b'\200\001\001'
   _globals['_GIVENPASSWORD'].fields_by_name['password']._loaded_options = None
   _globals['_GIVENPASSWORD'].fields_by_name['password']._serialized_options = b'\200\001\001'
-  _globals['_METHOD']._serialized_start=1622
-  _globals['_METHOD']._serialized_end=1809
-  _globals['_ASSURANCE']._serialized_start=1812
-  _globals['_ASSURANCE']._serialized_end=1957
-  _globals['_QUESTION']._serialized_start=100
-  _globals['_QUESTION']._serialized_end=136
-  _globals['_ANSWER']._serialized_start=138
-  _globals['_ANSWER']._serialized_end=183
-  _globals['_METHODSREQUEST']._serialized_start=185
-  _globals['_METHODSREQUEST']._serialized_end=201
-  _globals['_METHODSRESPONSE']._serialized_start=203
-  _globals['_METHODSRESPONSE']._serialized_end=312
-  _globals['_ANSWERS']._serialized_start=314
-  _globals['_ANSWERS']._serialized_end=367
-  _globals['_EVIDENCE']._serialized_start=370
-  _globals['_EVIDENCE']._serialized_end=524
-  _globals['_PROVEREQUEST']._serialized_start=526
-  _globals['_PROVEREQUEST']._serialized_end=602
-  _globals['_PROVERESPONSE']._serialized_start=605
-  _globals['_PROVERESPONSE']._serialized_end=799
-  _globals['_ENDREQUEST']._serialized_start=801
-  _globals['_ENDREQUEST']._serialized_end=826
-  _globals['_ENDRESPONSE']._serialized_start=828
-  _globals['_ENDRESPONSE']._serialized_end=856
-  _globals['_SETQUESTIONSREQUEST']._serialized_start=858
-  _globals['_SETQUESTIONSREQUEST']._serialized_end=894
-  _globals['_SETQUESTIONSRESPONSE']._serialized_start=896
-  _globals['_SETQUESTIONSRESPONSE']._serialized_end=966
-  _globals['_LISTQUESTIONSREQUEST']._serialized_start=968
-  _globals['_LISTQUESTIONSREQUEST']._serialized_end=1006
-  _globals['_ASKEDQUESTION']._serialized_start=1008
-  _globals['_ASKEDQUESTION']._serialized_end=1088
-  _globals['_LISTQUESTIONSRESPONSE']._serialized_start=1090
-  _globals['_LISTQUESTIONSRESPONSE']._serialized_end=1166
-  _globals['_SETANSWERSREQUEST']._serialized_start=1168
-  _globals['_SETANSWERSREQUEST']._serialized_end=1231
-  _globals['_SETANSWERSRESPONSE']._serialized_start=1233
-  _globals['_SETANSWERSRESPONSE']._serialized_end=1253
-  _globals['_RESETANSWERSREQUEST']._serialized_start=1255
-  _globals['_RESETANSWERSREQUEST']._serialized_end=1292
-  _globals['_RESETANSWERSRESPONSE']._serialized_start=1294
-  _globals['_RESETANSWERSRESPONSE']._serialized_end=1316
-  _globals['_UNLOCKMETHODREQUEST']._serialized_start=1318
-  _globals['_UNLOCKMETHODREQUEST']._serialized_end=1398
-  _globals['_UNLOCKMETHODRESPONSE']._serialized_start=1400
-  _globals['_UNLOCKMETHODRESPONSE']._serialized_end=1422
-  _globals['_SETINITIALPASSWORDREQUEST']._serialized_start=1424
-  _globals['_SETINITIALPASSWORDREQUEST']._serialized_end=1467
-  _globals['_SETEMERGENCYPASSWORDREQUEST']._serialized_start=1469
-  _globals['_SETEMERGENCYPASSWORDREQUEST']._serialized_end=1531
-  _globals['_GIVENPASSWORD']._serialized_start=1533
-  _globals['_GIVENPASSWORD']._serialized_end=1619
-  _globals['_AUTHENTICATIONSERVICE']._serialized_start=1960
-  _globals['_AUTHENTICATIONSERVICE']._serialized_end=2901
+  _globals['_METHOD']._serialized_start=1707
+  _globals['_METHOD']._serialized_end=1894
+  _globals['_ASSURANCE']._serialized_start=1897
+  _globals['_ASSURANCE']._serialized_end=2042
+  _globals['_QUESTION']._serialized_start=140
+  _globals['_QUESTION']._serialized_end=176
+  _globals['_ANSWER']._serialized_start=178
+  _globals['_ANSWER']._serialized_end=223
+  _globals['_METHODSREQUEST']._serialized_start=225
+  _globals['_METHODSREQUEST']._serialized_end=286
+  _globals['_METHODSRESPONSE']._serialized_start=288
+  _globals['_METHODSRESPONSE']._serialized_end=397
+  _globals['_ANSWERS']._serialized_start=399
+  _globals['_ANSWERS']._serialized_end=452
+  _globals['_EVIDENCE']._serialized_start=455
+  _globals['_EVIDENCE']._serialized_end=609
+  _globals['_PROVEREQUEST']._serialized_start=611
+  _globals['_PROVEREQUEST']._serialized_end=687
+  _globals['_PROVERESPONSE']._serialized_start=690
+  _globals['_PROVERESPONSE']._serialized_end=884
+  _globals['_ENDREQUEST']._serialized_start=886
+  _globals['_ENDREQUEST']._serialized_end=911
+  _globals['_ENDRESPONSE']._serialized_start=913
+  _globals['_ENDRESPONSE']._serialized_end=941
+  _globals['_SETQUESTIONSREQUEST']._serialized_start=943
+  _globals['_SETQUESTIONSREQUEST']._serialized_end=979
+  _globals['_SETQUESTIONSRESPONSE']._serialized_start=981
+  _globals['_SETQUESTIONSRESPONSE']._serialized_end=1051
+  _globals['_LISTQUESTIONSREQUEST']._serialized_start=1053
+  _globals['_LISTQUESTIONSREQUEST']._serialized_end=1091
+  _globals['_ASKEDQUESTION']._serialized_start=1093
+  _globals['_ASKEDQUESTION']._serialized_end=1173
+  _globals['_LISTQUESTIONSRESPONSE']._serialized_start=1175
+  _globals['_LISTQUESTIONSRESPONSE']._serialized_end=1251
+  _globals['_SETANSWERSREQUEST']._serialized_start=1253
+  _globals['_SETANSWERSREQUEST']._serialized_end=1316
+  _globals['_SETANSWERSRESPONSE']._serialized_start=1318
+  _globals['_SETANSWERSRESPONSE']._serialized_end=1338
+  _globals['_RESETANSWERSREQUEST']._serialized_start=1340
+  _globals['_RESETANSWERSREQUEST']._serialized_end=1377
+  _globals['_RESETANSWERSRESPONSE']._serialized_start=1379
+  _globals['_RESETANSWERSRESPONSE']._serialized_end=1401
+  _globals['_UNLOCKMETHODREQUEST']._serialized_start=1403
+  _globals['_UNLOCKMETHODREQUEST']._serialized_end=1483
+  _globals['_UNLOCKMETHODRESPONSE']._serialized_start=1485
+  _globals['_UNLOCKMETHODRESPONSE']._serialized_end=1507
+  _globals['_SETINITIALPASSWORDREQUEST']._serialized_start=1509
+  _globals['_SETINITIALPASSWORDREQUEST']._serialized_end=1552
+  _globals['_SETEMERGENCYPASSWORDREQUEST']._serialized_start=1554
+  _globals['_SETEMERGENCYPASSWORDREQUEST']._serialized_end=1616
+  _globals['_GIVENPASSWORD']._serialized_start=1618
+  _globals['_GIVENPASSWORD']._serialized_end=1704
+  _globals['_AUTHENTICATIONSERVICE']._serialized_start=2045
+  _globals['_AUTHENTICATIONSERVICE']._serialized_end=2986
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Persons prove who they are, and set what they prove it with. Fields that hold a 
 program of ours prints or logs them.
 """
 
+from cardwright_proto.cms.v1 import sessions_pb2 as _sessions_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -124,12 +125,17 @@ Global___Answer: _TypeAlias = Answer  # noqa: Y015
 class MethodsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    purpose: _sessions_pb2.Purpose.ValueType
+    """Only what is enough for the holder to have a session for this; not given: all."""
     def __init__(
         self,
+        *,
+        purpose: _sessions_pb2.Purpose.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,7 +149,7 @@ class MethodsResponse(_message.Message):
     QUESTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def methods(self) -> _containers.RepeatedScalarFieldContainer[Global___Method.ValueType]:
-        """What this installation offers."""
+        """What this installation offers. A policy may close a purpose to all of them; its sessions say so."""
 
     @_builtins.property
     def questions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Question]:
