@@ -18,6 +18,7 @@ from cardwright_cardops.piv import containers
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.objects import Ccc
 from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.reader.around import Around
 from tests.support import bare_jobs, card_states
 from tests.support.pcscd import YUBICO, Pcscd
 from tests.support.relay import CountingRelay, Traffic
@@ -68,33 +69,11 @@ class Cost:
     failed: int
 
 
-class Seat:
-    """What sits in the reader. The card in it changes between runs without pcscd noticing, which would take it
-    0.8 s; all are of one kind."""
-
-    def __init__(self) -> None:
-        self.card = card_states.fresh_card()
-
-    @property
-    def atr(self) -> bytes:
-        return self.card.atr
-
-    def transmit(self, command: bytes) -> bytes:
-        return self.card.transmit(command)
-
-    def reset(self) -> object:
-        return self.card.reset()
-
-    def power_on(self) -> object:
-        return self.card.power_on()
-
-    def power_off(self) -> None:
-        self.card.power_off()
-
-
 def run(readers: Pcscd, children: Children) -> None:
     """Measure and print."""
-    files, seat = children.folder, Seat()
+    files = children.folder
+    # The card in it changes between runs without pcscd noticing, which would take it 0.8 s; all are of one kind.
+    seat = Around(card_states.fresh_card())
     _write_files(files)
     with CountingRelay(seat, readers.port(READER)) as relay:
         readers.wait_for_card(READER, present=True)
@@ -122,11 +101,11 @@ def _row(way: Way, cost: Cost, first: float) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _measure(seat: Seat, relay: CountingRelay, children: Children, job: Job, way: Way) -> Cost:
+def _measure(seat: Around[VirtualCard], relay: CountingRelay, children: Children, job: Job, way: Way) -> Cost:
     """A new card for each run; counts of the last, the median of times."""
     times: list[float] = []
     while True:
-        seat.card = job.card()
+        seat.inside = job.card()
         before, began = relay.traffic, time.perf_counter()
         if way.commands:
             failed = sum(children.run(command).returncode != 0 for command in way.commands)

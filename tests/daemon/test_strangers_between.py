@@ -27,6 +27,7 @@ from cardwright_daemon.prompts import Asked
 from cardwright_daemon.readers import PcscReaders
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.reader.around import Around
 from tests.support.daemon_server import Server
 from tests.support.daemon_sessions import faults_of, issued_card, renewing
 from tests.support.daemons import PATIENCE, Client, Person, client_of, config, failing, token
@@ -55,17 +56,12 @@ scard.SCardDisconnect(handle, scard.SCARD_RESET_CARD)
 """
 
 
-class PinWatch:
+class PinWatch(Around[VirtualCard]):
     """A card that notes what was wrong of what a PIN or PUK was sent with."""
 
     def __init__(self, inside: VirtualCard) -> None:
-        self.inside = inside
+        super().__init__(inside)
         self.refused: list[str] = []
-        self.power_on, self.power_off, self.reset = inside.power_on, inside.power_off, inside.reset
-
-    @property
-    def atr(self) -> bytes:
-        return self.inside.atr
 
     def transmit(self, command: bytes) -> bytes:
         answer = self.inside.transmit(command)

@@ -28,6 +28,7 @@ from cardwright_daemon import sessions
 from cardwright_daemon.prompts import Asked
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.reader.around import Around
 from tests.support.daemon_server import Server, as_it_is
 from tests.support.daemon_sessions import PIN, faults_of, issue, preview, quiet, start
 from tests.support.daemons import PATIENCE, Run, running, told
@@ -54,17 +55,11 @@ class Typist:
         """See ``Prompter``."""
 
 
-@dataclass
-class Pulled:
+@dataclass(eq=False)
+class Pulled(Around[VirtualCard]):
     """A card that leaves its reader after so many more commands, and then is an ordinary one again."""
 
-    inside: VirtualCard
     after: int | None = None
-
-    @property
-    def atr(self) -> bytes:
-        """The card's."""
-        return self.inside.atr
 
     def transmit(self, command: bytes) -> bytes:
         """To the card and back, unless it leaves."""
@@ -81,18 +76,6 @@ class Pulled:
     def after_command(self) -> bool:
         """Whether the card still did what it was told when it left."""
         return bool(hash(self.inside) & 1)
-
-    def reset(self) -> object:
-        """Warm reset."""
-        return self.inside.reset()
-
-    def power_on(self) -> object:
-        """Cold reset."""
-        return self.inside.power_on()
-
-    def power_off(self) -> None:
-        """Out of the reader."""
-        self.inside.power_off()
 
 
 @dataclass

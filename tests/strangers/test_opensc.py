@@ -122,7 +122,7 @@ def test_pin_and_puk(opensc: OpenSC, set_up: Seat) -> None:
     with ours(set_up.reader, "161803", new=PIN) as card:
         card.run(programs.change_pin(marks))
     opensc.pkcs15("--verify-pin", "--pin", PIN)
-    wrong = [record.reference for record in set_up.card.log if isinstance(record, Verify) and not record.ok]
+    wrong = [record.reference for record in set_up.inside.log if isinstance(record, Verify) and not record.ok]
     assert wrong == [PinReference.PIN]
 
 
@@ -158,14 +158,14 @@ def test_rsa_signature(mechanism: str, opensc: OpenSC, set_up: Seat, tools: Tool
 def test_ecdsa_signature(identifier: str, opensc: OpenSC, set_up: Seat, tools: Tools) -> None:
     write_public_key(tools, set_up.reader, SLOTS[identifier])
     tools.write("digest", bytes(range(32)))
-    before = sum(isinstance(record, Verify) for record in set_up.card.log)
+    before = sum(isinstance(record, Verify) for record in set_up.inside.log)
     opensc.pkcs11(*LOGIN, "--sign", "-m", "ECDSA", "--signature-format", "openssl", "--id", identifier, "-i", "digest",
                   "-o", "signature")  # fmt: skip
     said = tools.run(
         "openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "public.pem", "-in", "digest", "-sigfile", "signature"
     )
     assert "Verified Successfully" in said
-    verified = sum(isinstance(record, Verify) for record in set_up.card.log) - before
+    verified = sum(isinstance(record, Verify) for record in set_up.inside.log) - before
     assert verified == (2 if identifier == "02" else 1), "9C wants the PIN again right before it signs"
 
 
@@ -195,7 +195,7 @@ def with_agreement_key(card: VirtualCard) -> VirtualCard:
 
 
 def test_key_agreement(opensc: OpenSC, set_up: Seat, seats: Seats, tools: Tools) -> None:
-    reader = seats.put(with_agreement_key(set_up.card)).reader
+    reader = seats.put(with_agreement_key(set_up.inside)).reader
     key = public_key(reader, Slot.KEY_MANAGEMENT)
     assert isinstance(key, ec.EllipticCurvePublicKey)
     other = ec.generate_private_key(ec.SECP384R1())
@@ -215,15 +215,15 @@ def test_piv_tool_writes_a_certificate(opensc: OpenSC, seat: Seat, tools: Tools)
     assert "PIV" in opensc.piv("-n") or "Personal Identity Verification" in opensc.piv("-n")
     tools.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-subj", "/CN=Alice",
               "-out", "cert.pem")  # fmt: skip
-    standard = seat.card.profile.name == "sp800-73-5"
-    factory = seat.card.profile.management_key.hex()
+    standard = seat.inside.profile.name == "sp800-73-5"
+    factory = seat.inside.profile.management_key.hex()
     assert standard or factory == FACTORY_KEY
     tools.write("factory", ":".join(re.findall("..", factory)).encode())
-    algorithm = f"{seat.card.profile.management_algorithm:02X}"
+    algorithm = f"{seat.inside.profile.management_algorithm:02X}"
     with pytest.raises(ToolFailed):
         # It ends with a code other than zero although the card has taken everything.
         opensc.piv("-A", f"M:9B:{algorithm}", "-C", "9C", "-i", "cert.pem", PIV_EXT_AUTH_KEY="factory")
-    written = [record for record in seat.card.log if isinstance(record, Write)]
+    written = [record for record in seat.inside.log if isinstance(record, Write)]
     assert written == [Write("object", Slot.SIGNATURE.certificate_tag)]
     with ours(seat.reader) as card:
         assert card.certificate(Slot.SIGNATURE) == tools.certificate("cert.pem")

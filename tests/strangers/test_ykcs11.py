@@ -123,7 +123,7 @@ def test_pins(token: Ykcs11, seat: Seat) -> None:
         assert isinstance(marks, programs.Marks)
         card.run(programs.change_pin(marks))
     token(*LOGIN, "-O")
-    assert [record.ok for record in seat.card.log if isinstance(record, Verify)].count(False) == 1
+    assert [record.ok for record in seat.inside.log if isinstance(record, Verify)].count(False) == 1
 
 
 def test_tool_tests_what_ours_set_up(token: Ykcs11, seat: Seat) -> None:

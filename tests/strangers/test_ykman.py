@@ -64,7 +64,7 @@ def seat(request: pytest.FixtureRequest, seats: Seats) -> Seat:
 
 @pytest.fixture
 def card(seat: Seat) -> VirtualCard:
-    return seat.card
+    return seat.inside
 
 
 @pytest.fixture

@@ -54,12 +54,12 @@ def test_channel_keys_are_replaced(tool: Ykman, seat: Seat) -> None:
     ccc = ("piv", "objects", "generate", "-m", FACTORY_KEY, "ccc")
     with pytest.raises(ToolFailed):
         tool.run("-s", FACTORY, *ccc)
-    assert Write("object", containers.CCC.tag) not in seat.card.log
+    assert Write("object", containers.CCC.tag) not in seat.inside.log
     tool.run("-s", CHANGED, *ccc)
-    assert Write("object", containers.CCC.tag) in seat.card.log
+    assert Write("object", containers.CCC.tag) in seat.inside.log
 
 
 def test_token_describes_itself(tool: Ykman, seat: Seat) -> None:
     said = tool.run("info")
     assert "Serial number: 12345678" in said and "PIV         \tEnabled" in said
-    assert f"Firmware version: {'.'.join(map(str, seat.card.profile.version))}" in said
+    assert f"Firmware version: {'.'.join(map(str, seat.inside.profile.version))}" in said

@@ -59,7 +59,7 @@ def seat(seats: Seats) -> Seat:
 
 @pytest.fixture
 def card(seat: Seat) -> VirtualCard:
-    return seat.card
+    return seat.inside
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from types import TracebackType
 
+from cardwright_simulators.reader.around import Around
 from cardwright_simulators.reader.slot import Card
 from cardwright_simulators.reader.vpicc import Vpicc, receive
 
@@ -45,11 +46,11 @@ class _Tally:
         )
 
 
-class CountedCard:
-    """A card that is the card it is given, with its ``traffic`` counted."""
+class CountedCard(Around[Card]):
+    """A card with its ``traffic`` counted."""
 
     def __init__(self, card: Card) -> None:
-        self._card = card
+        super().__init__(card)
         self._tally = _Tally()
 
     @property
@@ -57,23 +58,11 @@ class CountedCard:
         """All since the card was made."""
         return self._tally.traffic
 
-    @property
-    def atr(self) -> bytes:
-        return self._card.atr
-
     def transmit(self, command: bytes) -> bytes:
-        answer = self._card.transmit(command)
+        """To the card and back."""
+        answer = self.inside.transmit(command)
         self._tally.note(command, answer)
         return answer
-
-    def reset(self) -> object:
-        return self._card.reset()
-
-    def power_on(self) -> object:
-        return self._card.power_on()
-
-    def power_off(self) -> None:
-        self._card.power_off()
 
 
 class CountingRelay:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from cardwright_cardops.transport.connection import CardRemoved
 from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.reader.around import Around
 
 _PATIENCE = 120.0
 PIN_COMMANDS = frozenset({0x20, 0x24, 0x2C})
@@ -55,10 +56,9 @@ def _finds_out(command: bytes, answer: bytes) -> bool:
 
 
 @dataclass(eq=False)
-class StagedCard:
-    """``inside`` for a reader. ``commands``: instructions that came; ``refused``: a PIN or PUK that was wrong."""
+class StagedCard(Around[VirtualCard]):
+    """``commands``: instructions that came; ``refused``: a PIN or PUK that was wrong."""
 
-    inside: VirtualCard
     commands: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     _until: Callable[[], bool] | None = None
@@ -89,13 +89,6 @@ class StagedCard:
         self._until, self._lost = None, lost
         self._go_on.set()
 
-    # ------------------------------------------------------------------------------------------- as a reader sees it
-
-    @property
-    def atr(self) -> bytes:
-        """The card's."""
-        return self.inside.atr
-
     def transmit(self, command: bytes) -> bytes:
         """To the card and back."""
         until = self._until
@@ -111,18 +104,6 @@ class StagedCard:
         if wrong and not _finds_out(command, answer):
             self.refused.append(int.from_bytes(answer, "big"))
         return answer
-
-    def reset(self) -> object:
-        """Warm reset."""
-        return self.inside.reset()
-
-    def power_on(self) -> object:
-        """Cold reset."""
-        return self.inside.power_on()
-
-    def power_off(self) -> None:
-        """Out of the reader."""
-        self.inside.power_off()
 
 
 @dataclass(frozen=True)

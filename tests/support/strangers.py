@@ -37,6 +37,7 @@ from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.pcsc import connect
 from cardwright_simulators.card import KeyPool, VirtualCard
+from cardwright_simulators.reader.around import Around
 from tests.support.pcscd import Pcscd
 
 PIN, PUK = "123456", "12345678"
@@ -49,34 +50,11 @@ POOL = KeyPool(size=1)
 """One RSA key of each length is enough here, and even that is slow to make."""
 
 
-class Seat:
+class Seat(Around[VirtualCard]):
     """A card in a reader. Each test gets a card of its own, put in its place without a pull: pcscd looks for
     cards only every 0.4 s."""
 
-    def __init__(self, card: VirtualCard) -> None:
-        self.card = card
-        self.reader = ""
-
-    @property
-    def atr(self) -> bytes:
-        """The card's."""
-        return self.card.atr
-
-    def transmit(self, command: bytes) -> bytes:
-        """To the card."""
-        return self.card.transmit(command)
-
-    def reset(self) -> bytes:
-        """The card."""
-        return self.card.reset()
-
-    def power_on(self) -> bytes:
-        """The card."""
-        return self.card.power_on()
-
-    def power_off(self) -> None:
-        """The card."""
-        self.card.power_off()
+    reader = ""
 
 
 class Seats:
@@ -93,7 +71,7 @@ class Seats:
             seat = Seat(card)
             seat.reader = self._pcscd.insert(seat)
             self._seats[name] = seat
-        self._seats[name].card = card
+        self._seats[name].inside = card
         return self._seats[name]
 
     def fresh(self, profile: str, serial: int = 12345678) -> Seat:
@@ -241,7 +219,7 @@ class SetUp:
 
 def initialized(seat: Seat, keys: str) -> SetUp:
     """``card init`` over PC/SC, with NEW_PIN and NEW_PUK; where the card allows it with a new management key."""
-    profile = seat.card.profile
+    profile = seat.inside.profile
     policy = DevicePolicy(slots=parse_keys(keys), secrets=SecretsPolicy(management_key=bool(profile.vendor)))
     given = None if profile.vendor else Secret(profile.management_key)
     secrets = Secrets(new_puk=Secret(NEW_PUK.encode()), management_key=given)

@@ -10,6 +10,7 @@ from typing import Any
 from cardwright_daemon.link.ports import CardProving, CardSession, Execute, Message, Opening
 from cardwright_daemon.link.server import GrpcLink
 from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.reader.around import Around
 
 GENERATE = 0x47
 """INS of GENERATE ASYMMETRIC KEY PAIR."""
@@ -28,20 +29,14 @@ class Counts:
         self.apdus, self.card_seconds, self.round_trips = 0, 0.0, 0
 
 
-@dataclass
-class CountedCard:
+@dataclass(eq=False)
+class CountedCard(Around[VirtualCard]):
     """A card in a reader, with a clock beside it. ``pull_after``: it leaves after so many more keys were made."""
 
-    inside: VirtualCard
     counts: Counts = field(default_factory=Counts)
     pull_after: int | None = None
     pulled: Any = None
     """Called once when the card is to leave."""
-
-    @property
-    def atr(self) -> bytes:
-        """The card's."""
-        return self.inside.atr
 
     def transmit(self, command: bytes) -> bytes:
         """To the card and back."""
@@ -56,18 +51,6 @@ class CountedCard:
                 if self.pull_after <= 0:
                     self.pull_after = None
                     self.pulled()
-
-    def reset(self) -> object:
-        """Warm reset."""
-        return self.inside.reset()
-
-    def power_on(self) -> object:
-        """Cold reset."""
-        return self.inside.power_on()
-
-    def power_off(self) -> None:
-        """Out of the reader."""
-        self.inside.power_off()
 
 
 class CountedLink(GrpcLink):

@@ -31,6 +31,7 @@ from cardwright_cardops.iso7816.apdu import MAX_SHORT_LE, CommandAPDU
 from cardwright_cardops.iso7816.status import SW
 from cardwright_cardops.transport.connection import CardRemoved, CardReset, CardUnresponsive
 
+from .around import Around
 from .slot import Card
 
 
@@ -140,7 +141,7 @@ def _value(effect: Effect, text: str) -> tuple[float | None, bytes]:
     return seconds, b""
 
 
-class FaultyCard:
+class FaultyCard(Around[Card]):
     """``card`` with faults in front of it: put it into a reader instead of the card.
 
     ``faults`` is a script or parsed faults. Commands are counted from when this is made. ``struck`` lists what
@@ -151,29 +152,12 @@ class FaultyCard:
         self, card: Card, faults: str | tuple[Fault, ...], *, sleep: Callable[[float], object] = time.sleep
     ) -> None:
         """Raises FaultSyntaxError."""
-        self.card = card
+        super().__init__(card)
         self.struck: list[Fault] = []
         self._faults = list(parse(faults) if isinstance(faults, str) else faults)
         self._sleep = sleep
         self._total = 0
         self._by_ins: Counter[int] = Counter()
-
-    @property
-    def atr(self) -> bytes:
-        """The card's."""
-        return self.card.atr
-
-    def reset(self) -> None:
-        """The card's."""
-        self.card.reset()
-
-    def power_on(self) -> None:
-        """The card's."""
-        self.card.power_on()
-
-    def power_off(self) -> None:
-        """The card's."""
-        self.card.power_off()
 
     def transmit(self, command: bytes) -> bytes:
         """The card's answer, or what a fault makes of it.
@@ -188,13 +172,13 @@ class FaultyCard:
             if not fault.lasting:
                 self._faults.remove(fault)
         if any(fault.effect is Effect.RESET for fault in hits):
-            self.card.reset()
+            self.inside.reset()
             raise CardReset("Another program reset the card.", sent=False)
         self._total, self._by_ins[ins] = total, of_ins
         for fault in hits:
             if (answer := self._before(fault)) is not None:
                 return answer
-        answer = self.card.transmit(command)
+        answer = self.inside.transmit(command)
         for fault in hits:
             answer = _after(fault, answer)
         return answer
@@ -213,7 +197,7 @@ class FaultyCard:
             case Effect.STATUS:
                 return int(fault.value or 0).to_bytes(2, "big")
             case Effect.SELECT:
-                self.card.transmit(CommandAPDU(0x00, 0xA4, 0x04, 0x00, fault.aid, MAX_SHORT_LE).encode())
+                self.inside.transmit(CommandAPDU(0x00, 0xA4, 0x04, 0x00, fault.aid, MAX_SHORT_LE).encode())
             case _:
                 pass
         return None

@@ -24,6 +24,7 @@ from cardwright_cardops.transport.pcsc_errors import NoReader, PcscNotRunning
 from cardwright_cardops.transport.watcher import CardInserted, ServiceBack, ServiceLost, Watcher
 from cardwright_cardops.transport.watcher import CardRemoved as Gone
 from cardwright_simulators.card import VirtualCard
+from cardwright_simulators.reader.around import Around
 from cardwright_simulators.reader.faults import FaultyCard
 from tests.support.card_init import NOW, PIN, PUK, Case
 from tests.support.pcscd import Pcscd
@@ -97,27 +98,15 @@ def test_as_many_apdus_as_the_cases_above_cover(pcscd: Pcscd) -> None:
     assert CASE.faults_of(card, journal) == []
 
 
-class _Killing:
+class _Killing(Around[VirtualCard]):
     """A card in front of which pcscd is killed at the given command; the card does not see that command."""
 
     def __init__(self, card: VirtualCard, pcscd: Pcscd, at: int) -> None:
-        self._card, self._pcscd, self._left = card, pcscd, at
-
-    @property
-    def atr(self) -> bytes:
-        return self._card.atr
+        super().__init__(card)
+        self._pcscd, self._left = pcscd, at
 
     def transmit(self, command: bytes) -> bytes:
         self._left -= 1
         if self._left == 0:
             os.kill(self._pcscd.pid, signal.SIGKILL)
-        return self._card.transmit(command)
-
-    def reset(self) -> object:
-        return self._card.reset()
-
-    def power_on(self) -> object:
-        return self._card.power_on()
-
-    def power_off(self) -> None:
-        self._card.power_off()
+        return self.inside.transmit(command)

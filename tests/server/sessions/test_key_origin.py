@@ -23,6 +23,7 @@ from cardwright_server.sessions import store
 from cardwright_server.store.unit import Database
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.card.attestation import root
+from cardwright_simulators.reader.around import Around
 from tests.support.issuance import ON_SQLITE
 from tests.support.people import make_operator
 from tests.support.session_world import SessionWorld, blank, make_session_world
@@ -50,30 +51,16 @@ async def origins(world: SessionWorld, device: UUID) -> dict[Slot, Origin]:
     return {row.slot: row.origin for row in keys}
 
 
-@dataclass
-class Relay:
-    """A card behind a relay that answers ATTEST with what another token stated."""
+@dataclass(eq=False)
+class Relay(Around[VirtualCard]):
+    """A relay before a card, which answers ATTEST with what another token stated."""
 
-    card: VirtualCard
     stated: dict[int, bytes] = field(default_factory=dict)
-
-    @property
-    def atr(self) -> bytes:
-        return self.card.atr
-
-    def power_on(self) -> bytes:
-        return self.card.power_on()
-
-    def power_off(self) -> None:
-        self.card.power_off()
-
-    def reset(self) -> bytes:
-        return self.card.reset()
 
     def transmit(self, command: bytes) -> bytes:
         if command[1] == INS_ATTEST and command[2] in self.stated:
             return self.stated[command[2]] + b"\x90\x00"
-        return self.card.transmit(command)
+        return self.inside.transmit(command)
 
 
 async def test_attested_keys_are_certified_in_as_many_round_trips(
