@@ -182,6 +182,7 @@ def wire(
         SignedContents(database, vault, card_names, config.issuance.printed_issuer),
         archive,
         vault,
+        authentication,
     )
 
     escrow = EscrowService(database, decide, people, requests, due, vault, CardPolicies(lifecycle, policies))

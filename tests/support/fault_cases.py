@@ -24,7 +24,8 @@ from tests.support.fault_world import FaultWorld, Job, Moment
 from tests.support.sessions import Station, Trip
 
 GOOD = (sessions_pb2.OUTCOME_DONE, sessions_pb2.OUTCOME_NOTHING_DUE)
-_PULLED = {"unsent": "apdu={0}+:remove", "lost": "apdu={0}:remove-after,apdu={1}+:remove"}
+PULLED = {"unsent": "apdu={0}+:remove", "lost": "apdu={0}:remove-after,apdu={1}+:remove"}
+"""What a card does that is pulled, for ``FaultyCard``."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Course:
     @property
     def cases(self) -> list[Case]:
         """Everything that can go wrong, once each."""
-        pulls = [Case(kind, place, head) for kind in _PULLED for place, head in self.commands.items()]
+        pulls = [Case(kind, place, head) for kind in PULLED for place, head in self.commands.items()]
         cuts = [Case("cut", place) for place in range(1, self.messages)]
         dead = [Case("dead", place, one.label) for place, one in enumerate(self.moments, 1)]
         return [*pulls, *cuts, *dead]
@@ -128,8 +129,8 @@ async def carried_out(here: FaultWorld, course: Course, case: Case) -> list[str]
     else:
         card = await here.back_to(job.start)
     async with here.serving(job.principal) as socket:
-        if case.kind in _PULLED:
-            faulty = FaultyCard(card, _PULLED[case.kind].format(case.place, case.place + 1))
+        if case.kind in PULLED:
+            faulty = FaultyCard(card, PULLED[case.kind].format(case.place, case.place + 1))
             await here.session(job, Station(faulty), socket)
             if not faulty.struck:
                 return ["the session ended before the fault"]
@@ -144,14 +145,15 @@ async def _once_more(here: FaultWorld, job: Job, card: VirtualCard, socket: str)
     """A session once the one before let go of the card; None where its request was done already."""
     while True:
         card.power_off()
-        if _is_done(here, job):
+        if is_done(here, job):
             return None
         trip = await here.session(job, Station(card), socket)
         if trip.error != "CARD_IN_SESSION":
             return trip
 
 
-def _is_done(here: FaultWorld, job: Job) -> bool:
+def is_done(here: FaultWorld, job: Job) -> bool:
+    """Whether the request of a job is done."""
     return job.request is not None and Books.read(here.path).of("device_request", id=job.request.hex)[0][
         "state"] == "done"  # fmt: skip
 

@@ -11,6 +11,7 @@ from uuid import UUID
 import grpc
 
 from cardwright_server.api.sessions import SessionServicer
+from cardwright_server.authentication.errors import ProofRefused
 from cardwright_server.authentication.model import Authentication, Method
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.store.unit import Unit
@@ -86,6 +87,9 @@ class NoProofs:
         request: UUID | None = None,
     ) -> Authentication:
         raise AssertionError("nobody proves anything here")
+
+    async def principal_of(self, unit: Unit, principal: Principal, proof: UUID) -> Principal:
+        raise ProofRefused("nobody proved anything here")
 
 
 class Unrevoked:

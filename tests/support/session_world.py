@@ -141,6 +141,7 @@ class SessionWorld:
             streams=streams,
             stations=self.stations,
             proofs=CardProofs(self.database, authorizer(), self.desk, self.authentication),
+            standing=self.authentication,
         ) as socket:
             yield socket
 

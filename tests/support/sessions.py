@@ -71,6 +71,7 @@ from cardwright_server.sessions.ports import (
     Task,
 )
 from cardwright_server.sessions.proving import CardProofs, Holder
+from cardwright_server.sessions.resuming import Standing
 from cardwright_server.sessions.service import Ports, SessionService
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import LocalVault
@@ -464,6 +465,7 @@ async def serving(
     streams: Streams | None = None,
     proofs: CardProofs | None = None,
     stations: Stations | None = None,
+    standing: Standing | None = None,
 ) -> AsyncIterator[str]:
     """A server; gives the path of its socket. What is given takes the place of the office, or of plain contents."""
     caller = principal or a_workstation(office.org)
@@ -478,6 +480,7 @@ async def serving(
         contents or PlainContents(),
         escrow or _Escrow(office),
         office.vault,
+        standing or NoProofs(),
     )
     server = grpc.aio.server()
     service = SessionService(database, authorize, ports)

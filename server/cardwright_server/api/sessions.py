@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, Protocol
@@ -173,12 +173,13 @@ class StreamLine:
         await self._send(hello=sessions_pb2.ServerHello(protocol=PROTOCOL, session=str(session)))
         self.greeted = True
 
-    async def show(self, showing: Showing, batch: AnyBatch) -> Answers | None:
+    async def show(self, showing: Showing, batch: AnyBatch, agreed: Callable[[], None]) -> Answers | None:
         """See ``Line``."""
         await self._preview(showing)
         await self._send_batch(batch)
         if not await self._consented(showing):
             return None
+        agreed()
         return await self._answers(batch)
 
     async def _preview(self, showing: Showing) -> None:
@@ -209,12 +210,15 @@ class StreamLine:
         await self._send_batch(batch)
         return await self._answers(batch)
 
-    async def show_steps(self, showing: Showing, batch: TokenBatch) -> tuple[TokenAnswer, ...] | None:
+    async def show_steps(
+        self, showing: Showing, batch: TokenBatch, agreed: Callable[[], None]
+    ) -> tuple[TokenAnswer, ...] | None:
         """See ``Line``."""
         await self._preview(showing)
         await self._send_steps(batch)
         if not await self._consented(showing):
             return None
+        agreed()
         return await self._step_answers(batch)
 
     async def steps(self, batch: TokenBatch) -> tuple[TokenAnswer, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from datetime import datetime
 
+from cardwright_cardops.piv import commands
 from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PublicKey
 from cardwright_cardops.piv.containers import DISCOVERY
 from cardwright_cardops.piv.proofs import PROOF_AUDIENCE, ProofInvalid, verify
@@ -23,7 +24,7 @@ from cardwright_cardops.plan.policy import DevicePolicy
 from cardwright_cardops.plan.records import DEFAULT, Candidates, Records, fold
 from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetPin, SetPuk
 from cardwright_cardops.plan.wiping import wipe
-from cardwright_cardops.program.items import Batch, Group, Outcome, Prove
+from cardwright_cardops.program.items import Apdu, Batch, Group, Outcome, Program, Prove
 
 from ..devices.model import SecretName
 from .errors import CardNotProven
@@ -199,10 +200,11 @@ def course(
     return (yield from execute(steps, card, Circumstances(records, pace=Pace.PHASE, witness=witness)))
 
 
-def proving(key: PublicKey, nonce: bytes) -> Execution[None]:
-    """Have the card prove now that it holds ``key`` in 9E. Raises CardNotProven."""
+def proving(key: PublicKey, nonce: bytes, *, alone: bool = False) -> Program[None]:
+    """Have the card prove now that it holds ``key`` in 9E; ``alone``: in a stage of its own. Raises CardNotProven."""
     item = Prove(Slot.CARD_AUTHENTICATION, Algorithm.of(key), nonce)
-    ((answer,),) = yield Batch((Group((item,), essential=True),), STAGE)
+    groups = (Group((Apdu(commands.select()),), essential=True),) if alone else ()
+    *_, (answer,) = yield Batch((*groups, Group((item,), essential=True)), STAGE)
     try:
         if answer.outcome is not Outcome.ANSWERED or not answer.ok:
             raise ProofInvalid("no answer")

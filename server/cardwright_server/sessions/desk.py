@@ -43,6 +43,7 @@ _KINDS = {
 }
 
 
+_MAY_START = frozenset((RequestState.READY, RequestState.EXECUTING, RequestState.RETRYABLE))
 _IN_USE = frozenset((DeviceState.ISSUED, DeviceState.UPDATING))
 
 
@@ -74,7 +75,7 @@ class Desk:
 
     async def task(self, unit: Unit, principal: Principal, greeting: Greeting) -> Task:
         """See ``Devices``: the request that is named, else the open one of the card with this card UUID, or of the one
-        that has none yet and shows the maker's number of a bound device.
+        that has none yet and shows the maker's number of a bound device. An update takes an open re-issue, too.
 
         Raises NoSuchRequest, NoSuchDevice, NothingToDo, RecycledElsewhere.
         """
@@ -82,6 +83,8 @@ class Desk:
         if greeting.purpose is Purpose.RECYCLE and principal.kind is PrincipalKind.WORKSTATION and not trusted:
             raise RecycledElsewhere("This workstation is none where cards are erased.")
         device, request = await self._found(unit, principal.org, greeting)
+        is_reissue = request is not None and request.kind is RequestKind.REISSUE
+        purpose = Purpose.REISSUE if is_reissue else greeting.purpose
         brings_up = greeting.purpose.follows_policy
         lifecycle = self._lifecycle
         policy = await (lifecycle.newest_policy_of if brings_up else lifecycle.policy_of)(unit, device)
@@ -102,7 +105,7 @@ class Desk:
         return Task(
             device.org,
             device.id,
-            greeting.purpose,
+            purpose,
             replace(policy.document, card=wanted),
             device.guid
             or (greeting.card.identity.guid if is_token else None)
@@ -116,10 +119,11 @@ class Desk:
             trusted=trusted,
             token=is_token,
             unlockable=device.state is DeviceState.ISSUED,
+            in_use=device.state in _IN_USE,
             temporary=device.temporary,
             was_issued=device.issued_at is not None,
             adrift=request is None and device.state is DeviceState.UPDATING and device.session is None,
-            rotate_puk=What.SECRETS in due and _rotates(device, greeting.purpose, policy.document, trusted=trusted),
+            rotate_puk=What.SECRETS in due and _rotates(device, purpose, policy.document, trusted=trusted),
             guid_is_new=device.guid is None,
             asked_as=None if request is None else request.target,
             fascn=await self._fascn(unit, device),
@@ -232,7 +236,11 @@ class Desk:
             device = None if blank is None else await self._lifecycle.device(unit, org, blank.device)
         if device is None:
             raise NothingToDo("No device of ours shows this card UUID or number; name the request.")
-        open_ones = [one for one in await self._requests.open_of(unit, org, device.id) if one.kind in kinds]
+        everything = await self._requests.open_of(unit, org, device.id)
+        open_ones = [one for one in everything if one.kind in kinds]
+        if not open_ones and greeting.purpose is Purpose.UPDATE:
+            # A card whose key in 9E is being made anew is not told what is due for it, so it asks for what there is.
+            open_ones = [one for one in everything if one.kind is RequestKind.REISSUE and one.state in _MAY_START]
         if not open_ones and greeting.purpose is not Purpose.UPDATE:
             raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")
         return device, open_ones[0] if open_ones else None

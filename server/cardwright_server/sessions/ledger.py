@@ -46,7 +46,10 @@ class Knows:
 
 
 class Ledger:
-    """``RemoteJournal`` of one session. ``again`` asks once more for the caller's rights; it raises if they ended."""
+    """``RemoteJournal`` of one session. ``again`` asks once more for the caller's rights; it raises if they ended.
+
+    ``proof``: of the person whose session it is; None for an operator's.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Ledger:
         again: Callable[[Unit], Awaitable[object]],
         made: Set[str] = frozenset(),
         knows: Knows | None = None,
+        proof: UUID | None = None,
     ) -> None:
         self.session = session
         self.done = 0
@@ -74,6 +78,7 @@ class Ledger:
         self._again = again
         self._also: list[Write] = []
         self._knows = knows
+        self._proof = proof
         self._begun = len(journal.entries)
         self._lost = False
 
@@ -126,6 +131,10 @@ class Ledger:
     def later(self, event: SessionEvent, values: Mapping[str, object] | None = None) -> None:
         """A step of the machine that makes nothing true on the card: it goes with the next commit."""
         self._due.append((event, values or {}))
+
+    def agreed(self) -> None:
+        """The person agreed to the plan: from here on what is left may be gone on with by the same proof."""
+        self.later(SessionEvent.CONSENT, {"proof": self._proof})
 
     def also(self, write: Write) -> None:
         """What another domain has to write before the next batch leaves: it goes with the next commit."""

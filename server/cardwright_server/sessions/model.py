@@ -169,6 +169,18 @@ class CardSession:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreed:
+    """A session whose plan the person agreed to, or that ended well. ``person``: whose card it was.
+
+    ``proof`` is the person's ``Authentication`` that it ran on; None for an operator's session.
+    """
+
+    session: CardSession
+    person: UUID | None
+    proof: UUID | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CardKey:
     """A key of a slot for which a certificate was asked, and what proves where it was made.
 

@@ -43,9 +43,9 @@ class Task:
     ``initial``: what the vault sealed of the secrets that the card came with, ``vendor``: of whose master key it makes
     the management key; all else is the vendor's published value.
     ``token``: it is a PKCS#11 token, of whose keys nobody's word proves where they were made. ``trusted``: the
-    workstation is a trusted station. ``unlockable``: issued, without hold or incident. ``expires``:
-    last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is being updated,
-    and nobody asks for it any more: the request was taken back. ``was_issued``: somebody had it in use.
+    workstation is a trusted station. ``unlockable``: issued, without hold or incident; ``in_use``: or being updated.
+    ``expires``: last day of the card. ``asked_as``: the request as authorization sees it. ``adrift``: the device is
+    being updated, and nobody asks for it any more: the request was taken back. ``was_issued``: somebody had it in use.
     ``rotate_puk``: a workstation that may not keep it saw the card's PUK, and this one may see the next.
     ``temporary``: it stands in for another device. ``number``: of the version of the policy. ``is_due``: the books say
     that the card has to be brought to it.
@@ -63,6 +63,7 @@ class Task:
     trusted: bool = False
     token: bool = False
     unlockable: bool = False
+    in_use: bool = False
     adrift: bool = False
     rotate_puk: bool = False
     temporary: bool = False
@@ -223,16 +224,19 @@ class Line(Protocol):
     async def greet(self, session: UUID) -> None:
         """Answer the workstation's hello."""
 
-    async def show(self, showing: Showing, batch: AnyBatch) -> Answers | None:
+    async def show(self, showing: Showing, batch: AnyBatch, agreed: Callable[[], None]) -> Answers | None:
         """Show a plan, and send with it the first batch, which only reads, to be carried out once the person agreed.
 
-        Its answers; None if the person did not agree to exactly this plan. Raises as ``execute``.
+        Its answers; None if the person did not agree to exactly this plan. ``agreed`` is called as soon as they did.
+        Raises as ``execute``.
         """
 
     async def execute(self, batch: AnyBatch) -> Answers:
         """Send a batch and wait for its answers. Also raises what the workstation says was wrong with the batch."""
 
-    async def show_steps(self, showing: Showing, batch: TokenBatch) -> tuple[TokenAnswer, ...] | None:
+    async def show_steps(
+        self, showing: Showing, batch: TokenBatch, agreed: Callable[[], None]
+    ) -> tuple[TokenAnswer, ...] | None:
         """As ``show``, for a PKCS#11 token."""
 
     async def steps(self, batch: TokenBatch) -> tuple[TokenAnswer, ...]:

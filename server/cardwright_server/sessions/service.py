@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from cardwright_cardops.plan.execute import Report
 from cardwright_cardops.plan.inventory import Identity, Inventory, fingerprint
 from cardwright_cardops.plan.observe import observe
 from cardwright_cardops.plan.policy import DevicePolicy
-from cardwright_cardops.plan.records import Entry, Kind, Records, fold, require_same_card
+from cardwright_cardops.plan.records import Entry, Kind, fold, require_same_card
 from cardwright_cardops.plan.steps import Plan, SetPin, SetPuk, Step, WriteCertificate, WriteObject
 from cardwright_cardops.plan.wiping import all_slots
 from cardwright_cardops.program.items import Answers, AnyBatch, SealedBatch
@@ -34,7 +35,7 @@ from ..audit.model import AuditEntry, Fact, Target
 from ..audit.model import Outcome as AuditOutcome
 from ..authentication.authorize import Authorize, sought
 from ..authentication.matrix import Call
-from ..authentication.principal import Principal
+from ..authentication.principal import Principal, PrincipalKind
 from ..machine import Actor
 from ..notify.model import DomainEvent
 from ..requests.errors import NoSuchRequest
@@ -46,10 +47,9 @@ from ..vault.model import Authorization
 from ..vault.protocol import Vault
 from . import store
 from .authority import SessionAuthority, require_allowed
-from .course import as_delivered, course, has_retired, intact, look, steps_for, tells_enough, what_goes
+from .course import as_delivered, course, has_retired, intact, look, proving, steps_for, tells_enough, what_goes
 from .errors import (
     CardInSession,
-    CardNotProven,
     ConsentRefused,
     LineLost,
     NotAtGoal,
@@ -62,13 +62,13 @@ from .failures import Failure, failure_of
 from .ledger import LEASE, Knows, Ledger, lease_name
 from .model import CardKey, CardSession, Greeting, Outcome, Purpose, SessionEvent, Showing
 from .ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Line, Task
+from .resuming import Standing, gone_on, used_again
+from .same_card import made_unseen, prover_for, prover_of, prover_of_rest, prover_shown
 from .secrets import CardSecrets
 from .token_course import TokenCourse
 
 _E = SessionEvent
 _LOST = (LineLost, SessionLost, SessionCancelled)
-_MOST_CARD_KEYS = 4
-"""Keys of 9E that a preview names, as the contract has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,15 @@ class Ports:
     contents: Contents
     escrow: Escrow
     vault: Vault
+    proofs: Standing
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
+    """``principal``: who has the session; whoever was called, or the person whose session ``before`` broke off."""
+
+    principal: Principal
+    before: CardSession | None
     session: CardSession
     lease: Lease
     task: Task
@@ -110,7 +115,7 @@ class SessionService:
         that any CardwrightError of what went wrong, which is recorded.
         """
         opened = await self._database.transact(lambda unit: self._open(unit, principal, greeting))
-        task = opened.task
+        task, principal = opened.task, opened.principal
 
         async def again(unit: Unit) -> None:
             await self._authorize(unit, principal, _call(task), task.target)
@@ -121,9 +126,11 @@ class SessionService:
             unit.audit(_shown(principal, task, ledger.session, secret))
 
         knows = Knows(principal.workstation, task.trusted, shows)
+        proof = principal.authentication if principal.kind is PrincipalKind.PERSON else None
         ledger = Ledger(
-            self._database, opened.session, opened.lease, opened.journal, opened.objects, again, opened.made, knows
-        )
+            self._database, opened.session, opened.lease, opened.journal, opened.objects, again, opened.made, knows,
+            None if proof is None else proof.id,
+        )  # fmt: skip
 
         async def ended(event: SessionEvent, code: str, failure: Failure | None = None) -> None:
             entry = self._entry(principal, task, ledger.session, event, code)
@@ -150,6 +157,8 @@ class SessionService:
         asked = Call(f"SessionService.Run/{greeting.purpose}")
         finding = self._ports.devices.task(unit, principal, greeting)
         task = await sought(self._authorize, unit, principal, asked, finding, NoSuchRequest)
+        found = await gone_on(unit, self._ports.proofs, principal, task)
+        principal, before = found or (principal, None)
         permission = await self._authorize(unit, principal, _call(task), task.target)
         identifier = new_id()
         lease = await acquire(unit, lease_name(task.device), identifier, LEASE)
@@ -188,6 +197,8 @@ class SessionService:
         )
         session = await store.move(unit, session, _E.OBSERVE, Actor.SERVER, {})
         unit.audit(self._entry(principal, task, session, "opened"))
+        if before is not None:
+            unit.audit(used_again(principal, task, session.id, before))
         keys = await store.keys(unit, task.org, task.device, task.life)
         objects = await store.objects(unit, task.org, task.device, task.life)
         # The old PUK is given to a card only that proves itself.
@@ -195,7 +206,7 @@ class SessionService:
         task = replace(task, rotate_puk=task.rotate_puk and proves)
         reissued = task.request if task.purpose is Purpose.REISSUE else None
         made = await store.made_for(unit, task.org, reissued) if reissued is not None else frozenset()
-        return _Opened(session, lease, task, journal, objects, keys, made, unfinished, unit.now)
+        return _Opened(principal, before, session, lease, task, journal, objects, keys, made, unfinished, unit.now)
 
     async def _conduct(
         self, principal: Principal, greeting: Greeting, line: Line, opened: _Opened, ledger: Ledger
@@ -216,11 +227,14 @@ class SessionService:
             seen = seen or await self._look(line, ledger, opened, greeting, task.policy.card)
             if _planned(task, seen, ledger, opened.now):
                 raise NotAtGoal("The card is not as the workstation said.")
+            if opened.before is not None:
+                key = prover_shown(seen.identity, opened.keys)
+                await run_async(proving(key, os.urandom(32), alone=True), _Relay(line, ledger, greeting))
             return await self._finish(principal, task, ledger, outcome, seen)
         require_allowed(plan, task, attests=backend_of(card.features).attests)
         _require_known(plan, greeting)
         contents = await self._contents(task, plan, card, intact(card, ledger.objects))
-        keys, unknown = _made_unseen(opened, card, ledger)
+        keys, unknown = made_unseen(card, fold(ledger.entries), opened.keys)
         showing = Showing(plan, contents, task.policy.pin, keys, unknown)
         shown = {"plan": plan.digest, "plan_document": canonical(plan.document()), "steps": len(plan.steps)}
         ledger.later(_E.PREVIEW, shown)
@@ -326,8 +340,16 @@ class SessionService:
             self._database, self._ports.escrow, ledger, line, greeting,
             lambda task: self._authority(principal, opened, ledger, task, {}),
             lambda task, card: self._without_pending(replace(opened, task=task), ledger, card),
-            now=opened.now, unfinished=opened.unfinished, prover=_prover(opened) if greeting.purpose.unlocks else None,
+            now=opened.now, unfinished=opened.unfinished, prover=self._token_prover(greeting, opened, ledger),
         )  # fmt: skip
+
+    @staticmethod
+    def _token_prover(greeting: Greeting, opened: _Opened, ledger: Ledger) -> PublicKey | None:
+        if greeting.purpose.unlocks:
+            return prover_of(opened.task, opened.keys)
+        if opened.before is None:
+            return None
+        return prover_of_rest(greeting.card.identity, fold(ledger.entries), opened.keys, tells=True)
 
     async def _execute(
         self,
@@ -352,7 +374,9 @@ class SessionService:
             initial=task.delivered,
             retired=_retired(opened, greeting),
             management_algorithm=_algorithm(task, greeting.card, plan),
-            prover=_prover_for(opened, plan, greeting.card, ledger),
+            prover=prover_for(
+                task, plan, greeting.card, fold(ledger.entries), opened.keys, goes_on=opened.before is not None
+            ),
         )
 
         def progress(step: Step, done: bool) -> None:
@@ -465,10 +489,9 @@ class _Relay:
         showing, self._showing = self._showing, None
         if showing is None:
             return await self._line.execute(batch)
-        answers = await self._line.show(showing, batch)
+        answers = await self._line.show(showing, batch, self._ledger.agreed)
         if answers is None:
             raise ConsentRefused("The person did not agree to the plan.")
-        self._ledger.later(_E.CONSENT)
         self._ledger.later(_E.EXECUTE)
         return answers
 
@@ -529,32 +552,6 @@ def _algorithm(task: Task, card: Inventory, plan: Plan) -> ManagementAlgorithm |
     return ManagementAlgorithm(told) if told in set(ManagementAlgorithm) else None
 
 
-def _prover_for(opened: _Opened, plan: Plan, card: Inventory, ledger: Ledger) -> PublicKey | None:
-    """The key by which the card has to prove itself first; None where its word is enough. Raises CardNotProven."""
-    rotates = opened.task.rotate_puk and any(isinstance(step, SetPuk) for step in plan.steps)
-    if opened.task.purpose.unlocks or rotates:
-        return _prover(opened)
-    return _erased_by(opened, card, fold(ledger.entries)) if opened.task.purpose is Purpose.RECYCLE else None
-
-
-def _erased_by(opened: _Opened, card: Inventory, records: Records) -> PublicKey | None:
-    """The key of a card that is erased: another card, which only says that it is this one, would go to stock for it.
-
-    A card that was never in use, or is erased already, need not have one; a key that was made and not certified is not
-    known here. Raises CardNotProven.
-    """
-    mine = {row.fingerprint: row.public_key for row in opened.keys if row.slot is Slot.CARD_AUTHENTICATION}
-    shown = card.identity.card_key
-    begun = Slot.CARD_AUTHENTICATION in records.generating or records.resetting or records.reset
-    if shown in mine and not begun:
-        key = load_der_public_key(mine[shown])
-        assert isinstance(key, PublicKey)
-        return key
-    if mine and opened.task.was_issued and not begun:
-        raise CardNotProven("The card does not show the key in 9E that it was issued with.")
-    return None
-
-
 def _shown(principal: Principal, task: Task, session: CardSession, secret: Entry) -> AuditEntry:
     """That a workstation knows a generation of a secret from now on: an open channel shows it to it (S2)."""
     facts: dict[str, Fact] = {
@@ -565,26 +562,6 @@ def _shown(principal: Principal, task: Task, session: CardSession, secret: Entry
     }
     target = Target("device", task.device)
     return AuditEntry(task.org, principal.who, "device.secret-shown", target, facts=facts, session=session.id)
-
-
-def _made_unseen(opened: _Opened, card: Inventory, ledger: Ledger) -> tuple[tuple[bytes, ...], bool]:
-    """What the workstation has to know of the key in 9E, to know the card again by it: see ``Showing``."""
-    records, slot = fold(ledger.entries), Slot.CARD_AUTHENTICATION
-    if card.features.metadata or slot not in records.generating:
-        return (), False
-    made = [row.public_key for row in opened.keys if row.slot is slot and row.fingerprint != card.identity.card_key]
-    return tuple(made[-_MOST_CARD_KEYS:][::-1]), True
-
-
-def _prover(opened: _Opened) -> PublicKey:
-    """The key by which the card proves itself before a PUK is released (S3). Raises CardNotProven."""
-    if not opened.task.unlockable:
-        raise CardNotProven("A PUK is released only for a device that is issued, without hold or incident.")
-    mine = [row.public_key for row in opened.keys if row.slot is Slot.CARD_AUTHENTICATION]
-    key = load_der_public_key(mine[-1]) if mine else None
-    if not isinstance(key, PublicKey):
-        raise CardNotProven("This card was issued without a key in 9E to prove itself by.")
-    return key
 
 
 def _certified(card: Inventory) -> Mapping[Slot, str]:

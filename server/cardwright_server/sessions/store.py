@@ -19,7 +19,7 @@ from ..store import transitions
 from ..store.ids import new_id
 from ..store.session_tables import card_key, card_object, card_record, card_session, card_session_transition
 from ..store.unit import Unit
-from .model import LIVE, SESSION, CardKey, CardSession, Purpose, SessionEvent, SessionState
+from .model import LIVE, SESSION, Agreed, CardKey, CardSession, Purpose, SessionEvent, SessionState
 
 MOST_RECORDS = 10_000
 _SECRETS = frozenset(
@@ -46,7 +46,7 @@ class Journal:
 async def insert(unit: Unit, org: UUID, values: Mapping[str, Any]) -> CardSession:
     """A new session, opened."""
     row = SESSION.next(None, SessionEvent.OPEN, Actor.SERVER)
-    empty = {"outcome": "", "plan": "", "plan_document": "", "steps": 0, "done": 0, "ended_at": None}
+    empty = {"outcome": "", "plan": "", "plan_document": "", "steps": 0, "done": 0, "ended_at": None, "proof": None}
     made = {"org": org, "state": row.target, **empty, **values}
     identifier = await unit.insert(card_session, made)
     await _note(unit, org, identifier, 1, row.source, row.event, row.target, Actor.SERVER)
@@ -103,6 +103,18 @@ async def is_unfinished(unit: Unit, org: UUID, device: UUID, life: int) -> bool:
     mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.life == life, told)
     newest = select(card_session.c.state).where(*mine).order_by(card_session.c.id.desc()).limit(1)
     return await unit.value(newest) not in (None, SessionState.DONE)
+
+
+async def last_agreed(unit: Unit, org: UUID, device: UUID, life: int) -> Agreed | None:
+    """The newest session of this life that somebody agreed to, or that ended well. A plan that was only shown changed
+    nothing.
+    """
+    steps = card_session_transition
+    agreed = select(steps.c.id).where(steps.c.subject == card_session.c.id, steps.c.event == SessionEvent.CONSENT)
+    mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.life == life)
+    wanted = select(card_session).where(*mine, or_(agreed.exists(), card_session.c.state == SessionState.DONE))
+    row = await unit.row(wanted.order_by(card_session.c.id.desc()).limit(1))
+    return None if row is None else Agreed(_session(row), row.person, row.proof)
 
 
 async def fascn(unit: Unit, org: UUID, device: UUID, life: int) -> str:

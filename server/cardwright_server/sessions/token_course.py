@@ -83,7 +83,7 @@ class TokenCourse:
     """One session on one token, between its opening and its end.
 
     ``without_pending`` leaves slots out that wait for certificates; ``prover`` is the key in 9E by which the token
-    proves itself before the security officer's PIN is released to unlock it.
+    proves itself, before the security officer's PIN is released to unlock it or what broke off is gone on with.
     """
 
     def __init__(
@@ -129,6 +129,8 @@ class TokenCourse:
             seen = _seen(await self._send(t.TokenBatch((t.ReadToken(),))))
             if self._planned(task, seen):
                 raise NotAtGoal("The token is not as the workstation said.")
+            if self._prover is not None:
+                await self._prove(self._prover)
             return Conclusion(task, outcome, seen)
         require_allowed(plan, task, attests=False)
         if unknown := {step.kind for step in plan.steps} - self._greeting.steps:
@@ -183,12 +185,22 @@ class TokenCourse:
         """The plan and the first steps, which only read. Raises as ``_send``, and ConsentRefused."""
         self._require_known(batch)
         await self._ledger.commit()
-        answers = await self._line.show_steps(showing, batch)
+        answers = await self._line.show_steps(showing, batch, self._ledger.agreed)
         if answers is None:
             raise ConsentRefused("The person did not agree to the plan.")
-        self._ledger.later(_E.CONSENT)
         self._ledger.later(_E.EXECUTE)
         return answers
+
+    async def _prove(self, key: PublicKey) -> None:
+        """Raises CardNotProven."""
+        nonce = os.urandom(32)
+        (answer,) = await self._send(t.TokenBatch((t.ProveToken(nonce),)))
+        try:
+            if answer.outcome is not Did.ANSWERED:
+                raise ProofInvalid("no answer") from answer.cause
+            verify(answer.data, audience=PROOF_AUDIENCE, nonce=nonce, key=key)
+        except ProofInvalid as error:
+            raise CardNotProven("The token did not prove that it holds the key it was issued with.") from error
 
     def _require_known(self, batch: t.TokenBatch) -> None:
         if unknown := {t.TOKEN_ITEMS[type(item)] for item in batch.items} - self._greeting.items:
@@ -233,7 +245,7 @@ class _Carrying:
         expect(ask.Granted, reply, "this plan")
         await ledger.note((Entry(Kind.CARD, serial=card.identity.serial, guid=task.guid),))
         if self._course._prover is not None:
-            await self._prove(self._course._prover)
+            await self._course._prove(self._course._prover)
         await self._secrets(as_delivered(card, task.delivered, records), records)
         await self._make_keys()
         await self._bring_keys()
@@ -265,17 +277,6 @@ class _Carrying:
             raise PlanChanged("A private key is gone that the token still has the public half of.")
 
     # -------------------------------------------------------------------------------------------------- secrets
-
-    async def _prove(self, key: PublicKey) -> None:
-        """Raises CardNotProven."""
-        nonce = os.urandom(32)
-        (answer,) = await self._course._send(t.TokenBatch((t.ProveToken(nonce),)))
-        try:
-            if answer.outcome is not Did.ANSWERED:
-                raise ProofInvalid("no answer") from answer.cause
-            verify(answer.data, audience=PROOF_AUDIENCE, nonce=nonce, key=key)
-        except ProofInvalid as error:
-            raise CardNotProven("The token did not prove that it holds the key it was issued with.") from error
 
     async def _secrets(self, card: Inventory, records: Records) -> None:
         """The security officer's PIN, from the newest candidate to the target, and the person's. Each attempt is

@@ -35,6 +35,8 @@ card_session = table(
     Column("life", Integer, nullable=False),
     # The FASC-N that the card has or is to get, 25 octets in hexadecimal.
     Column("fascn", String(50), nullable=False),
+    # The proof of a person that it ran on, from when they agreed to its plan: what broke off is gone on with by it.
+    Column("proof", Uuid),
     Index("ix_card_session_device", "device", "state"),
     retention=Retention.HISTORY,
     counts_from="ended_at",
