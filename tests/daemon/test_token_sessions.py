@@ -36,10 +36,9 @@ from tests.support.seat import seated
 from tests.support.session_world import SessionWorld
 from tests.support.softhsm import SOFTHSM
 from tests.support.token_faults import so_pin_of
-from tests.support.token_sessions import PIN, SO_PIN, SoftToken, bound, token_world
+from tests.support.token_sessions import IDS, PIN, SO_PIN, SoftToken, all_of, bound, token_world
 
 NEW_PIN = b"582047"
-IDS = ("9a", "9c", "9d", "9e")
 pytestmark = pytest.mark.parametrize("engine_name", ["sqlite"])
 
 
@@ -65,16 +64,14 @@ class Line(Server):
 
 @pytest.fixture
 def soft(tmp_path: Path) -> Iterator[SoftToken]:
-    made = SoftToken(tmp_path / "soft")
-    yield made
-    made.close()
+    with SoftToken(tmp_path / "soft") as made:
+        yield made
 
 
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[SessionWorld]:
-    made = await token_world(database, tmp_path)
-    yield made
-    made.issuing.core.close()
+    async with token_world(database, tmp_path) as made:
+        yield made
 
 
 @asynccontextmanager
@@ -94,10 +91,6 @@ async def desk(
         async with running(person=Person(*answers), pkcs11=(module,), link=line, machine=machine) as run:
             (card,) = (await run.client.cards.ListCards(pb.ListCardsRequest(tokens=True))).cards
             yield run, card.id, line
-
-
-def all_of(*ids: str) -> list[tuple[str, str]]:
-    return sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
 
 
 async def issued(world: SessionWorld, soft: SoftToken, device: UUID) -> None:
@@ -245,6 +238,25 @@ async def test_a_preview_that_is_dismissed_leaves_everything_as_it_was(world: Se
         assert (await failing(late)).code == "NO_SUCH_PREVIEW"
     assert run.person.asked == []
     assert soft.so_pin_opens(SO_PIN)
+
+
+async def test_a_preview_ends_when_its_token_leaves(
+    world: SessionWorld, soft: SoftToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await bound(world, soft)
+    await issued(world, soft, device)
+    async with desk(world, soft, device) as (run, card, _):
+        shown = await run.client.updates.PreviewUpdate(pb.PreviewUpdateRequest(card=card, purpose=pb.PURPOSE_REISSUE))
+        assert run.daemon.desk.sessions.is_wanted(await run.daemon.desk.device(card))
+        (shelf,) = run.daemon.desk.tokens._shelves
+        monkeypatch.setattr(shelf.module, "tokens", tuple)
+        gone = await run.daemon.desk.device(card)
+        assert await run.daemon.desk.tokens.list() == ()
+        assert not run.daemon.desk.sessions.is_wanted(gone)
+        monkeypatch.undo()
+        late = run.client.updates.StartUpdate(pb.StartUpdateRequest(card=card, digest=shown.digest))
+        assert (await failing(late)).code == "NO_SUCH_PREVIEW"
+    assert run.person.asked == []
 
 
 async def test_the_command_line_works_with_tokens(

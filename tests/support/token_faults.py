@@ -29,14 +29,13 @@ from cardwright_server.store.unit import Database
 from cardwright_server.vault.messages import Limit
 from cardwright_server.vault.model import Authorization, PukPurpose, VaultCard
 from tests.oracle.books import Books
-from tests.support.session_world import SessionWorld
-from tests.support.token_sessions import PIN, SoftToken, TokenStation, bound, token_world
+from tests.support.session_world import SessionWorld, make_session_world
+from tests.support.token_sessions import IDS, PIN, QUICK, SoftToken, TokenStation, all_of, bound
 
 NEW_PIN = b"271828"
 DONE = sessions_pb2.OUTCOME_DONE
 NOTHING = sessions_pb2.OUTCOME_NOTHING_DUE
 PLENTY = Limit(10_000_000, 10_000_000)
-IDS = ("9a", "9c", "9d", "9e")
 JOBS = {
     "issue": sessions_pb2.PURPOSE_ISSUE,
     "re-issue": sessions_pb2.PURPOSE_REISSUE,
@@ -176,8 +175,7 @@ class TokenFaults:
         found, pin = [], NEW_PIN if self.job == "unlock" else PIN
         ids = (*(("82",) if self.job == "re-issue" else ()), *IDS)
         there = soft.dump(pin, await so_pin_of(self.world, self.device))
-        wanted = sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
-        if there.holds != wanted:
+        if there.holds != all_of(*ids):
             return [f"the token holds {there.holds}"]
         keys = there.keys
         if there.certified != keys:
@@ -205,7 +203,7 @@ async def make_token_faults(job: str, folder: Path, template: Path) -> TokenFaul
     shutil.copyfile(template, folder / "store.db")
     medium = SecondMedium(folder / "second-medium")
     database = Database(f"sqlite:///{folder / 'store.db'}", second_medium=medium)
-    world = await token_world(database, folder)
+    world = await make_session_world(database, folder, "civ", QUICK)
     core = world.issuing.core
     assert core.document is not None
     core.document.limits.update(dict.fromkeys(core.document.limits, PLENTY))

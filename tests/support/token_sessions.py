@@ -12,7 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +51,8 @@ from tests.support.softhsm import SOFTHSM
 
 SO_PIN = b"13579086"
 PIN = b"739146"
+IDS = ("9a", "9c", "9d", "9e")
+"""CKA_ID of each key that the policy wants."""
 QUICK = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
 """What the policy ``civ`` says in another way here: all its keys are quickly made."""
 
@@ -89,6 +92,11 @@ class Dump:
         }
 
 
+def all_of(*ids: str) -> list[tuple[str, str]]:
+    """Key pairs with certificates, as ``holds`` tells them."""
+    return sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
+
+
 def fingerprint_of(public: Any) -> str:
     """Hexadecimal SHA-256 of the SubjectPublicKeyInfo."""
     return hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
@@ -96,7 +104,10 @@ def fingerprint_of(public: Any) -> str:
 
 @dataclass
 class SoftToken:
-    """A SoftHSM2 token in a folder of its own. ``pin``: its user PIN, None for one that was never set."""
+    """A SoftHSM2 token in a folder of its own. ``pin``: its user PIN, None for one that was never set.
+
+    A context manager: afterwards the process of its module is gone.
+    """
 
     folder: Path
     label: str = "Ada"
@@ -121,6 +132,12 @@ class SoftToken:
         if self.pin is not None:
             so = ("--login", "--login-type", "so", "--so-pin", self.so_pin.decode())
             self.tool(*self.named, *so, "--init-pin", "--new-pin", self.pin.decode())
+
+    def __enter__(self) -> SoftToken:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.close()
 
     @property
     def configuration(self) -> Path:
@@ -330,11 +347,16 @@ class TokenStation:
         return sessions_pb2.StepAnswers(number=message.number, answers=wire_tokens.step_answers_to_wire(answers))
 
 
+@asynccontextmanager
 async def token_world(
-    database: Database, folder: Path, replacing: Sequence[tuple[str, str]] = (), policy: str = "civ"
-) -> SessionWorld:
-    """An organization whose policy is for tokens, too. Close ``issuing.core`` in the end."""
-    return await make_session_world(database, folder, policy, (*QUICK, *replacing))
+    database: Database, folder: Path, replacing: Sequence[tuple[str, str]] = ()
+) -> AsyncIterator[SessionWorld]:
+    """An organization whose policy is for tokens, too."""
+    world = await make_session_world(database, folder, "civ", (*QUICK, *replacing))
+    try:
+        yield world
+    finally:
+        world.issuing.core.close()
 
 
 async def bound(

@@ -208,9 +208,8 @@ async def test_certificate_is_renewed_under_way(here: Site, tmp_path: Path, monk
 
 async def test_a_pkcs11_token_is_issued_at_a_workstation(here: Site, desk: Desk, tmp_path: Path) -> None:
     """Server, vault and database are processes of their own; the token is SoftHSM2's, and pkcs11-tool judges it."""
-    soft = SoftToken(tmp_path / "soft", label=f"Ada {uuid4().hex[:8]}")
-    login, number = f"p{uuid4().hex[:8]}", name_of(soft.token.info).number
-    soft.close()
+    with SoftToken(tmp_path / "soft", label=f"Ada {uuid4().hex[:8]}") as soft:
+        login, number = f"p{uuid4().hex[:8]}", name_of(soft.token.info).number
     person = await asyncio.to_thread(desk.person, login)
     await asyncio.to_thread(token_for, desk, person, number)
     given = await asyncio.to_thread(

@@ -20,9 +20,8 @@ from cardwright_server.sessions.ports import Task
 from cardwright_server.store.unit import Database
 from tests.support.session_world import SessionWorld
 from tests.support.sessions import Office, Trip, make_office, serving
-from tests.support.token_sessions import PIN, SoftToken, TokenStation, bound, issue, token_world, update
+from tests.support.token_sessions import IDS, PIN, SoftToken, TokenStation, all_of, bound, issue, token_world, update
 
-IDS = ("9a", "9c", "9d", "9e")
 DONE = sessions_pb2.OUTCOME_DONE
 pytestmark = pytest.mark.parametrize("engine_name", ["sqlite"])
 
@@ -30,20 +29,14 @@ pytestmark = pytest.mark.parametrize("engine_name", ["sqlite"])
 @pytest.fixture
 def soft(tmp_path: Path) -> Iterator[SoftToken]:
     """A token whose holder has a PIN already."""
-    made = SoftToken(tmp_path / "soft", pin=PIN)
-    yield made
-    made.close()
+    with SoftToken(tmp_path / "soft", pin=PIN) as made:
+        yield made
 
 
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[SessionWorld]:
-    made = await token_world(database, tmp_path)
-    yield made
-    made.issuing.core.close()
-
-
-def all_of(*ids: str) -> list[tuple[str, str]]:
-    return sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
+    async with token_world(database, tmp_path) as made:
+        yield made
 
 
 def logged_in(soft: SoftToken, *arguments: str) -> None:

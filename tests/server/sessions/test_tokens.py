@@ -29,10 +29,12 @@ from tests.support.session_world import SessionWorld, blank
 from tests.support.sessions import Station, a_workstation
 from tests.support.token_faults import so_pin_of
 from tests.support.token_sessions import (
+    IDS,
     PIN,
     SO_PIN,
     SoftToken,
     TokenStation,
+    all_of,
     bound,
     issue,
     token_world,
@@ -40,7 +42,6 @@ from tests.support.token_sessions import (
 )
 
 NEW_PIN = b"271828"
-IDS = ("9a", "9c", "9d", "9e")
 DONE, NOTHING = sessions_pb2.OUTCOME_DONE, sessions_pb2.OUTCOME_NOTHING_DUE
 RSA = (('algorithm = "p256"\nkey = "escrow"', 'algorithm = "rsa2048"\nkey = "escrow"'),)
 pytestmark = pytest.mark.parametrize("engine_name", ["sqlite"])
@@ -49,21 +50,14 @@ pytestmark = pytest.mark.parametrize("engine_name", ["sqlite"])
 @pytest.fixture
 def soft(tmp_path: Path) -> Iterator[SoftToken]:
     """A token whose user PIN was never set."""
-    made = SoftToken(tmp_path / "soft")
-    yield made
-    made.close()
+    with SoftToken(tmp_path / "soft") as made:
+        yield made
 
 
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[SessionWorld]:
-    made = await token_world(database, tmp_path)
-    yield made
-    made.issuing.core.close()
-
-
-def all_of(*ids: str) -> list[tuple[str, str]]:
-    """Key pairs with certificates, as ``SoftToken.holds`` tells them."""
-    return sorted((kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ids)
+    async with token_world(database, tmp_path) as made:
+        yield made
 
 
 def is_given(soft: SoftToken, identifier: str) -> bool:
@@ -102,19 +96,18 @@ async def test_a_token_is_issued_and_strangers_read_it(world: SessionWorld, soft
 
 
 async def test_the_security_officers_pin_stays_where_nobody_knows_it(world: SessionWorld, tmp_path: Path) -> None:
-    soft = SoftToken(tmp_path / "own", pin=PIN)
-    device = await bound(world, soft, so_pin=None)
-    trip = await issue(world, soft, device, TokenStation(soft, PIN))
-    assert (trip.error, trip.outcome) == ("", DONE)
-    assert soft.holds() == all_of(*IDS)
-    assert soft.so_pin_opens(SO_PIN)
-    request = await ask_unlock(world, device)
-    async with world.serving(world.office(device), world.world.helper) as socket:
-        refused = await TokenStation(soft, new=NEW_PIN).run(
-            socket, sessions_pb2.PURPOSE_UNLOCK_ASSISTED, request=request
-        )
-    assert (refused.error, refused.preview) == ("PUK_UNKNOWN", None)
-    soft.close()
+    with SoftToken(tmp_path / "own", pin=PIN) as soft:
+        device = await bound(world, soft, so_pin=None)
+        trip = await issue(world, soft, device, TokenStation(soft, PIN))
+        assert (trip.error, trip.outcome) == ("", DONE)
+        assert soft.holds() == all_of(*IDS)
+        assert soft.so_pin_opens(SO_PIN)
+        request = await ask_unlock(world, device)
+        async with world.serving(world.office(device), world.world.helper) as socket:
+            refused = await TokenStation(soft, new=NEW_PIN).run(
+                socket, sessions_pb2.PURPOSE_UNLOCK_ASSISTED, request=request
+            )
+        assert (refused.error, refused.preview) == ("PUK_UNKNOWN", None)
 
 
 async def ask_unlock(world: SessionWorld, device: UUID) -> str:
@@ -133,9 +126,7 @@ async def test_a_forgotten_pin_is_set_anew_and_the_security_officers_rotated(
     old, before = await so_pin_of(world, device), soft.holds()
     async with world.serving(world.office(device), world.world.helper) as socket:
         station = TokenStation(soft, new=NEW_PIN)
-        trip = await station.run(
-            socket, sessions_pb2.PURPOSE_UNLOCK_ASSISTED, request=await ask_unlock(world, device)
-        )
+        trip = await station.run(socket, sessions_pb2.PURPOSE_UNLOCK_ASSISTED, request=await ask_unlock(world, device))
     assert (trip.error, trip.outcome) == ("", DONE)
     assert station.executed == [
         "token_read", "token_prove", "token_set_so_pin", "token_init_pin", "token_read",
@@ -149,9 +140,7 @@ async def test_no_so_pin_leaves_for_a_device_on_hold(world: SessionWorld, soft: 
     assert (await issue(world, soft, device)).outcome == DONE
     request = await ask_unlock(world, device)
     services, officer = world.world.services, world.world.issuer
-    await world.database.transact(
-        lambda unit: services.devices.suspend(unit, officer, device, HoldReason.OPERATOR)
-    )
+    await world.database.transact(lambda unit: services.devices.suspend(unit, officer, device, HoldReason.OPERATOR))
     async with world.serving(world.office(device), world.world.helper) as socket:
         station = TokenStation(soft, new=NEW_PIN)
         trip = await station.run(socket, sessions_pb2.PURPOSE_UNLOCK_ASSISTED, request=request)
@@ -168,9 +157,7 @@ async def test_a_token_with_another_key_in_9e_gets_no_so_pin(world: SessionWorld
     soft.tool(*soft.named, "--login", "--pin", PIN.decode(), "-k", "--key-type", "EC:prime256v1", "--id", "9e")
     async with world.serving(world.office(device), world.world.helper) as socket:
         station = TokenStation(soft, new=NEW_PIN)
-        trip = await station.run(
-            socket, sessions_pb2.PURPOSE_UNLOCK_ASSISTED, request=await ask_unlock(world, device)
-        )
+        trip = await station.run(socket, sessions_pb2.PURPOSE_UNLOCK_ASSISTED, request=await ask_unlock(world, device))
     assert trip.error == "CARD_NOT_PROVEN" and "token_set_so_pin" not in station.executed
     assert soft.holds(PIN) == all_of(*IDS)
 
@@ -178,21 +165,19 @@ async def test_a_token_with_another_key_in_9e_gets_no_so_pin(world: SessionWorld
 async def test_an_archived_key_is_recovered_to_a_second_token_and_opens_the_old_message(
     database: Database, soft: SoftToken, tmp_path: Path
 ) -> None:
-    world = await token_world(database, tmp_path, RSA)
-    ada = await world.person()
-    device = await bound(world, soft, ada)
-    assert (await issue(world, soft, device)).outcome == DONE
-    message = encrypted(tmp_path, soft)
-    second = SoftToken(tmp_path / "second", label="Ada 2")
-    other = await bound(world, second, ada)
-    trip = await issue(world, second, other)
-    assert (trip.error, trip.outcome) == ("", DONE)
-    assert second.holds() == all_of("82", *IDS)
-    assert second.public_key("82") == soft.public_key("9d") != second.public_key("9d")
-    assert opened(second, "82", message) == b"for Ada"
-    assert "sensitive" in second.attributes("82") and not is_given(second, "82")
-    second.close()
-    world.issuing.core.close()
+    with SoftToken(tmp_path / "second", label="Ada 2") as second:
+        async with token_world(database, tmp_path, RSA) as world:
+            ada = await world.person()
+            device = await bound(world, soft, ada)
+            assert (await issue(world, soft, device)).outcome == DONE
+            message = encrypted(tmp_path, soft)
+            other = await bound(world, second, ada)
+            trip = await issue(world, second, other)
+            assert (trip.error, trip.outcome) == ("", DONE)
+            assert second.holds() == all_of("82", *IDS)
+            assert second.public_key("82") == soft.public_key("9d") != second.public_key("9d")
+            assert opened(second, "82", message) == b"for Ada"
+            assert "sensitive" in second.attributes("82") and not is_given(second, "82")
 
 
 async def test_a_renewed_key_stays_on_the_token_in_a_retired_id(
@@ -254,32 +239,29 @@ async def test_what_wants_proof_of_hardware_is_refused_before_the_first_write(
 ) -> None:
     """Also on a trusted station: what a module says of its keys is its own word."""
     wanted = (('profile = "piv-authentication"', f'profile = "piv-authentication"\nleast_origin = "{least}"'),)
-    world = await token_world(database, tmp_path, wanted)
-    world.stations.every = True
-    device = await bound(world, soft)
-    station = TokenStation(soft)
-    trip = await issue(world, soft, device, station)
-    assert (trip.error, trip.preview, station.executed) == ("ORIGIN_TOO_WEAK", None, [])
-    world.issuing.core.close()
+    async with token_world(database, tmp_path, wanted) as world:
+        world.stations.every = True
+        device = await bound(world, soft)
+        station = TokenStation(soft)
+        trip = await issue(world, soft, device, station)
+        assert (trip.error, trip.preview, station.executed) == ("ORIGIN_TOO_WEAK", None, [])
 
 
 async def test_keys_from_outside_reach_only_workstations_that_may_see_them(
     database: Database, soft: SoftToken, tmp_path: Path
 ) -> None:
-    world = await token_world(database, tmp_path, (('clear_secrets = "any"', 'clear_secrets = "trusted_station"'),))
-    device = await bound(world, soft)
-    refused = await issue(world, soft, device)
-    assert (refused.error, refused.preview) == ("CLEAR_SECRETS_REFUSED", None)
-    world.stations.every = True
-    async with world.serving(world.office(device)) as socket:
-        trip = await TokenStation(soft).run(socket)
-    assert (trip.error, trip.outcome) == ("", DONE)
-    world.issuing.core.close()
+    trusted = (('clear_secrets = "any"', 'clear_secrets = "trusted_station"'),)
+    async with token_world(database, tmp_path, trusted) as world:
+        device = await bound(world, soft)
+        refused = await issue(world, soft, device)
+        assert (refused.error, refused.preview) == ("CLEAR_SECRETS_REFUSED", None)
+        world.stations.every = True
+        async with world.serving(world.office(device)) as socket:
+            trip = await TokenStation(soft).run(socket)
+        assert (trip.error, trip.outcome) == ("", DONE)
 
 
-async def test_a_card_does_not_pass_for_a_token_nor_a_token_for_a_card(
-    world: SessionWorld, soft: SoftToken
-) -> None:
+async def test_a_card_does_not_pass_for_a_token_nor_a_token_for_a_card(world: SessionWorld, soft: SoftToken) -> None:
     card = blank()
     token, plastic = await bound(world, soft), await world.bound(card, await world.person("bob"))
     for_token, for_card = await world.world.issuance(token), await world.world.issuance(plastic)
@@ -292,12 +274,11 @@ async def test_a_card_does_not_pass_for_a_token_nor_a_token_for_a_card(
 async def test_another_token_is_not_taken_for_the_one_of_the_request(
     world: SessionWorld, soft: SoftToken, tmp_path: Path
 ) -> None:
-    stranger = SoftToken(tmp_path / "stranger", label="Ada")
-    request = await world.world.issuance(await bound(world, soft))
-    async with world.serving(world.office(UUID(int=0))) as socket:
-        trip = await TokenStation(stranger).run(socket, request=str(request.id))
-    assert (trip.error, trip.preview) == ("SESSION_OTHER_CARD", None)
-    stranger.close()
+    with SoftToken(tmp_path / "stranger", label="Ada") as stranger:
+        request = await world.world.issuance(await bound(world, soft))
+        async with world.serving(world.office(UUID(int=0))) as socket:
+            trip = await TokenStation(stranger).run(socket, request=str(request.id))
+        assert (trip.error, trip.preview) == ("SESSION_OTHER_CARD", None)
 
 
 async def test_a_second_session_is_refused_while_one_runs(world: SessionWorld, soft: SoftToken) -> None:
@@ -328,7 +309,6 @@ async def test_an_old_workstation_is_told_so(world: SessionWorld, soft: SoftToke
     trip = await issue(world, soft, device, station)
     assert trip.error == "PEER_TOO_OLD"
     assert "token_make_key" not in station.executed
-
 
 
 async def test_what_is_due_is_told_by_number_before_and_by_proof_after_the_issuance(
