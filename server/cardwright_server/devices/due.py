@@ -192,8 +192,9 @@ class DueList:
         *,
         ends_at: datetime | None = None,
         detail: Mapping[str, Any] | None = None,
+        keep: bool = False,
     ) -> None:
-        """Say when something becomes due, in place of what was said of it before."""
+        """Say when something becomes due, in place of what was said of it before; with ``keep`` that stays."""
         values = {
             "id": new_id(),
             "org": org,
@@ -207,6 +208,9 @@ class DueList:
             "detail": dict(detail or {}),
         }
         statement = (postgresql if unit.postgresql else sqlite).insert(device_due).values(values)
+        if keep:
+            await unit.execute(statement.on_conflict_do_nothing(index_elements=["device", "what"]))
+            return
         changed = {
             "due_at": due_at,
             "ends_at": ends_at,
@@ -272,6 +276,22 @@ class DueList:
         )
         await self._set(unit, [row.id for row in chosen], {"requested_at": unit.now})
         return [(row.org, row.device, What(row.what)) for row in chosen]
+
+    async def to_revoke(self, unit: Unit, limit: int = 100) -> list[tuple[UUID, UUID]]:
+        """(organization, device) of those out of use whose revocation cannot wait, locked in this unit."""
+        rows = await unit.rows(
+            select(device_due.c.org, device_due.c.device)
+            .select_from(device_due.join(device, device.c.id == device_due.c.device))
+            .where(
+                device_due.c.what == What.REVOKED,
+                device_due.c.due_at <= unit.time,
+                device.c.state == DeviceState.INVALID,
+            )
+            .order_by(device_due.c.due_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True, of=device_due)
+        )
+        return [(row.org, row.device) for row in rows]
 
     async def warn(self, unit: Unit, limit: int = 100) -> int:
         """Emit ``device.renewal-warning`` for each end that came closer than the next of ``WARNINGS``; how many."""

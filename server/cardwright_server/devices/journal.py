@@ -16,7 +16,7 @@ from ..store.second_medium import JournalEvent, JournalKind, Remembered, Settled
 from ..store.unit import Unit
 from . import store
 from .due import DueList, What
-from .model import Device, DeviceEvent, DeviceState, HoldReason
+from .model import OUT_OF_REACH, REVOKE_AFTER, Device, DeviceEvent, DeviceState, HoldReason, Reason
 
 REMEMBERED = frozenset(
     {
@@ -80,6 +80,7 @@ async def replay(unit: Unit, remembered: Remembered) -> bool:
     if not await store.put_back(unit, event.org, event.subject, str(data["kind"]), values):
         return False
     await _repeat_hold(unit, event)
+    await _repeat_due(unit, event, remembered.at)
     return True
 
 
@@ -104,6 +105,15 @@ async def state_of(unit: Unit, org: UUID, identifier: UUID) -> DeviceState | Non
     """Where a device stands after a restore; None for one that is not known."""
     found = await store.by_id(unit, org, identifier)
     return None if found is None else found.state
+
+
+async def _repeat_due(unit: Unit, event: JournalEvent, at: datetime) -> None:
+    """A loss that was reported before the restore gives no more time to revoke."""
+    happened, reason = DeviceEvent(str(event.data["event"])), Reason(str(event.data["reason"]))
+    if happened is DeviceEvent.REPORT_INCIDENT and reason in OUT_OF_REACH:
+        await DueList().put(unit, event.org, event.subject, What.REVOKED, at + REVOKE_AFTER, keep=True)
+    if happened is DeviceEvent.RESTORE:
+        await DueList().remove(unit, event.subject, What.REVOKED)
 
 
 async def _repeat_hold(unit: Unit, event: JournalEvent) -> None:

@@ -37,6 +37,8 @@ from .machine import DEVICE
 from .model import (
     CRL_REASONS,
     INCIDENTS,
+    OUT_OF_REACH,
+    REVOKE_AFTER,
     SERVERS_HOLDS,
     Device,
     DeviceEvent,
@@ -135,6 +137,7 @@ class DeviceLifecycle:
                 "temporary_has_expired": lambda move: move.device.temporary and _passed(move, move.device.expires_at),
                 "has_expired": lambda move: _passed(move, move.device.expires_at),
                 "second_person_agrees": self._second_person_agrees,
+                "revocation_cannot_wait": self._revocation_cannot_wait,
                 "may_be_used_again": self._may_be_used_again,
                 "recycle_is_executing": self._recycle_is_executing,
                 "nobody_works_on_it": lambda move: move.device.session is None,
@@ -148,6 +151,7 @@ class DeviceLifecycle:
                     move.unit, move.device.org, move.device.id, move.told.session or move.device.session
                 ),
                 "hold_credentials": self._hold_credentials,
+                "revoke_in_time": self._revoke_in_time,
                 "release_credentials": self._release_credentials,
                 "add_hold": self._add_hold,
                 "remove_hold": lambda move: store.remove_hold(move.unit, move.device.id, move.told.hold),
@@ -378,6 +382,10 @@ class DeviceLifecycle:
             raise SecondPersonRequired("one person alone does not terminate a device under this policy")
         return True
 
+    async def _revocation_cannot_wait(self, move: _Move) -> bool:
+        # That it is due was written when the loss was reported.
+        return move.device.reason in OUT_OF_REACH and await self.is_strict(move.unit, move.device)
+
     async def _may_be_used_again(self, move: _Move) -> bool:
         return move.device.session in (None, move.told.session) and may_be_used_again(
             move.device, found=move.told.found
@@ -399,9 +407,15 @@ class DeviceLifecycle:
         reason = move.told.hold.value if suspended else move.device.reason.value
         await self._credentials.hold(move.unit, move.device.org, move.device.id, reason)
 
+    async def _revoke_in_time(self, move: _Move) -> None:
+        """A later report, stolen after lost, gives no more time."""
+        if move.device.reason in OUT_OF_REACH and await self.is_strict(move.unit, move.device):
+            latest = move.unit.now + REVOKE_AFTER
+            await self._due.put(move.unit, move.device.org, move.device.id, What.REVOKED, latest, keep=True)
+
     async def _release_credentials(self, move: _Move) -> None:
         await self._credentials.release(move.unit, move.device.org, move.device.id)
-        await self._due.remove(move.unit, move.device.id, What.LOCK)
+        await self._due.remove(move.unit, move.device.id, What.LOCK, What.REVOKED)
         if move.device.card_locked:
             await self._due.put(move.unit, move.device.org, move.device.id, What.UNLOCK, move.unit.now)
 
@@ -472,7 +486,7 @@ def may_be_used_again(device: Device, *, found: bool) -> bool:
     """Whether a device at its end can go back to stock. ``found``: a lost or stolen one is at hand again."""
     if device.disposition == Disposition.DESTROYED:
         return False
-    return found or device.reason not in (Reason.LOST, Reason.STOLEN)
+    return found or device.reason not in OUT_OF_REACH
 
 
 def replace_device(move: _Move, reason: Reason) -> _Move:
@@ -534,6 +548,8 @@ def _values(move: _Move, target: DeviceState) -> dict[str, Any]:
                 "ended_at": now,
                 "disposition": Disposition.NOT_COLLECTED,
             }
+        case DeviceEvent.REVOKE:
+            return {"session": None, "ended_at": now, "disposition": Disposition.LOST}
         case DeviceEvent.REPLACE | DeviceEvent.TERMINATE:
             disposition = told.disposition or Disposition.NOT_COLLECTED
             return {"session": None, "reason": told.reason, "ended_at": now, "disposition": disposition}

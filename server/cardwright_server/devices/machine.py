@@ -85,7 +85,7 @@ ROWS: tuple[_Row, ...] = (
     ),
     # Incidents and replacement.
     *(
-        _Row(state, _E.REPORT_INCIDENT, _S.INVALID, DESK | USER, effects=("hold_credentials",))
+        _Row(state, _E.REPORT_INCIDENT, _S.INVALID, DESK | USER, effects=("hold_credentials", "revoke_in_time"))
         for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
     ),
     _Row(
@@ -94,7 +94,7 @@ ROWS: tuple[_Row, ...] = (
         _S.INVALID,
         DESK | USER,
         guard="is_graver",
-        effects=("hold_credentials",),
+        effects=("hold_credentials", "revoke_in_time"),
         note="forgotten turns out to be lost",
     ),
     _Row(
@@ -131,6 +131,15 @@ ROWS: tuple[_Row, ...] = (
     *(
         _Row(state, _E.REPLACE, _S.TERMINATED, SERVER, effects=_OVER, note="its permanent replacement is issued")
         for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED, _S.INVALID)
+    ),
+    _Row(
+        _S.INVALID,
+        _E.REVOKE,
+        _S.TERMINATED,
+        TIMER,
+        guard="revocation_cannot_wait",
+        effects=_OVER,
+        note="compliance = piv: within 18 hours of the report (FIPS 201-3 section 2.9.4)",
     ),
     # The end.
     *(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
 from cryptography.x509 import ReasonFlags
 
+from ..policies.compliance import REVOCATION
 from ..policies.model import DeviceKind
 
 
@@ -55,6 +56,8 @@ class DeviceEvent(StrEnum):
     RESTORE = "restore"
     EXPIRE = "expire"
     REPLACE = "replace"
+    REVOKE = "revoke"
+    """It was lost or stolen, and its revocation cannot wait for a replacement any longer."""
     TERMINATE = "terminate"
     START_RECYCLE = "start-recycle"
     """A card session is about to erase it: from here on it is good for nothing else."""
@@ -86,6 +89,10 @@ class Reason(StrEnum):
 
 INCIDENTS = (Reason.FORGOTTEN, Reason.DAMAGED, Reason.LOST, Reason.STOLEN)
 """What people report, from the lightest to the gravest."""
+OUT_OF_REACH = frozenset({Reason.LOST, Reason.STOLEN})
+"""Somebody else may have it."""
+REVOKE_AFTER = REVOCATION - timedelta(hours=1)
+"""How long after such a report certificates are only on hold under ``compliance = piv``. An hour is for the CRL."""
 
 
 class HoldReason(StrEnum):

@@ -274,13 +274,22 @@ class DeviceService:
             await self._requests.close_of_person(unit, org, person)
 
     async def expire(self, unit: Unit, limit: int = 100) -> int:
-        """End what has expired, and what nobody activated in time, by the time of the database; how many."""
+        """End what has expired, what nobody activated in time, and what was lost too long ago to wait for a
+        replacement, by the time of the database; how many.
+        """
         expired = await store.overdue(unit, "expires_at", _MAY_EXPIRE, limit)
         lapsed = await store.overdue(unit, "activate_by", (DeviceState.PRODUCED,), limit)
         for event, devices in ((DeviceEvent.EXPIRE, expired), (DeviceEvent.LAPSE, lapsed)):
             for device in devices:
                 await self._lifecycle.move(unit, server(device.org), device.id, event, Actor.TIMER)
-        return len(expired) + len(lapsed)
+        lost = await self._due.to_revoke(unit, limit)
+        for org, identifier in lost:
+            if await self._lifecycle.is_strict(unit, await self._lifecycle.device(unit, org, identifier)):
+                await self._lifecycle.move(unit, server(org), identifier, DeviceEvent.REVOKE, Actor.TIMER)
+            else:
+                # A restore puts back that it is due, and knows nothing of policies.
+                await self._due.remove(unit, identifier, What.REVOKED)
+        return len(expired) + len(lapsed) + len(lost)
 
     async def _permitted(
         self, unit: Unit, principal: Principal, name: str, identifier: UUID

@@ -59,6 +59,7 @@ class MailConsumer:
                 continue  # Nobody can be told; the directory's own check reports addresses like that.
             values = {name: "" if value is None else str(value) for name, value in event.data.items()}
             values |= {"person": recipient.person, "organization": recipient.organization, "portal": self._portal}
+            values |= {"about": str(event.subject)}
             subject, body = template.filled(values)
             message = {
                 "event": event.id,

@@ -15,8 +15,8 @@ import msgspec
 
 from .errors import TemplateInvalid
 
-COMMON = frozenset({"person", "organization", "portal"})
-"""Placeholders that every text may use."""
+COMMON = frozenset({"person", "organization", "portal", "about"})
+"""Placeholders that every text may use; ``about`` is the id of the device, request or key that it is about."""
 LONGEST_SUBJECT = 150
 LONGEST_BODY = 8000
 LONGEST_VALUE = 200

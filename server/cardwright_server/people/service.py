@@ -18,8 +18,9 @@ from .directory import DirectoryEntry
 from .errors import BadAttribute, DirectoryOwned, LoginTaken, NoSuchGroup, NoSuchPerson, NotErasable
 from .journal import STATUS_CHANGED, erased_event, status_event
 from .mapping import CertificateFields, CertificateMapping, certificate_fields
-from .model import EMBEDDED, Group, Person, PersonStatus
+from .model import EMBEDDED, Group, Person, PersonStatus, Role
 from .naming import branch_path, folded_login
+from .standing import PeopleStandings
 
 MOST_RESULTS = 201
 """One more than a page shows, so that its reader sees whether anything follows."""
@@ -220,6 +221,16 @@ class PeopleService:
         """The groups of a person, oldest first: device policies are chosen by them. Raises NoSuchPerson."""
         await self.person(unit, org, identifier)
         return await store.groups_of(unit, identifier)
+
+    async def desk_of(self, unit: Unit, org: UUID, identifier: UUID) -> list[Person]:
+        """Who is to help a person: operators of the help desk whose grants cover them, but not they themselves."""
+        standings = PeopleStandings()
+        standing = await standings.person(unit, identifier)
+        if standing is None or standing.org != org:
+            return []
+        desk = await store.holders(unit, org, Role.HELP_DESK)
+        covering = [one for one, grant in desk if one.id != identifier and standings.covers(grant, standing)]
+        return list({one.id: one for one in covering}.values())
 
     async def certificate_fields(self, unit: Unit, org: UUID, identifier: UUID) -> CertificateFields:
         """What certificates say of a person. Raises NoSuchPerson, FieldMissing."""

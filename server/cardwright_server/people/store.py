@@ -384,6 +384,26 @@ async def status_again(unit: Unit, identifier: UUID, status: PersonStatus, at: d
     return True
 
 
+async def holders(unit: Unit, org: UUID, role: Role) -> list[tuple[Person, Grant]]:
+    """Active persons with active accounts that have a role, with each grant of it."""
+    joined = operator.join(operator_grant, operator_grant.c.operator == operator.c.id).join(
+        person, person.c.id == operator.c.person
+    )
+    given = (operator_grant.c.role, operator_grant.c.reach, operator_grant.c.scope_group, operator_grant.c.branch)
+    rows = await unit.rows(
+        select(person, *given)
+        .select_from(joined)
+        .where(
+            operator.c.org == org,
+            operator.c.active.is_(True),
+            operator_grant.c.role == role,
+            person.c.status == PersonStatus.ACTIVE,
+        )
+        .order_by(person.c.id, operator_grant.c.id)
+    )
+    return [(_person(row), _grant(row)) for row in rows]
+
+
 async def count_holding(unit: Unit, org: UUID, role: Role) -> int:
     """Active operators with a role over the whole organization, whose person (if any) is active."""
     joined = operator.join(operator_grant, operator_grant.c.operator == operator.c.id).outerjoin(

@@ -21,13 +21,13 @@ from cardwright_server.joins.recipients import PersonsConcerned
 from cardwright_server.joins.stations import KnownStations
 from cardwright_server.notify.model import Datum
 from cardwright_server.notify.store import Recorded
-from cardwright_server.people.model import AccountKind, Operator
+from cardwright_server.people.model import EVERYWHERE, AccountKind, Operator, Reach, Role, Scope
 from cardwright_server.store.unit import Database
 from cardwright_server.workstations.issuer import StationRequest
 from cardwright_server.workstations.model import CERTIFICATE_LIFETIME, StationClass, StationState, Workstation
 from tests.support import lifecycles
 from tests.support.issuance import ON_SQLITE, csr, make_world, new_key, spki
-from tests.support.people import make_person
+from tests.support.people import make_group, make_operator, make_person
 
 
 def event(org: UUID, name: str, kind: str, subject: UUID, person: UUID | None = None, **data: Datum) -> Recorded:
@@ -151,6 +151,40 @@ async def test_who_hears_of_an_event_is_the_person_whom_it_is_about(open_databas
             lambda unit, happened=happened: concerned.recipients(unit, happened)  # type: ignore[misc]
         )
         assert [(one.address, one.person, one.organization) for one in found] == wanted
+
+
+@ON_SQLITE
+async def test_the_help_desk_hears_of_an_update_that_left_a_card_out_of_use(
+    open_database: Callable[..., Database],
+) -> None:
+    """Who is in charge of the holder, once; not who is in charge of others, has other roles, or holds the card."""
+    database = open_database()
+    world = await lifecycles.make_world(database)
+    org = world.org
+    here, elsewhere = [(await make_group(database, org, name)).id for name in ("here", "elsewhere")]
+    ada = await make_person(database, org, "ada", (here,))
+    near, far = (Scope(Reach.GROUP, group) for group in (here, elsewhere))
+    for login, role, scopes in (
+        ("both", Role.HELP_DESK, (EVERYWHERE, near)),
+        ("near", Role.HELP_DESK, (near,)),
+        ("far", Role.HELP_DESK, (far,)),
+        ("issuer", Role.ISSUANCE, (EVERYWHERE,)),
+        ("ada", Role.HELP_DESK, (EVERYWHERE,)),
+    ):
+        person = ada if login == "ada" else await make_person(database, org, login)
+        for scope in scopes:
+            await make_operator(database, org, role, scope=scope, person=person.id)
+    concerned = PersonsConcerned(world.services.people, "Example")
+
+    async def told(after: str) -> set[str]:
+        happened = event(org, "device.fail-update", "device", uuid4(), ada.id, before="updating", after=after)
+        found = await database.read(lambda unit: concerned.recipients(unit, happened))
+        assert len(found) == len({one.address for one in found})
+        return {one.address for one in found}
+
+    assert await told("invalid") >= {"both@example.org", "near@example.org"}
+    assert await told("invalid") & {f"{login}@example.org" for login in ("far", "issuer", "ada")} == set()
+    assert await told("issued") == set()
 
 
 def test_only_stations_for_issuance_are_trusted() -> None:
