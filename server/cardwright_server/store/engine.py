@@ -7,6 +7,8 @@ SQLite gets there by WAL with one writer at a time (BEGIN IMMEDIATE), PostgreSQL
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,26 @@ def make_engine(url: URL, *, pool: int, patience: float, foreign_keys: bool = Tr
     return _postgresql(url, pool, patience)
 
 
+class _Connection(sqlite3.Connection):
+    """Lets go of its locks when it is closed.
+
+    SQLite closes a connection only when its last statement is gone, and rolls back only then (sqlite3_close_v2). A
+    unit that is cancelled leaves its statement in the frames of the error: for as long as that is being handled,
+    nobody could write, not even whoever handles it.
+    """
+
+    def close(self) -> None:
+        # One that is closed already, or broken: it is closed anyway, and SQLite undoes what was begun.
+        with suppress(sqlite3.Error):
+            if self.in_transaction:
+                self.rollback()
+        super().close()
+
+
 def _sqlite(url: URL, pool: int, patience: float, foreign_keys: bool) -> AsyncEngine:
     assert url.database is not None
     # isolation_level=None: the driver begins nothing by itself, _begin does.
-    arguments = {"timeout": patience, "isolation_level": None}
+    arguments = {"timeout": patience, "isolation_level": None, "factory": _Connection}
     engine = create_async_engine(url, pool_size=pool, max_overflow=0, pool_timeout=patience, connect_args=arguments)
     path = Path(url.database)
 
