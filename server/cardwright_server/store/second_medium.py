@@ -166,8 +166,10 @@ class SecondMedium:
             error: SecondMediumUnavailable | None = None
             try:
                 await asyncio.to_thread(self._append, texts, bool(waiters))
-            except OSError as failure:
-                error = SecondMediumUnavailable(f"the second medium cannot be written: {failure.strerror}")
+            except Exception as failure:
+                # A mistake of ours, too, is for those who wait: this task must go on, or all later ones wait for ever.
+                reason = failure.strerror if isinstance(failure, OSError) else type(failure).__name__
+                error = SecondMediumUnavailable(f"the second medium cannot be written: {reason}")
                 error.__cause__ = failure
             for waiter in waiters:
                 if waiter.done():
@@ -190,7 +192,7 @@ class SecondMedium:
                 rest = rest[self._write_some(descriptor, bytes(rest)) :]
             if durable:
                 self._sync(descriptor)
-        except OSError:
+        except BaseException:
             # What the kernel kept of a failed write or sync is unknown: cut it off and never use this file again.
             self._descriptor = None
             try:

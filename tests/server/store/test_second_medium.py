@@ -116,6 +116,24 @@ async def test_append_returns_after_the_sync_and_not_before(tmp_path: Path) -> N
     assert order == ["on the disk", "returned"]
 
 
+async def test_a_mistake_while_writing_is_told_to_who_waits_and_holds_nobody_up(tmp_path: Path) -> None:
+    failures = [ValueError("a mistake")]
+
+    def sync(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+        os.fsync(descriptor)
+
+    medium = SecondMedium(tmp_path, sync=sync)
+    async with asyncio.timeout(20):
+        with pytest.raises(SecondMediumUnavailable, match="ValueError") as caught:
+            await medium.append([event(1)], NOW)
+        assert isinstance(caught.value.__cause__, ValueError)
+        await medium.append([event(2)], NOW)
+    await medium.close()
+    assert numbers(tmp_path) == [2]
+
+
 async def test_a_journal_cut_at_any_octet_gives_what_was_whole(tmp_path: Path) -> None:
     path = await written(tmp_path / "whole")
     octets = path.read_bytes()
