@@ -116,7 +116,7 @@ class Process:
         with _descriptor(passphrase) as number:
             words = ["server", "run", "--data", str(self.data), "--passphrase-fd", str(number)]
             self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", sys.executable, "-c", self.program, *words],
+                ["setpriv", "--pdeathsig", "KILL", sys.executable, "-X", "faulthandler", "-c", self.program, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=(self.data / "stderr").open("w"),
@@ -152,7 +152,13 @@ class Process:
     def wait(self) -> int:
         """The exit status."""
         assert self.process is not None and self._reader is not None
-        code = self.process.wait(PATIENCE)
+        try:
+            code = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            # It says where it stands before it ends.
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(PATIENCE)
+            raise AssertionError(f"the server does not end: {self.complaint}") from None
         self._reader.join(PATIENCE)
         return code
 
