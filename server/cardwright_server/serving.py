@@ -248,6 +248,9 @@ async def _run(
     # What was loaded stays for good: no collection, nor that at the end of the process, needs to look at it again.
     gc.collect()
     gc.freeze()
+    # What is left are the thousands of objects of standing streams. By default all of them are looked at several times
+    # a second when much is asked, and whoever asks meanwhile waits for that.
+    gc.set_threshold(20_000, 20, 100)
     ended = asyncio.ensure_future(process.vault.ended())
     stopping = asyncio.ensure_future(stop.wait())
     waits: set[asyncio.Future[Any]] = {ended, stopping, process.state.lost}
