@@ -23,10 +23,10 @@ from .api.operations import OperationServicer
 from .api.pins import PinServicer
 from .api.updates import UpdateServicer
 from .api.workstation import WorkstationServicer
-from .cards import Cards, Change
+from .cards import Cards, CardState, Change
 from .checking import Checks
 from .config import Config
-from .desk import Desk, DueNews, News, Surroundings
+from .desk import Desk, DueNews, News, Surroundings, TokenNews
 from .due import DueChecks
 from .events import Hub
 from .keys import KeyActs
@@ -45,7 +45,7 @@ from .readers import PcscReaders, ReaderSource
 from .report import Errors, version_of
 from .sessions import Sessions
 from .socket import Front, SocketFolder
-from .tokens import Device, Tokens
+from .tokens import Device, TokenDevice, Tokens
 
 _log = logging.getLogger(__name__)
 
@@ -110,15 +110,15 @@ class Daemon:
         operations = Operations(self._operated)
         cards = Cards(operations, self._changed)
         link, proofs = self._link, Proofs(self._link)
-        tokens = Tokens(self.config.pkcs11, operations)
-        sessions = Sessions(cards, operations, link, proofs, software=self._software)
+        tokens = self._tokens = Tokens(self.config.pkcs11, operations, self._token)
+        sessions = Sessions(cards, tokens, operations, link, proofs, software=self._software)
         due = DueChecks(
-            cards, link, self.config.updates, self._is_due, Presence(cards).proof, answers=self._answers
+            cards, tokens, link, self.config.updates, self._is_due, Presence(cards).proof, answers=self._answers
         )
         sessions.changed.append(due.changed)
         sessions.ruled.append(due.ruled)
         mandatory = self._mandatory = Mandatory(
-            cards, operations, sessions,
+            cards, tokens, operations, sessions,
             allowed=self._machine.begin_mandatory,
             refresh=due.asked,
             tell=self._is_due,
@@ -199,7 +199,12 @@ class Daemon:
             self._errors.note(card.problem, "")
         if change.service is not None:
             self._errors.note(change.service, "")
+        if card is None or not change.present or card.state is CardState.READING:
+            self._tokens.look()
         self.hub.publish(subject, change)
+
+    def _token(self, token: TokenDevice, present: bool) -> None:
+        self.hub.publish(("card", token.id), TokenNews(token, present))
 
     def _is_due(self, card: Device, due: Due) -> None:
         self._mandatory.told(card, due)

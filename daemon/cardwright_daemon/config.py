@@ -33,10 +33,14 @@ class Pins(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pkcs11Module(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A PKCS#11 module whose tokens are devices: its absolute path, and what its process finds in the environment."""
+    """A PKCS#11 module whose tokens are devices: its absolute path, and what its process finds in the environment.
+
+    ``look_seconds``: between looks for tokens that came or went; 0: only when somebody asks.
+    """
 
     path: str
     environment: dict[str, str] = {}
+    look_seconds: float = 10.0
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,4 +108,6 @@ def parse(text: bytes, name: str) -> Config:
         raise ConfigInvalid(f"{name}: log_level is debug, info, warning or error.")
     if any(not Path(module.path).is_absolute() for module in made.pkcs11):
         raise ConfigInvalid(f"{name}: the path of a PKCS#11 module is absolute.")
+    if any(module.look_seconds and not 1 <= module.look_seconds <= 86400 for module in made.pkcs11):
+        raise ConfigInvalid(f"{name}: look_seconds of a PKCS#11 module is 1 to 86400 seconds, or 0.")
     return made

@@ -24,7 +24,7 @@ from .prompts import HeadlessPrompter, PinentryPrompter, Prompter, seat_of
 from .proving import Proofs
 from .report import Errors
 from .sessions import Sessions
-from .tokens import TOKEN, Device, Tokens
+from .tokens import TOKEN, Device, TokenDevice, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,15 @@ class DueNews:
     due: Due
 
 
-News: TypeAlias = Change | Operation | DueNews
+@dataclass(frozen=True, slots=True)
+class TokenNews:
+    """A PKCS#11 token came, or went."""
+
+    token: TokenDevice
+    present: bool
+
+
+News: TypeAlias = Change | Operation | DueNews | TokenNews
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from .answers import Answers
 from .cards import Cards
 from .config import Updates
 from .link.ports import Due, LinkState, Push, ServerLink, ServerUnreachable
-from .tokens import Device, TokenDevice
+from .tokens import Device, TokenDevice, Tokens
 from .waiting import sleep_until
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class DueChecks:
     def __init__(
         self,
         cards: Cards,
+        tokens: Tokens,
         link: ServerLink,
         config: Updates,
         tell: Callable[[Device, Due], None],
@@ -55,6 +56,7 @@ class DueChecks:
         spread: Callable[[float], float] = lambda seconds: random.uniform(0.0, seconds),
     ) -> None:
         self._cards = cards
+        self._tokens = tokens
         self._link = link
         self._config = config
         self._tell = tell
@@ -66,6 +68,8 @@ class DueChecks:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         cards.inserted.append(self._inserted)
         cards.removed.append(self._gone)
+        tokens.inserted.append(self._inserted)
+        tokens.removed.append(self._gone)
 
     async def stop(self) -> None:
         """Check no more."""
@@ -136,7 +140,7 @@ class DueChecks:
         """The server says that something changed."""
         self._answers.drop(push.guid)
         self._save_soon()
-        for card in self._cards.all:
+        for card in self._present():
             if push.guid in (None, card.identity.guid):
                 self._check(card, 0.0 if push.guid is not None else self.spread())
 
@@ -146,6 +150,10 @@ class DueChecks:
             self._answers.drop(card.identity.guid)
         self._watch()
         self._check(card, 0.0)
+
+    def _present(self) -> list[Device]:
+        cards: list[Device] = [card for card in self._cards.all if not card.gone.is_set()]
+        return cards + list(self._tokens.present)
 
     def _inserted(self, card: Device) -> None:
         self._watch()
@@ -158,7 +166,7 @@ class DueChecks:
         self._watch()
 
     def _watch(self) -> None:
-        self._link.watch([card.identity for card in self._cards.all if not card.gone.is_set()])
+        self._link.watch([card.identity for card in self._present()])
 
     def _removed(self, card: Device) -> None:
         task = self._tasks.pop(card.id, None)

@@ -23,7 +23,7 @@ from .link.ports import Due
 from .operations import Operations
 from .prompts import Prompter
 from .sessions import Sessions
-from .tokens import Device
+from .tokens import Device, Tokens
 from .waiting import sleep_until
 
 _log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Mandatory:
     def __init__(
         self,
         cards: Cards,
+        tokens: Tokens,
         operations: Operations,
         sessions: Sessions,
         *,
@@ -75,6 +76,7 @@ class Mandatory:
         self._tried: dict[UUID | str, Tried] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         cards.removed.append(self._removed)
+        tokens.removed.append(self._removed)
 
     async def stop(self) -> None:
         """Begin nothing more."""

@@ -37,7 +37,7 @@ from .link.ports import (
 from .operations import Operation, Operations
 from .prompts import Prompter, act_of
 from .proving import KIND_OF, Proofs
-from .tokens import Device, TokenDevice
+from .tokens import Device, TokenDevice, Tokens
 
 if TYPE_CHECKING:  # the guard takes long to load: the daemon answers first (start.load_the_rest)
     from cardwright_cardops.guard import Act, Permit
@@ -122,7 +122,14 @@ class Sessions:
     """
 
     def __init__(
-        self, cards: Cards, operations: Operations, link: ServerLink, proofs: Proofs, *, software: Callable[[], str]
+        self,
+        cards: Cards,
+        tokens: Tokens,
+        operations: Operations,
+        link: ServerLink,
+        proofs: Proofs,
+        *,
+        software: Callable[[], str],
     ) -> None:
         self._cards = cards
         self._operations = operations
@@ -138,6 +145,8 @@ class Sessions:
         self.ruled: list[Callable[[Device, PinRules], None]] = []
         cards.inserted.append(self._inserted)
         cards.removed.append(self._removed)
+        tokens.removed.append(self._removed)
+        tokens.removed.append(proofs.forget)
 
     async def stop(self) -> None:
         """Give every preview up."""

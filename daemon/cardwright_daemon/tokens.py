@@ -1,12 +1,16 @@
 """Tokens behind configured PKCS#11 modules: devices like cards, each module in a process of its own.
 
-Modules do not tell when tokens come and go in a way that all of them share, so tokens are listed when somebody asks.
+That a token came or went is found out by looking: ykcs11 has no C_WaitForSlotEvent, that of SoftHSM2 never tells of
+anything, and a module that waits in it does nothing else meanwhile. A module is looked at every few seconds, and at
+once when something changes at the PC/SC readers, as most tokens are smart cards.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,8 +34,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 TOKEN: Final = "token-"
 """How the ids of PKCS#11 tokens begin."""
+FIRST_LOOK: Final = 1.0
+"""Seconds before the first look: clients are answered first."""
+LONGEST_PAUSE: Final = 600.0
+"""Seconds between looks at a module that fails, at most."""
 
 
 @dataclass(eq=False)
@@ -85,23 +95,42 @@ class _Shelf:
 
     module: Module
     worker: ReaderWorker
-    problem: CardwrightError | None = None
+    look_seconds: float
+    present: dict[str, TokenDevice] = field(default_factory=dict)
+    look: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set: something happened that may have to do with its tokens."""
 
 
 class Tokens:
-    """All tokens of the configured modules. For one event loop."""
+    """All tokens of the configured modules. For one event loop.
 
-    def __init__(self, configured: Sequence[Pkcs11Module], operations: Operations) -> None:
+    ``tell`` hears of each that came (True) or went; ``inserted`` and ``removed`` are called, too, as for cards.
+    """
+
+    def __init__(
+        self,
+        configured: Sequence[Pkcs11Module],
+        operations: Operations,
+        tell: Callable[[TokenDevice, bool], None] = lambda device, present: None,
+    ) -> None:
         self._configured = configured
         self._operations = operations
+        self._tell = tell
         self._shelves: list[_Shelf] = []
-        self._known: dict[str, TokenDevice] = {}
         self._met: dict[str, TokenDevice] = {}
+        self._watches: list[asyncio.Task[None]] = []
         self.problems: dict[str, CardwrightError] = {}
         """Modules that cannot be used, and why."""
+        self.inserted: list[Callable[[TokenDevice], None]] = []
+        self.removed: list[Callable[[TokenDevice], None]] = []
+
+    @property
+    def present(self) -> tuple[TokenDevice, ...]:
+        """The tokens that were there when it was last looked."""
+        return tuple(device for shelf in self._shelves for device in shelf.present.values())
 
     def start(self) -> None:
-        """Take up the modules; none is loaded before somebody asks. What cannot be used is among ``problems``."""
+        """Take up the modules, and begin to look. What cannot be used is among ``problems``."""
         if not self._configured:
             return
         from cardwright_cardops.pkcs11 import Module  # takes long to load, and most have no module
@@ -112,42 +141,83 @@ class Tokens:
             except CardwrightError as error:
                 self.problems[row.path] = error
             else:
-                self._shelves.append(_Shelf(module, ReaderWorker(row.path)))
+                shelf = _Shelf(module, ReaderWorker(row.path), row.look_seconds)
+                self._shelves.append(shelf)
+                if shelf.look_seconds:
+                    self._watches.append(asyncio.create_task(self._watch(shelf), name=f"tokens:{row.path}"))
 
     async def stop(self) -> None:
         """End the modules' processes; what they do now ends with an error."""
+        for watch in self._watches:
+            watch.cancel()
+        if self._watches:
+            await asyncio.wait(self._watches)
         for shelf in self._shelves:
             await asyncio.to_thread(shelf.module.abort)
             shelf.worker.stop()
 
+    def look(self) -> None:
+        """Something changed at the readers: look soon."""
+        for shelf in self._shelves:
+            shelf.look.set()
+
     async def list(self) -> tuple[TokenDevice, ...]:
         """The tokens that are there now. A module that fails is among ``problems`` and hides no other."""
-        found: dict[str, TokenDevice] = {}
+        found: list[TokenDevice] = []
         for shelf in self._shelves:
-            path = str(shelf.module.path)
-            try:
-                tokens = await shelf.worker.run(shelf.module.tokens)
-            except CardwrightError as error:
-                self.problems[path] = error
-                continue
-            self.problems.pop(path, None)
-            for token in tokens:
-                identifier = _id_of(path, token)
-                known = self._met.get(identifier)
-                if known is None:
-                    known = self._met[identifier] = TokenDevice(identifier, path, token, shelf.worker)
-                found[identifier] = known
-        self._known = found
-        return tuple(found.values())
+            if await self._looked(shelf):
+                found += shelf.present.values()
+        return tuple(found)
 
     async def get(self, identifier: str) -> TokenDevice:
         """The token with this id. Raises NoSuchCard."""
-        if identifier not in self._known:
-            await self.list()
-        found = self._known.get(identifier)
-        if found is None:
-            raise NoSuchCard("This token is not there.")
-        return found
+        for look in (self.present, None):
+            for device in await self.list() if look is None else look:
+                if device.id == identifier:
+                    return device
+        raise NoSuchCard("This token is not there.")
+
+    async def _watch(self, shelf: _Shelf) -> None:
+        """Look again and again; less often at a module that fails."""
+        failed = 0
+        await asyncio.sleep(FIRST_LOOK)
+        while True:
+            shelf.look.clear()
+            # Whoever works with a token of this module finds out by themselves that it left.
+            if not any(device.operation for device in shelf.present.values()):
+                failed = 0 if await self._looked(shelf) else failed + 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_after(shelf.look_seconds, failed)):
+                    await shelf.look.wait()
+
+    async def _looked(self, shelf: _Shelf) -> bool:
+        """Look which tokens are there, and tell what changed; whether that could be found out."""
+        path = str(shelf.module.path)
+        try:
+            tokens = await shelf.worker.run(shelf.module.tokens)
+        except CardwrightError as error:
+            if path not in self.problems:
+                _log.warning("%s cannot be used: %s", path, error.code)
+            self.problems[path] = error
+            return False
+        self.problems.pop(path, None)
+        before, shelf.present = shelf.present, {}
+        for token in tokens:
+            identifier = _id_of(path, token)
+            known = self._met.get(identifier)
+            if known is None:
+                known = self._met[identifier] = TokenDevice(identifier, path, token, shelf.worker)
+            shelf.present[identifier] = known
+        for device in [one for identifier, one in before.items() if identifier not in shelf.present]:
+            self._happened(device, False, self.removed)
+        for device in [one for identifier, one in shelf.present.items() if identifier not in before]:
+            self._happened(device, True, self.inserted)
+        return True
+
+    def _happened(self, device: TokenDevice, present: bool, listeners: Sequence[Callable[[TokenDevice], None]]) -> None:
+        self._tell(device, present)
+        for listener in listeners:
+            listener(device)
 
     async def inventory(self, device: TokenDevice) -> TokenInventory:
         """Keys and certificates. Raises CardInOperation, Pkcs11Error."""
@@ -190,6 +260,11 @@ class Tokens:
             return await device.worker.run(work)
 
         return await self._operations.run(kind, device, read)
+
+
+def pause_after(look_seconds: float, failed: int) -> float:
+    """Seconds to the next look, after so many that failed."""
+    return max(look_seconds, min(look_seconds * 2 ** min(failed, 16), LONGEST_PAUSE))
 
 
 def _id_of(path: str, token: Token) -> str:

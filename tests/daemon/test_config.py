@@ -39,6 +39,7 @@ def test_a_file_says_what_it_says(tmp_path: Path) -> None:
         "[updates]\nspread = -1",
         "[updates]\ncheck_seconds = 3600",
         '[[pkcs11]]\npath = "relative.so"',
+        '[[pkcs11]]\npath = "/lib/module.so"\nlook_seconds = 0.5',
         'log_level = "loud"',
         "[server]",
         "= broken",

@@ -31,7 +31,7 @@ from cardwright_proto.cms.v1 import sessions_pb2_grpc
 from cardwright_server.store.unit import Database
 from tests.support.daemon_server import Server, an_update
 from tests.support.daemon_sessions import ended, preview, quiet, start
-from tests.support.daemons import Person, Run, failing, running
+from tests.support.daemons import PATIENCE, Person, Run, failing, running
 from tests.support.seat import seated
 from tests.support.session_world import SessionWorld
 from tests.support.softhsm import SOFTHSM
@@ -87,7 +87,7 @@ async def desk(
     line, who = Line(), world.world.helper if helper else None
     line.assisted = helper
     async with world.serving(world.office(device), who) as line.socket:
-        module = Pkcs11Module(str(SOFTHSM), soft.environment)
+        module = Pkcs11Module(str(SOFTHSM), soft.environment, look_seconds=0)
         async with running(person=Person(*answers), pkcs11=(module,), link=line, machine=machine) as run:
             (card,) = (await run.client.cards.ListCards(pb.ListCardsRequest(tokens=True))).cards
             yield run, card.id, line
@@ -244,15 +244,17 @@ async def test_a_preview_ends_when_its_token_leaves(
     world: SessionWorld, soft: SoftToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = await bound(world, soft)
-    await issued(world, soft, device)
+    await world.world.issuance(device)
     async with desk(world, soft, device) as (run, card, _):
-        shown = await run.client.updates.PreviewUpdate(pb.PreviewUpdateRequest(card=card, purpose=pb.PURPOSE_REISSUE))
+        shown = await preview(run, card)
         assert run.daemon.desk.sessions.is_wanted(await run.daemon.desk.device(card))
         (shelf,) = run.daemon.desk.tokens._shelves
         monkeypatch.setattr(shelf.module, "tokens", tuple)
         gone = await run.daemon.desk.device(card)
         assert await run.daemon.desk.tokens.list() == ()
-        assert not run.daemon.desk.sessions.is_wanted(gone)
+        async with asyncio.timeout(PATIENCE):
+            while run.daemon.desk.sessions.is_wanted(gone):
+                await asyncio.sleep(0.01)
         monkeypatch.undo()
         late = run.client.updates.StartUpdate(pb.StartUpdateRequest(card=card, digest=shown.digest))
         assert (await failing(late)).code == "NO_SUCH_PREVIEW"
@@ -272,7 +274,7 @@ async def test_the_command_line_works_with_tokens(
         ).request.id
     )
     line = Line(due_is=an_update())
-    module = Pkcs11Module(str(SOFTHSM), soft.environment)
+    module = Pkcs11Module(str(SOFTHSM), soft.environment, look_seconds=0)
     async with world.serving(world.office(device)) as line.socket:
         person = Person(NEW_PIN, NEW_PIN)
         async with seated(monkeypatch, readers=0, person=person, pkcs11=(module,), link=line) as seat:

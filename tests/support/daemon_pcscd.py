@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from cardwright_daemon.app import Daemon
 from cardwright_daemon.readers import PcscReaders
@@ -17,11 +18,13 @@ Wanted = Callable[[pb.WatchEventsResponse], bool]
 
 
 @asynccontextmanager
-async def on_pcsc(person: Person, server: Server | None = None) -> AsyncIterator[tuple[Daemon, Client]]:
-    """A daemon that watches PC/SC, and a client."""
+async def on_pcsc(
+    person: Person, server: Server | None = None, **changes: Any
+) -> AsyncIterator[tuple[Daemon, Client]]:
+    """A daemon that watches PC/SC, and a client. ``changes`` are of its configuration."""
     folder = short_folder()
     try:
-        made = Daemon(config(folder), sources=[PcscReaders()], asker=person, link=server)
+        made = Daemon(config(folder, **changes), sources=[PcscReaders()], asker=person, link=server)
         async with made as daemon, client_of(daemon.socket) as client:
             yield daemon, client
     finally:

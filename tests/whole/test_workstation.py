@@ -217,7 +217,7 @@ async def test_a_pkcs11_token_is_issued_at_a_workstation(here: Site, desk: Desk,
         proofs.SetInitialPasswordRequest(person=person),
     )  # fmt: skip
     somebody = Person(given.password.encode(), PIN, PIN)
-    module = Pkcs11Module(str(SOFTHSM), soft.environment)
+    module = Pkcs11Module(str(SOFTHSM), soft.environment, look_seconds=0)
     async with at_work(here, tmp_path / "station", person=somebody, pkcs11=(module,)) as run:
         (card,) = (await run.client.cards.ListCards(pb.ListCardsRequest(tokens=True))).cards
         assert (card.kind, card.identity.serial) == (pb.CARD_KIND_PKCS11, number)

@@ -27,7 +27,6 @@ from ..sdk.values import (
     Asking,
     Card,
     CardChanged,
-    CardKind,
     CardState,
     Due,
     DueChanged,
@@ -139,12 +138,12 @@ class Agent:
 
     async def _look_around(self, daemon: DaemonClient) -> None:
         """All cards anew, as the daemon may have been restarted; what is due is asked for over a while."""
-        cards = {card.id: card for card in await daemon.cards()}
+        cards = {card.id: card for card in await daemon.cards(tokens=True)}
         for gone in set(self._cards) - set(cards):
             await self._gone(gone)
         self._cards = cards
         for card in cards.values():
-            if card.kind is CardKind.PIV and card.state is CardState.READY and card.id not in self._offers:
+            if card.state is CardState.READY and card.id not in self._offers:
                 self._begin("ask", card.id, partial(self._ask, daemon, card.id, self._spread(self._manner.spread)))
 
     async def _gone(self, card: str) -> None:

@@ -136,14 +136,14 @@ async def _watch(daemon: DaemonClient, choice: Choice, terms: Terms) -> None:
             if isinstance(event, Missed) and event.count is None:
                 say("The daemon is gone; waiting for it.", err=True)
             elif isinstance(event, Synced | Missed):
-                await _offer_to(daemon, [card.id for card in await daemon.cards()], choice, terms)
+                await _offer_to(daemon, [card.id for card in await daemon.cards(tokens=True)], choice, terms)
             elif isinstance(event, DueChanged) and event.due:
                 await _offer_to(daemon, [event.card], choice, terms)
 
 
 async def _offer_to(daemon: DaemonClient, wanted: list[str], choice: Choice, terms: Terms) -> None:
     """Offer what is due to those of the cards that are still in, are meant, and are not put off."""
-    for card in await daemon.cards():
+    for card in await daemon.cards(tokens=True):
         if card.id not in wanted or card.state is not CardState.READY or card.operation or not fits(choice, card):
             continue
         try:

@@ -12,7 +12,7 @@ from cardwright_proto.agent.v1 import agent_pb2_grpc
 
 from .. import checking
 from ..cards import Card, Change
-from ..desk import Desk, DueNews, News
+from ..desk import Desk, DueNews, News, TokenNews
 from ..operations import Operation
 from . import encoding as to
 from .asking import prompter_of
@@ -117,6 +117,8 @@ class CardServicer(agent_pb2_grpc.CardServiceServicer):
                 yield self._event(Change(reader))
             for card in desk.cards.all:
                 yield self._event(Change(card=card))
+            for token in desk.tokens.present:
+                yield self._event(TokenNews(token, True))
             for operation in desk.operations.all:
                 if not operation.over:
                     yield self._event(operation)
@@ -134,6 +136,8 @@ class CardServicer(agent_pb2_grpc.CardServiceServicer):
         if isinstance(news, DueNews):
             due = due_message(self._desk, news.card, news.due)
             return pb.WatchEventsResponse(due=pb.DueEvent(card=news.card.id, due=due))
+        if isinstance(news, TokenNews):
+            return pb.WatchEventsResponse(card=pb.CardEvent(card=to.token(news.token), present=news.present))
         if news.reader is not None:
             return pb.WatchEventsResponse(
                 reader=pb.ReaderEvent(reader=to.reader(news.reader), present=news.present)

@@ -89,6 +89,7 @@ _NAMES: Final = {
     sessions_pb2.DUE_KIND_RENEWAL: "renewal",
     sessions_pb2.DUE_KIND_SECRETS: "secrets",
     sessions_pb2.DUE_KIND_REQUEST: "request",
+    sessions_pb2.DUE_KIND_ACTIVATION: "activation",
 }
 _PURPOSES: Final = {
     sessions_pb2.PURPOSE_ISSUE: Purpose.ISSUE,

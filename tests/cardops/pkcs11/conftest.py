@@ -13,6 +13,7 @@ import pytest
 
 from cardwright_cardops.pkcs11 import Deadlines, Module, Token
 from tests.cardops.pkcs11.support import SO_PIN, SOFTHSM, USER_PIN, SoftHsm
+from tests.support.fake_module import compiled
 
 
 @pytest.fixture
@@ -49,13 +50,7 @@ def token(softhsm: SoftHsm) -> Token:
 @pytest.fixture(scope="session")
 def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """fake_module.c, compiled."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    library = tmp_path_factory.mktemp("fake") / "fake_module.so"
-    source = Path(__file__).with_name("fake_module.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-w", "-o", str(library), str(source)], check=True)
-    return library
+    return compiled(tmp_path_factory.mktemp("fake"))
 
 
 FakeModule = Callable[..., Module]

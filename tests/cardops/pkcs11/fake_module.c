@@ -1,4 +1,5 @@
-/* A PKCS#11 module for tests: one token, and one misbehaviour named by FAKE_BEHAVIOUR.
+/* A PKCS#11 module for tests: one token, and one misbehaviour named by FAKE_BEHAVIOUR. Where FAKE_PRESENT names a file, the
+   token is there while that file is.
    Each call that carries a PIN is noted, by name only, in the file FAKE_LOG: the tests' own witness. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,10 +72,10 @@ static ulong_t get_info(struct info *info)
 
 static ulong_t get_slot_list(byte_t present, ulong_t *list, ulong_t *count)
 {
-    (void)present;
-    if (list)
+    const char *token = getenv("FAKE_PRESENT");
+    *count = present && token && access(token, F_OK) ? 0 : 1;
+    if (list && *count)
         list[0] = 7;
-    *count = 1;
     return OK;
 }
 

@@ -441,7 +441,9 @@ class ListCardsRequest(_message.Message):
 
     TOKENS_FIELD_NUMBER: _builtins.int
     tokens: _builtins.bool
-    """PKCS#11 tokens too, which asks the modules of the configuration."""
+    """PKCS#11 tokens too, which asks the modules of the configuration now. Events tell of them as of cards, as often as the
+    configuration has the modules looked at.
+    """
     def __init__(
         self,
         *,
