@@ -43,7 +43,7 @@ from .issuance.own import OwnCertificates, ServerKey
 from .issuance.service import IssuanceService, Settings
 from .issuance.status import CertificateService
 from .issuance.tbs import Places
-from .joins.certificates import OperatorCertificates, StationCertificates
+from .joins.certificates import OperatorCertificates, StationCertificates, kinds_of
 from .joins.connecting import OperatorConnections
 from .joins.contacts import SessionContacts
 from .joins.escrowing import CardPolicies
@@ -160,7 +160,7 @@ def wire(
 
     due, of_device = DueList(), RequestsOfDevice()
     names = frozenset({*PROFILES, *(one.name for one in issuance.profiles)})
-    policies = PolicyService(decide, people, (due,), names)
+    policies = PolicyService(decide, people, kinds_of(issuance.profiles), (due,), names)
     lifecycle = DeviceLifecycle(people, policies, DeviceCredentials(), of_device, due)
     requests = RequestService(decide, people, lifecycle, RequestBook(lifecycle, due))
     devices = DeviceService(decide, people, policies, lifecycle, requests, of_device, due)

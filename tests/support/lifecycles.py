@@ -17,6 +17,8 @@ from cardwright_server.devices.lifecycle import DeviceLifecycle, Told
 from cardwright_server.devices.model import CrlReasons, Device, DeviceState
 from cardwright_server.devices.service import DeviceService
 from cardwright_server.devices.stock import Delivered, StockService
+from cardwright_server.issuance import profiles
+from cardwright_server.joins.certificates import kinds_of
 from cardwright_server.people.model import Grant, Person, Role
 from cardwright_server.people.service import PeopleService
 from cardwright_server.policies.document import shipped
@@ -57,6 +59,11 @@ class RecordedCredentials:
         return [(what, reason) for what, of, reason in self.said if of == device]
 
 
+_PROFILES = profiles.load()
+KINDS = kinds_of(_PROFILES)
+"""What the shipped certificate profiles are to policies."""
+
+
 @dataclass(frozen=True)
 class Services:
     """Every service of devices, requests and policies, wired."""
@@ -80,7 +87,7 @@ def wired(authorize: Authorize, credentials: Credentials) -> Services:
     """As ``app.py`` wires them."""
     due, of_device = DueList(), RequestsOfDevice()
     people = PeopleService(authorize)
-    policies = PolicyService(authorize, people, (due,))
+    policies = PolicyService(authorize, people, KINDS, (due,), [one.name for one in _PROFILES])
     lifecycle = DeviceLifecycle(people, policies, credentials, of_device, due)
     book = RequestBook(lifecycle, due)
     requests = RequestService(authorize, people, lifecycle, book)

@@ -323,7 +323,7 @@ class Station:
     pin: bytes = PIN
     agrees: bool = True
     confirms: bool = True
-    """Whether they type the confirmation for erasing a card, and for leaving a key to the archive; for nothing else."""
+    """Whether they type the confirmation for erasing a card, leaving a key to the archive, setting tries; no other."""
     guarded: bool = True
     steps: Sequence[str] = STEPS
     items: Sequence[str] = ITEMS
@@ -415,7 +415,8 @@ class Station:
         plan = wire.plan_from_wire(preview.plan)
         contents = {int(row.tag, 16): row.digest for row in preview.contents}
         wipes = purpose == sessions_pb2.PURPOSE_RECYCLE
-        confirmed = frozenset((Act.RESET if wipes else Act.LEAVE_KEY,)) if self.confirms else frozenset[Act]()
+        acts = (Act.RESET,) if wipes else (Act.LEAVE_KEY, Act.SET_RETRIES)
+        confirmed = frozenset(acts) if self.confirms else frozenset[Act]()
         permit = permit_for(plan.document(), seen.document(), contents=contents, confirmed=confirmed, wipes=wipes)
         identity = identity_of(seen.document())
         if preview.card_keys or preview.card_key_unknown:

@@ -1,4 +1,6 @@
-"""Certificates of channels: what workstations ask of issuance, and what operators and services connect with."""
+"""What other domains ask of issuance: certificates of channels for workstations, operators and services, and what
+policies have to know of its profiles.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,28 @@ from ..issuance.errors import CertificateRefused, NoSuchAuthority
 from ..issuance.model import Answer, Certificate, Holder, HolderKind, Issued, Purpose, Refused
 from ..issuance.names import HolderNames
 from ..issuance.origin import Expected
+from ..issuance.profiles import Profiles
 from ..issuance.requests import MAX_CSR, CertificateRequest, check_proof
 from ..issuance.service import IssuanceService
 from ..people.model import AccountKind, Operator
+from ..policies.reach import CertificateKind, CertificateKinds
 from ..store.unit import Database, Unit
 from ..workstations.issuer import IssuedStation, StationRequest
 
 _LONGEST_COMMON_NAME = 64
+
+
+def kinds_of(profiles: Profiles) -> CertificateKinds:
+    """What policies have to know of certificate profiles. Raises CertificateRefused for a name that is not there."""
+
+    def kind(name: str, strict: bool) -> CertificateKind:
+        found = profiles.pick(name, strict=strict)
+        for_cards = found.purpose is Purpose.CARDS and HolderKind.DEVICE_SLOT in found.holders
+        return CertificateKind(
+            found.name, found.validity, frozenset(found.algorithms), for_cards, says_hardware=bool(found.hardware)
+        )
+
+    return kind
 
 
 class StationCertificates:

@@ -31,6 +31,19 @@ class PolicyContradictory(PolicyError):
         self.findings = tuple(findings)
 
 
+class PolicyUnreachable(PolicyContradictory):
+    """A policy that no card could come to with what this server certifies, archives and writes.
+
+    ``findings`` has each reason with its path.
+    """
+
+    code = "POLICY_UNREACHABLE"
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        PolicyError.__init__(self, "no card could be as this policy wants it: " + "; ".join(findings))
+        self.findings = tuple(findings)
+
+
 class ComplianceRefused(PolicyError):
     """The policy complies with FIPS 201-3, which does not allow this. ``reasons`` are codes."""
 

@@ -22,8 +22,9 @@ from ..store.unit import Unit
 from . import store
 from .compliance import publication, refused
 from .document import PROFILES, read, shipped
-from .errors import NoPolicyForPerson, NoSuchPolicy, PolicyAmbiguous
+from .errors import NoPolicyForPerson, NoSuchPolicy, PolicyAmbiguous, PolicyUnreachable
 from .model import VERSION, AssignedPolicy, DeviceKind, Policy, PolicyVersion, VersionEvent, VersionState
+from .reach import CertificateKinds, unreachable
 
 MOST_RESULTS = 201
 """A full page, and one more that shows whether anything follows."""
@@ -63,12 +64,14 @@ class PolicyService:
         self,
         authorize: Authorize,
         people: PeopleOfPolicies,
+        certificates: CertificateKinds,
         followers: Sequence[PolicyFollower] = (),
         profiles: Collection[str] = PROFILES,
     ) -> None:
-        """``profiles``: names of certificate profiles that documents may use."""
+        """``profiles``: names of certificate profiles that documents may use; ``certificates`` knows each of them."""
         self._authorize = authorize
         self._people = people
+        self._certificates = certificates
         self._followers = tuple(followers)
         self._rules: Rules[VersionState, VersionEvent, _Step] = Rules(
             VERSION,
@@ -80,9 +83,13 @@ class PolicyService:
         self._read = lru_cache(maxsize=256)(lambda text: read(text, names))
 
     async def draft(self, unit: Unit, principal: Principal, text: str) -> PolicyVersion:
-        """A new version of the policy that the document names. Raises AuthorizationError and what ``read`` raises."""
+        """A new version of the policy that the document names.
+
+        Raises AuthorizationError, PolicyUnreachable and what ``read`` raises.
+        """
         permission = await self._authorize(unit, principal, Call("PolicyService.Draft"), CallTarget(principal.org))
         document = self._read(text)
+        self._require_reachable(document)
         policy = await store.ensure_policy(unit, principal.org, document.name)
         actor = part_for(VERSION, None, VersionEvent.DRAFT, permission)
         row = VERSION.next(None, VersionEvent.DRAFT, actor)
@@ -108,12 +115,14 @@ class PolicyService:
     async def publish(self, unit: Unit, principal: Principal, identifier: UUID) -> PolicyVersion:
         """Put a draft in force, in place of the version before. The one who drafted it may not.
 
-        Raises AuthorizationError, NoSuchPolicy, ComplianceRefused, IllegalTransition, GuardRefused, StaleVersion.
+        Raises AuthorizationError, NoSuchPolicy, PolicyUnreachable, ComplianceRefused, IllegalTransition, GuardRefused,
+        StaleVersion.
         """
         found = await self.version(unit, principal.org, identifier)
         target = CallTarget(principal.org, requested_by=found.drafted_by)
         permission = await self._authorize(unit, principal, Call("PolicyService.Publish"), target)
         document = self._read(found.text)
+        self._require_reachable(document)
         if unfit := publication(document):
             raise refused(unfit)
         published = {"published_by": principal.actor, "published_at": unit.now}
@@ -210,6 +219,10 @@ class PolicyService:
         if len(fitting) > 1:
             raise PolicyAmbiguous([one.document.name for one in fitting])
         return fitting[0]
+
+    def _require_reachable(self, document: Policy) -> None:
+        if findings := unreachable(document, self._certificates):
+            raise PolicyUnreachable(findings)
 
     async def _assignable(self, unit: Unit, principal: Principal, name: str) -> UUID:
         await self._authorize(unit, principal, Call("PolicyService.Assign"), CallTarget(principal.org))

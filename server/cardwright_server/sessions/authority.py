@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, time
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -14,12 +14,22 @@ from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan import authority as ask
 from cardwright_cardops.plan.capabilities import backend_of
 from cardwright_cardops.plan.inventory import fingerprint
+from cardwright_cardops.plan.planner import RECOVERED
 from cardwright_cardops.plan.records import Kind
-from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetManagementKey, SetPuk, SetRetries
+from cardwright_cardops.plan.steps import (
+    GenerateKey,
+    ImportKey,
+    Plan,
+    SetManagementKey,
+    SetPuk,
+    SetRetries,
+    WriteCertificate,
+)
 from cardwright_cardops.program.items import SignRequest
 
+from ..issuance.service import SHORTEST
 from ..policies.model import Origin
-from .errors import ClearSecretsRefused, OriginTooWeak
+from .errors import CardEnds, ClearSecretsRefused, OriginTooWeak
 from .ledger import Ledger
 from .ports import CertificateOrder, Certificates, Escrow, Task
 from .secrets import CardSecrets
@@ -42,6 +52,18 @@ def require_allowed(plan: Plan, task: Task, *, attests: bool) -> None:
     for step in plan.steps:
         if isinstance(step, ImportKey) or (isinstance(step, GenerateKey) and not attests):
             require_origin(task, step.slot)
+
+
+def require_time(plan: Plan, task: Task, now: datetime) -> None:
+    """Refuse before a key is made what could get no certificate that ends with the card. Raises CardEnds."""
+    certifies = any(isinstance(step, WriteCertificate) and step.profile != RECOVERED for step in plan.steps)
+    if certifies and card_end(task) < now + SHORTEST:
+        raise CardEnds(f"The card ends on {task.expires}, so no certificate is issued for it any more.")
+
+
+def card_end(task: Task) -> datetime:
+    """The last moment of the card's last day."""
+    return datetime.combine(task.expires, time(23, 59, 59), UTC)
 
 
 def origin_of(task: Task) -> Origin:
@@ -100,6 +122,7 @@ class SessionAuthority:
             case ask.Preflight():
                 attests = backend_of(question.inventory.features).attests
                 require_allowed(question.plan, self._task, attests=attests)
+                require_time(question.plan, self._task, self._now)
                 return ask.Granted(self._task.guid)
             case ask.KeyAlgorithms():
                 return await self._secrets.algorithms(question)

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from cardwright_cardops.piv import commands
 from cardwright_cardops.piv.algorithms import Algorithm, ManagementAlgorithm, PublicKey
-from cardwright_cardops.piv.containers import DISCOVERY
+from cardwright_cardops.piv.containers import CONTAINERS, DISCOVERY
 from cardwright_cardops.piv.proofs import PROOF_AUDIENCE, ProofInvalid, verify
 from cardwright_cardops.piv.references import ACTIVE_SLOTS, RETIRED_SLOTS, Slot
 from cardwright_cardops.plan.acts import STAGE, Circumstances, Pace, Witness
@@ -32,8 +32,12 @@ from .model import Purpose
 
 
 def look(policy: DevicePolicy, *, retired: bool = False, stage: str = STAGE) -> Look:
-    """What is read: what the policy needs, and every slot in use; 9E says which card it is. ``retired``: those, too."""
+    """What is read: what the policy needs, and every slot in use; 9E says which card it is. ``retired``: those, too.
+
+    Objects behind the PIN are not asked for: the workstation's guard gives nothing of them.
+    """
     wanted = look_for(policy, stage=stage, one_batch=True)
+    wanted = replace(wanted, objects=tuple(tag for tag in wanted.objects if not _behind_pin(tag)))
     slots = (*wanted.slots, *ACTIVE_SLOTS, *(RETIRED_SLOTS if retired else ()))
     return replace(wanted, slots=tuple(dict.fromkeys(slots)))
 
@@ -48,7 +52,7 @@ def tells_enough(policy: DevicePolicy, card: Inventory) -> bool:
     if not card.is_bound:
         return True
     retired = sum(row.slot.is_retired for row in card.certificates)
-    read = all(card.object(tag).presence is not Presence.UNREAD for tag in policy.objects)
+    read = all(_behind_pin(tag) or card.object(tag).presence is not Presence.UNREAD for tag in policy.objects)
     return read and retired == (card.retired_counts or (0, 0))[0]
 
 
@@ -58,19 +62,32 @@ def intact(card: Inventory, objects: Mapping[int, bytes]) -> dict[int, bytes]:
     for tag, content in objects.items():
         state = card.object(tag)
         same = state.presence is Presence.PRESENT and state.digest == hashlib.sha256(content).hexdigest()
-        if same or (state.presence is Presence.PROTECTED and card.is_bound):
+        if same or (_is_hidden(card, tag) and card.is_bound):
             found[tag] = content
     return found
+
+
+def _behind_pin(tag: int) -> bool:
+    return CONTAINERS[tag].contact.needs_person
+
+
+def _is_hidden(card: Inventory, tag: int) -> bool:
+    """Whether the card keeps an object behind the PIN, so that nobody was told whether it is there."""
+    presence = card.object(tag).presence
+    return presence is Presence.PROTECTED or (presence is Presence.UNREAD and _behind_pin(tag))
 
 
 def believed(policy: DevicePolicy, card: Inventory, objects: Mapping[int, bytes]) -> Inventory:
     """The card, with objects that are not as they were written taken for damaged: they are written anew.
 
-    A Discovery Object may be the card's own and cannot be written on many.
+    A Discovery Object may be the card's own and cannot be written on many. What is behind the PIN was written before
+    the CHUID that a card in use shows.
     """
     here = intact(card, objects)
     for tag in policy.objects:
         state = card.object(tag)
+        if _is_hidden(card, tag):
+            card = card.with_object(replace(state, presence=Presence.PROTECTED))
         if state.presence is Presence.PRESENT and tag not in here and tag != DISCOVERY.tag:
             card = card.with_object(replace(state, presence=Presence.DAMAGED, defect="it is not what was written"))
     return card

@@ -89,6 +89,14 @@ class OriginTooWeak(SessionError):
     default_advice = "Use a trusted station, or a policy that accepts this proof."
 
 
+class CardEnds(SessionError):
+    """The card itself ends so soon that no certificate is issued for it any more."""
+
+    code = "CARD_ENDS"
+    default_effect = "Nothing on the card was changed."
+    default_advice = "Have the card replaced."
+
+
 class CardNotProven(SessionError):
     """The card did not prove that it is the one that was issued, so no PUK is released for it."""
 

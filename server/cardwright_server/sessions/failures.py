@@ -14,9 +14,17 @@ from cardwright_cardops.plan.capabilities import CapabilityMissing
 from cardwright_cardops.plan.execute import CertificateUnfit, ObjectTooLarge, ReadBackDiffers
 from cardwright_cardops.plan.planner import KeyInUse, RetiredSlotsFull, SelfSigningImpossible
 
-from .errors import CardNotProven, ClearSecretsRefused, NotAtGoal, OriginTooWeak
+from .errors import CardEnds, CardNotProven, ClearSecretsRefused, NotAtGoal, OriginTooWeak
 
-FOR_GOOD: Final = (CapabilityMissing, KeyInUse, ObjectTooLarge, PukBlocked, RetiredSlotsFull, SelfSigningImpossible)
+FOR_GOOD: Final = (
+    CapabilityMissing,
+    CardEnds,
+    KeyInUse,
+    ObjectTooLarge,
+    PukBlocked,
+    RetiredSlotsFull,
+    SelfSigningImpossible,
+)
 """This card can never be as the request wants it."""
 MAY_PASS: Final = (
     AuthorityRefused,

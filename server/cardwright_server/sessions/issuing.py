@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import replace
-from datetime import UTC, datetime, time
 from functools import partial
 from uuid import UUID, uuid5
 
@@ -28,6 +27,7 @@ from ..machine import Actor
 from ..policies.model import Origin
 from ..store.errors import StaleVersion
 from ..store.unit import Database, Unit
+from .authority import card_end
 from .ports import Also, CertificateOrder, Names, Task
 
 _REVOKED = CertificateState.REVOKED
@@ -127,7 +127,7 @@ class IssuedCertificates:
             evidence=evidence,
             least_origin=task.policy.least_origin.get(order.slot, Origin.UNPROVEN),
             strict=task.policy.strict,
-            until=datetime.combine(task.expires, time(23, 59, 59), UTC),
+            until=card_end(task),
             session=order.session,
         )
 

@@ -24,6 +24,7 @@ from cardwright_server.policies.service import PolicyService
 from cardwright_server.store.ids import new_id
 from cardwright_server.store.policies_tables import policy_version, policy_version_transition
 from cardwright_server.store.unit import Database, Unit
+from tests.support.lifecycles import KINDS
 from tests.support.people import allow, authorizer, make_group, make_operator, make_person
 from tests.support.walks import Fired, Plan, plans, walk
 
@@ -39,7 +40,7 @@ class Followed:
 
 
 def service(*followers: Followed) -> PolicyService:
-    return PolicyService(authorizer(), PeopleService(allow), followers)
+    return PolicyService(authorizer(), PeopleService(allow), KINDS, followers)
 
 
 async def in_force(database: Database, policies: PolicyService, org: UUID, name: str) -> PolicyVersion:
@@ -112,7 +113,7 @@ async def test_a_new_version_supersedes_and_followers_hear(database: Database) -
 
 
 async def policies_of(unit: Unit, org: UUID) -> list[PolicyVersion]:
-    everything = PolicyService(allow, PeopleService(allow))
+    everything = PolicyService(allow, PeopleService(allow), KINDS)
     return await everything.find(unit, server(org))
 
 
