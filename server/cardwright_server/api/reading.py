@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,11 +85,16 @@ def optional_choice(table: Mapping[int, T], number: int, name: str) -> T | None:
 
 
 def line(text: str, name: str, most: int = LONGEST_TEXT, *, least: int = 0) -> str:
-    """A text without line breaks and other control characters. Raises RequestMalformed."""
+    """A text without line breaks and other control characters; one that is given has something to see.
+
+    Raises RequestMalformed.
+    """
     if not least <= len(text) <= most:
         raise RequestMalformed(f"{name} has {least} to {most} characters.")
     if any(ord(letter) < 0x20 or 0x7F <= ord(letter) < 0xA0 for letter in text):
         raise RequestMalformed(f"{name} has control characters.")
+    if text and all(letter.isspace() or unicodedata.category(letter) == "Cf" for letter in text):
+        raise RequestMalformed(f"{name} is blank.")
     return text
 
 
