@@ -103,6 +103,19 @@ async def test_start_does_what_was_shown() -> None:
     assert server.consented == [server.consented[0]]
 
 
+async def test_a_card_that_was_written_elsewhere_waits_for_its_holder() -> None:
+    server = Wary()
+    async with running(token(), link=server, person=Person(PIN, PIN, b"secret")) as run, agent(run) as wall:
+        server.due_is = ports.Due((ports.DueItem("activation", datetime.now(UTC)),), purpose=ports.Purpose.ISSUE)
+        async with DaemonClient(run.daemon.socket.parent) as daemon:
+            (card,) = await daemon.settled_cards()
+            await daemon.due(card.id, refresh=True)
+        offer = await wall.notice("offer:")
+        assert (offer.title, offer.buttons) == ("Card 12345678 waits for you", ("Start", "Later"))
+        assert offer.text.startswith("It waits until you activate it.")
+    assert server.batches == 0
+
+
 async def test_a_revoked_card_is_told_of_and_there_is_nothing_to_start() -> None:
     over = ports.Due((ports.DueItem("revoked", datetime.now(UTC)),))
     server = Server(due_is=over)

@@ -100,6 +100,21 @@ async def test_update_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done["card"]["identity"]["serial"], done["error"]) == ("12345678", None)
 
 
+async def test_a_card_that_was_written_elsewhere_is_activated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder proves who they are, and the server finds nothing to write; looking does not activate it."""
+    server = Server()
+    async with seated(monkeypatch, token(), link=server, person=Person(PIN, PIN)) as seat:
+        await issued(seat)
+        opened = len(server.openings)
+        waits = ports.Due((ports.DueItem("activation", datetime.now(UTC)),), purpose=ports.Purpose.ISSUE)
+        server.due_is = waits
+        looked = await seat.done("update", "--show")
+        assert "waits until you activate it" in looked.out and len(server.openings) == opened
+        done = await seat.done("update", "--yes")
+    assert done.out == "card 12345678: it is activated, and can be used now.\n"
+    assert [one.purpose for one in server.openings[opened:]] == [ports.Purpose.ISSUE]
+
+
 async def test_update_of_a_revoked_card_says_so_and_begins_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server(due_is=ports.Due((ports.DueItem("revoked", datetime.now(UTC)),)))
     async with seated(monkeypatch, token(), link=server) as seat:

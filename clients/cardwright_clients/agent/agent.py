@@ -272,6 +272,8 @@ class Agent:
                 self._offers[card_id] = Offer(due, now)
                 await daemon.dismiss(card_id)
                 await self._show_offer(card_id, words.alert(card, due, now))
+            elif due.activates:
+                await self._notices.show(f"offer:{card_id}", words.activated(card))
             return
         begun = await daemon.start_shown(
             card_id, offer.preview, due.purpose, request=due.request, asking=Asking.here()

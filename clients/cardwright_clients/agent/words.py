@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from ..sdk.values import Card, Due, Operation, Purpose, UpdatePreview
-from ..sdk.words import METHODS, due_words, ended, estimate, mandatory_words
+from ..sdk.words import ACTIVATED, METHODS, due_words, ended, estimate, mandatory_words
 from .notices import Notice
 
 START: Final = "Start"
@@ -39,6 +39,8 @@ def details(card: Card, due: Due, preview: UpdatePreview) -> Notice:
 
 def _offer(card: Card, due: Due, preview: UpdatePreview | None, most: int) -> Notice:
     what = "can be issued" if due.purpose is Purpose.ISSUE else "has to be updated"
+    if due.activates:
+        what = "waits for you"
     parts = [_upper(due_words(due)) + "."]
     if preview is None:
         parts.append("The server wants to know who you are first; then you see what will be done.")
@@ -54,6 +56,11 @@ def _offer(card: Card, due: Due, preview: UpdatePreview | None, most: int) -> No
     can_start = preview is None or not preview.confirmations
     buttons = ((START,) if can_start else ()) + (() if due.is_mandatory() else (LATER,))
     return Notice(_upper(f"{card.name} {what}"), " ".join(parts), buttons, urgent=due.is_mandatory())
+
+
+def activated(card: Card) -> Notice:
+    """The holder has it."""
+    return Notice(_upper(f"{card.name} is activated"), _upper(ACTIVATED) + ".")
 
 
 def revoked(card: Card, due: Due) -> Notice:

@@ -12,7 +12,7 @@ import click
 from cardwright_cardops.errors import CardwrightError
 
 from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Purpose, Synced, UpdatePreview
-from ..sdk.words import due_words, ended, estimate, mandatory_words
+from ..sdk.words import ACTIVATED, due_words, ended, estimate, mandatory_words
 from .cards import Choice, card_options
 from .daemon_line import all_readable, asking, at_daemon, document, fits, pick
 from .daemon_progress import cancelling, to_the_end
@@ -221,7 +221,7 @@ async def _offered(daemon: DaemonClient, card: Card, terms: Terms) -> Offer:
             if not terms.as_json:
                 say(f"{card.name}: nothing is due.")
             return Offer(card, due)
-        if due.is_over and not terms.recycle:
+        if (due.is_over or (due.activates and terms.show_only)) and not terms.recycle:
             if not terms.as_json:
                 say(f"{card.name}: {due_words(due)}.")
             return Offer(card, due)
@@ -235,7 +235,7 @@ async def _offered(daemon: DaemonClient, card: Card, terms: Terms) -> Offer:
         return Offer(card, error=error)
     if preview.nothing_due:
         if not terms.as_json:
-            say(f"{card.name}: nothing is due.")
+            say(f"{card.name}: {ACTIVATED if due.activates else 'nothing is due'}.")
     elif not terms.as_json or not terms.yes:
         _show(card, due, preview, err=terms.as_json)
     if terms.show_only:

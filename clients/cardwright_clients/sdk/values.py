@@ -300,6 +300,8 @@ class Operation:
 
 REVOKED: Final = "revoked"
 """Word of a DueItem: the card is at its end."""
+ACTIVATION: Final = "activation"
+"""Word of a DueItem: the card was written elsewhere, and its holder has to say that they have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +338,11 @@ class Due:
     def is_over(self) -> bool:
         """Whether the card is revoked and nothing more is done to it: there is nothing to start."""
         return bool(self.items) and all(one.what == REVOKED for one in self.items)
+
+    @property
+    def activates(self) -> bool:
+        """Whether the holder's session, once they have proved who they are, is all that is wanted."""
+        return any(one.what == ACTIVATION for one in self.items)
 
     def is_postponed(self, now: datetime | None = None) -> bool:
         """Whether it is not offered yet."""

@@ -10,6 +10,7 @@ DUE: Final = {
     "renewal": "certificates have to be renewed",
     "policy": "the card has to be brought to the current policy",
     "replacement": "this card replaces another one",
+    "activation": "it waits until you activate it",
     "recovered-keys": "earlier keys can be put back",
     "unlock": "a new PIN can be set",
     "secrets": "the card's PUK or management key has to be changed",
@@ -18,6 +19,9 @@ DUE: Final = {
     "revoked": "the card was revoked: it is not good for anything any more, hand it in",
 }
 """By the word of a DueItem."""
+
+ACTIVATED: Final = "it is activated, and can be used now"
+"""After a session that had nothing to write, and that its holder began because of that."""
 
 METHODS: Final = {
     MethodKind.DIRECTORY_PASSWORD: "password of the directory",

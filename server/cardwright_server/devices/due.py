@@ -52,6 +52,8 @@ class What(StrEnum):
     UNLOCK = "unlock"
     REPLACEMENT = "replacement"
     """This device replaces another one and waits to be issued."""
+    ACTIVATION = "activation"
+    """It was written, and waits until its holder activates it."""
     RECOVERED_KEYS = "recovered-keys"
     POLICY = "policy"
     RENEWAL = "renewal"

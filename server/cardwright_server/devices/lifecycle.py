@@ -158,6 +158,10 @@ class DeviceLifecycle:
                 "restore_original": self._restore_original,
                 "forget_holds": lambda move: store.remove_holds(move.unit, move.device.id),
                 "settle_due": self._settle_due,
+                "ask_for_activation": lambda move: self._due.put(
+                    move.unit, move.device.org, move.device.id, What.ACTIVATION, move.unit.now
+                ),
+                "settle_activation": self._settle_activation,
                 "forget_due": lambda move: self._due.remove(move.unit, move.device.id),
                 "tell_that_it_is_over": lambda move: self._due.put(
                     move.unit, move.device.org, move.device.id, What.REVOKED, move.unit.now
@@ -455,6 +459,15 @@ class DeviceLifecycle:
         if made is not None:
             await self._settle_policy(move.unit, device, made)
 
+    async def _settle_activation(self, move: _Move) -> None:
+        device = move.device
+        await self._due.remove(move.unit, device.id, What.ACTIVATION)
+        made = move.told.values.get("policy_number", device.policy_number)
+        newest = await self.newest_policy_of(move.unit, device)
+        # New versions make those due that are in use, which it was not.
+        if newest is not None and (made is None or made < newest.number):
+            await self._due.put(move.unit, device.org, device.id, What.POLICY, move.unit.now)
+
     async def _settle_policy(self, unit: Unit, device: Device, made: int) -> None:
         newest = await self.newest_policy_of(unit, device)
         # Another version may have come while the card was written.
@@ -522,7 +535,7 @@ def _values(move: _Move, target: DeviceState) -> dict[str, Any]:
             ends = {"expires_at": told.expires_at, "activate_by": told.activate_by}
             return {**told.values, **ends, "session": None}
         case DeviceEvent.ACTIVATE:
-            return {"issued_at": now, "activate_by": None}
+            return {**told.values, "issued_at": now, "activate_by": None}
         case DeviceEvent.FAIL:
             return {"session": None, "reason": Reason.FAILED}
         case DeviceEvent.INTERRUPT:

@@ -104,6 +104,7 @@ class Document(_Part, frozen=True):
     user_retry: bool = True
     validity_days: Days = 1826
     temporary_days: Days = 14
+    activation: bool = False
     activate_within_days: Days = 30
     renew_before_days: Annotated[int, msgspec.Meta(ge=0, le=7320)] = 30
     mandatory_after_days: Annotated[int, msgspec.Meta(ge=0, le=3660)] | None = None
@@ -181,6 +182,7 @@ def _policy(document: Document, profiles: Collection[str]) -> Policy:
         user_retry=document.user_retry,
         validity=timedelta(days=document.validity_days),
         temporary=timedelta(days=document.temporary_days),
+        activation=document.activation,
         activate_within=timedelta(days=document.activate_within_days),
         mandatory_after=(
             None if document.mandatory_after_days is None else timedelta(days=document.mandatory_after_days)

@@ -103,6 +103,8 @@ class Policy:
     pin: PinRules
     old_keys_may_leave: bool = True
     """Whether a renewal may put an archived key off a card that has no retired slot for it."""
+    activation: bool = False
+    """Whether a card that an operator wrote waits, its certificates on hold, until its holder activates it."""
     delete_superseded: bool = False
     """Of PKCS#11 tokens: keys that were certified once and that are named no more go."""
 

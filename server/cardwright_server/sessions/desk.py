@@ -100,6 +100,10 @@ class Desk:
         wanted = replace(policy.document.card, ends=_beginning(expires))
         known = (await self._due.due(unit, device.org, device.id)).what if brings_up else ()
         due = {one.what for one in known}
+        own = principal.kind is PrincipalKind.PERSON
+        activates = device.state is DeviceState.PRODUCED and purpose is Purpose.ISSUE
+        if activates and not own:
+            raise NothingToDo("This card is written, and waits until its holder activates it.")
         since = None if request is None else request.created_at
         trusted = self._stations.is_trusted(principal.workstation)
         return Task(
@@ -113,6 +117,8 @@ class Desk:
             expires,
             number=policy.number,
             is_due=not due.isdisjoint((What.RENEWAL, What.POLICY)),
+            waits=policy.document.activation and purpose is Purpose.ISSUE and not own,
+            activates=activates,
             person=device.person,
             request=None if request is None else request.id,
             serial=device.serial,
@@ -172,7 +178,9 @@ class Desk:
             values["policy_number"] = task.number
         told = Told(read_back=True, found=True, expires_at=_beginning(task.expires), values=values)
         if task.request is None:
-            if task.adrift and outcome is not Outcome.PENDING:
+            if task.activates and outcome is not Outcome.PENDING:
+                await self._lifecycle.move(unit, principal, task.device, DeviceEvent.ACTIVATE, Actor.USER, told)
+            elif task.adrift and outcome is not Outcome.PENDING:
                 told = replace(told, session=session)
                 itself = server(task.org)
                 await self._lifecycle.move(unit, itself, task.device, DeviceEvent.UPDATE, Actor.SERVER, told)
@@ -181,7 +189,7 @@ class Desk:
         elif outcome is Outcome.PENDING:
             await self._requests.interrupt(unit, task.org, task.request, session)
         else:
-            await self._requests.finish(unit, task.org, task.request, session, told)
+            await self._requests.finish(unit, task.org, task.request, session, told, produce=task.waits)
         if brought_up:
             await self._note_renewal(unit, task, card)
 
@@ -241,7 +249,8 @@ class Desk:
         if not open_ones and greeting.purpose is Purpose.UPDATE:
             # A card whose key in 9E is being made anew is not told what is due for it, so it asks for what there is.
             open_ones = [one for one in everything if one.kind is RequestKind.REISSUE and one.state in _MAY_START]
-        if not open_ones and greeting.purpose is not Purpose.UPDATE:
+        activates = device.state is DeviceState.PRODUCED and greeting.purpose is Purpose.ISSUE
+        if not open_ones and greeting.purpose is not Purpose.UPDATE and not activates:
             raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")
         return device, open_ones[0] if open_ones else None
 

@@ -38,6 +38,7 @@ _SECONDS: Final = {
     What.LOCK: 5,
     What.UNLOCK: 5,
     What.REPLACEMENT: 90,
+    What.ACTIVATION: 5,
     What.RECOVERED_KEYS: 20,
     What.POLICY: 90,
     What.RENEWAL: 40,
@@ -52,7 +53,7 @@ _PURPOSES: Final = {
     RequestKind.UNLOCK: Purpose.UNLOCK_ASSISTED,
     RequestKind.RECYCLE: Purpose.RECYCLE,
 }
-_OF: Final = {What.UNLOCK: Purpose.UNLOCK, What.REPLACEMENT: Purpose.ISSUE}
+_OF: Final = {What.UNLOCK: Purpose.UNLOCK, What.REPLACEMENT: Purpose.ISSUE, What.ACTIVATION: Purpose.ISSUE}
 _TO_BE_WRITTEN: Final = frozenset((DeviceState.ASSIGNED, DeviceState.IN_PRODUCTION, DeviceState.FAILED))
 _NOT_READY: Final = frozenset((RequestState.PENDING, RequestState.APPROVED))
 _SKEW: Final = (timedelta(0), timedelta(minutes=-1), timedelta(minutes=1))

@@ -91,6 +91,8 @@ class IssuedCertificates:
         here = {(slot.label.lower(), mark) for slot, mark in keys.items()}
         gone = [one for one in mine if (one.holder.part, one.key) not in here and one.key not in bare]
         await status.revoke(unit, principal.who, Actor.SERVER, gone, RevocationReason.SUPERSEDED)
+        if task.waits:
+            return
         kept = {one.session for one in mine if one not in gone and one.state is CertificateState.HELD}
         for made_in in kept - {None}:
             assert made_in is not None

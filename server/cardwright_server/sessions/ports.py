@@ -48,7 +48,8 @@ class Task:
     being updated, and nobody asks for it any more: the request was taken back. ``was_issued``: somebody had it in use.
     ``rotate_puk``: a workstation that may not keep it saw the card's PUK, and this one may see the next.
     ``temporary``: it stands in for another device. ``number``: of the version of the policy. ``is_due``: the books say
-    that the card has to be brought to it.
+    that the card has to be brought to it. ``waits``: written by another than its holder, who has to activate it before
+    its certificates are good; ``activates``: the holder does so now.
     """
 
     org: UUID
@@ -69,6 +70,8 @@ class Task:
     temporary: bool = False
     number: int = 0
     is_due: bool = False
+    waits: bool = False
+    activates: bool = False
     asked_as: CallTarget | None = None
     was_issued: bool = False
     guid_is_new: bool = False

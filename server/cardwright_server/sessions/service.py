@@ -168,7 +168,8 @@ class SessionService:
             await store.move(unit, left, _E.LOSE, Actor.TIMER, {"outcome": SessionLost.code})
             await self._ports.devices.ended(unit, task.org, left.request, left.id, None)
         await self._ports.devices.begin(unit, permission, task, identifier)
-        unfinished = task.adrift or task.is_due or await store.is_unfinished(unit, task.org, task.device, task.life)
+        unfinished = task.adrift or task.activates or task.is_due
+        unfinished = unfinished or await store.is_unfinished(unit, task.org, task.device, task.life)
         journal = await store.records(unit, task.org, task.device, task.life)
         if task.purpose is Purpose.ISSUE:
             task = replace(task, revoked=await self._ports.certificates.revoked(unit, task))

@@ -115,6 +115,10 @@ async def test_a_card_learns_what_is_due_only_if_it_proves_itself(
         assert item.ends_at.ToDatetime() - item.mandatory_from.ToDatetime() == timedelta(days=7)
         assert timedelta(days=4) < told.until.ToDatetime(UTC) - now < timedelta(days=6)
         assert (await server.Due(asked(guid, proof_of(card, guid, now), number=0))).policy_changed
+        await put(world, device, What.ACTIVATION, -1)
+        first = (await server.Due(asked(guid, proof_of(card, guid, datetime.now(UTC))))).items[0]
+        assert (first.kind, first.purpose) == (sessions_pb2.DUE_KIND_ACTIVATION, sessions_pb2.PURPOSE_ISSUE)
+        await world.database.transact(lambda unit: world.world.services.due.remove(unit, device, What.ACTIVATION))
         await put(world, device, What.POLICY, -1, mandatory_after_days=14)
         policy = (await server.Due(asked(guid, proof_of(card, guid, now)))).items[0]
         assert policy.kind == sessions_pb2.DUE_KIND_POLICY

@@ -111,6 +111,7 @@ class _DueKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DueKind.Value
     DUE_KIND_RENEWAL: _DueKind.ValueType  # 7
     DUE_KIND_SECRETS: _DueKind.ValueType  # 8
     DUE_KIND_REQUEST: _DueKind.ValueType  # 9
+    DUE_KIND_ACTIVATION: _DueKind.ValueType  # 10
 
 class DueKind(_DueKind, metaclass=_DueKindEnumTypeWrapper):
     """What is due, the most pressing first."""
@@ -125,6 +126,7 @@ DUE_KIND_POLICY: DueKind.ValueType  # 6
 DUE_KIND_RENEWAL: DueKind.ValueType  # 7
 DUE_KIND_SECRETS: DueKind.ValueType  # 8
 DUE_KIND_REQUEST: DueKind.ValueType  # 9
+DUE_KIND_ACTIVATION: DueKind.ValueType  # 10
 Global___DueKind: _TypeAlias = DueKind  # noqa: Y015
 
 @_typing.final
