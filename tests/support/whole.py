@@ -86,7 +86,7 @@ async def whole(database: Database, folder: Path, authorize: Authorize | None = 
             "anyone": anyone(ca.org, front="test"),
         }
         callers["holder"] = await _stored(database, domains, callers["holder"])
-        system = _system(domains, installation)
+        system = system_of(domains, installation)
         async with serving_what(
             database, lambda server, calls: servicers.register(server, calls, domains, system, lambda: (0, 0))
         ) as api:
@@ -173,7 +173,8 @@ async def _stored(database: Database, domains: Domains, principal: Principal) ->
     return await database.transact(work)
 
 
-def _system(domains: Domains, installation: Installation) -> SystemService:
+def system_of(domains: Domains, installation: Installation) -> SystemService:
+    """Its own service, without timers to tell of."""
     quiet: Any = SimpleNamespace(states={}, failures=0, error=None)
     watched = Watched(domains.database, domains.vault, quiet, quiet, quiet, None, datetime.now(UTC))
     operators = domains.operator_certificates

@@ -20,6 +20,7 @@ TABLE = {
     "run": ("server_run", "Serve"),
     "status": ("server_status", "How the server of a data folder stands"),
     "user": ("server_admin_user", "Persons, their groups and passwords"),
+    "vault": ("server_admin_vault", "Master keys of the vault: rotate, destroy"),
     "workstation": ("server_admin_workstation", "Workstations: tokens, list, revocation"),
 }
 """Module and short help of each command; only those that start something import the server."""
