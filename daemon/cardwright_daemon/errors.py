@@ -101,3 +101,14 @@ class UpdateMandatory(CardwrightError):
     code = "UPDATE_MANDATORY"
     default_effect = UNTOUCHED
     default_advice = "Start it: see what it does with 'cardwright update', or in the notification."
+
+
+class KeyNotReleased(CardwrightError):
+    """A key was named for recovery that the server does not give to this card."""
+
+    code = "KEY_NOT_RELEASED"
+    default_effect = UNTOUCHED
+    default_advice = (
+        "Ask the help desk for a recovery of this key to this card; a security officer approves it. Where the policy "
+        "allows it, 'cardwright escrow pfx' downloads it."
+    )

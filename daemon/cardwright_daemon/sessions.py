@@ -9,19 +9,21 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
+from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.observe import EVERYTHING, Look
 from cardwright_cardops.plan.pin_rules import PinRules
-from cardwright_cardops.plan.steps import STEP_KINDS, Plan
+from cardwright_cardops.plan.steps import STEP_KINDS, ImportKey, Plan
 from cardwright_cardops.transport.connection import CardRemoved, CardReset, ReaderGone, TransportError
 from cardwright_cardops.transport.pcsc_errors import ConnectionOver, NoCard, NoReader, PcscNotRunning
 from cardwright_cardops.wire_reading import MAX_MESSAGE
 
-from .cards import Card, Cards
-from .errors import CardInOperation, ConfirmationMissing, StageEnded, WrongPhase
+from .cards import WHOLE, Card, Cards
+from .errors import CardInOperation, ConfirmationMissing, KeyNotReleased, StageEnded, WrongPhase
 from .link.ports import (
     CardSession,
     Message,
@@ -226,6 +228,7 @@ class Sessions:
             session = await self._link.open(opening)
             messages = session.messages()
             found = await relayed.follow(messages, session.answer, _teller(operation))
+            await self._require_given(card, keys, found)
             if isinstance(found, Outcome):
                 operation.show(outcome=found.value)
                 await relayed.close()
@@ -250,6 +253,23 @@ class Sessions:
             if isinstance(error, CardwrightError):
                 self._proofs.wanted(card, purpose, error)
             raise
+
+    async def _require_given(self, card: Device, keys: tuple[str, ...], found: Preview | Outcome) -> None:
+        """Raise KeyNotReleased where a key that the person named neither comes with the plan nor is on the card."""
+        steps = found.plan.steps if isinstance(found, Preview) else ()
+        missing = set(keys) - {step.key for step in steps if isinstance(step, ImportKey)}
+        if missing:
+            missing -= {key.fingerprint for key in (await self._contents(card)).keys}
+        if missing:
+            names = ", ".join(sorted(key[:16] for key in missing))
+            raise KeyNotReleased(f"The server does not give this card the keys {names}.")
+
+    async def _contents(self, card: Device) -> Inventory:
+        from .token_relay import look_at
+
+        if isinstance(card, TokenDevice):
+            return (await look_at(card))[1]
+        return await card.worker.run(partial(self._cards.look, card, WHOLE))
 
     async def _reached(
         self, card: Device, act: str, operation: Operation, prompter: Prompter

@@ -264,7 +264,7 @@ class Tokens:
 
 def pause_after(look_seconds: float, failed: int) -> float:
     """Seconds to the next look, after so many that failed."""
-    return max(look_seconds, min(look_seconds * 2 ** min(failed, 16), LONGEST_PAUSE))
+    return max(look_seconds, min(look_seconds * 2.0 ** min(failed, 16), LONGEST_PAUSE))
 
 
 def _id_of(path: str, token: Token) -> str:

@@ -334,9 +334,12 @@ async def test_keys_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     async with seated(monkeypatch, token(), link=server, person=Person(PIN, PIN, PIN)) as seat:
         await issued(seat)
         renewing(server)
-        ran = await seat.done("escrow", "recover", "ABAB:ABAB", "--json")
-        assert ran.json["operation"]["kind"] == "recover"
-    assert (server.openings[-1].purpose, server.openings[-1].keys) == (ports.Purpose.RECOVER, ("ab" * 32,))
+        named = await seat.cli("escrow", "recover", "ABAB:ABAB")
+        assert (named.code, "KEY_NOT_RELEASED" in named.err) == (1, True)
+        assert (server.openings[-1].purpose, server.openings[-1].keys) == (ports.Purpose.RECOVER, ("ab" * 32,))
+        assert seat.run.person.answers == [PIN]
+        ran = await seat.done("escrow", "recover", "--json")
+        assert (ran.json["operation"]["kind"], ran.json["operation"]["outcome"]) == ("recover", "done")
 
 
 # ------------------------------------------------------------------------------------ status, watch and report

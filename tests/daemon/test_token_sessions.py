@@ -321,3 +321,33 @@ async def test_a_token_that_is_another_one_after_the_preview_gets_no_pin(
         done = await start(run, card, shown)
     assert done.error.code == "GUARD_REFUSED"
     assert run.person.asked == []
+
+
+async def test_keys_are_put_back_on_a_token_by_recovery(world: SessionWorld, soft: SoftToken) -> None:
+    """What was on it once, the server keeps; whoever names a key that it does not give is told so."""
+    device = await bound(world, soft)
+    await issued(world, soft, device)
+    wanted = [key for key in soft.dump(PIN, SO_PIN).keys.items() if key[0] == "9d"]
+    ((_, old),) = wanted
+    await world.database.transact(
+        lambda unit: world.world.services.requests.create_reissue(unit, world.world.issuer, device)
+    )
+    async with desk(world, soft, device, PIN, PIN, PIN) as (run, card, _):
+        renewed = await start(run, card, await preview(run, card, pb.PURPOSE_REISSUE))
+        assert (renewed.error.code, renewed.outcome) == ("", pb.OUTCOME_DONE)
+        assert soft.holds() == all_of("82", *IDS) and soft.dump(PIN, SO_PIN).keys["82"] == old
+        for kind in ("privkey", "pubkey", "cert"):
+            soft.tool(*soft.named, "--login", "--pin", PIN.decode(), "--delete-object", "--type", kind, "--id", "82")
+        assert soft.holds() == all_of(*IDS)
+        asked = len(run.person.asked)
+        again = await run.client.escrow.RecoverKeys(pb.RecoverKeysRequest(card=card, keys=[old]))
+        done = await ended(run, again.operation.id)
+        assert (done.kind, done.error.code, done.outcome) == (pb.OPERATION_KIND_RECOVER, "", pb.OUTCOME_DONE)
+        assert soft.holds() == all_of("82", *IDS) and soft.dump(PIN, SO_PIN).keys["82"] == old
+        assert [one.act.partition(" token")[0] for one in run.person.asked[asked:]] == ["put recovered keys on"]
+        # It is there by now; another one was never made.
+        there = await run.client.escrow.RecoverKeys(pb.RecoverKeysRequest(card=card, keys=[old]))
+        assert (await ended(run, there.operation.id)).outcome == pb.OUTCOME_NOTHING_DUE
+        other = await run.client.escrow.RecoverKeys(pb.RecoverKeysRequest(card=card, keys=["ab" * 32]))
+        assert (await ended(run, other.operation.id)).error.code == "KEY_NOT_RELEASED"
+    assert len(run.person.asked) == asked + 1

@@ -78,9 +78,11 @@ def list_keys(choice: Choice, who: Who, as_json: bool) -> None:
 @proof_options
 @json_option
 def recover(keys: tuple[str, ...], choice: Choice, who: Who, as_json: bool) -> None:
-    """Put keys back on the card, into retired slots: those named, or all that are not on it.
+    """Put keys back on the card, into retired slots: all that the server gives to this card.
 
-    A KEY is named by the beginning of its fingerprint, as 'escrow list' shows it. The daemon asks for your PIN.
+    A KEY is named by the beginning of its fingerprint, as 'escrow list' shows it; where one that was named is not
+    given, nothing is done. Keys of another card of yours have to be approved for this one. What else is due is done,
+    too. The daemon asks for your PIN.
     """
 
     async def work(daemon: DaemonClient) -> Operation:

@@ -2101,7 +2101,9 @@ class RecoverKeysRequest(_message.Message):
     card: _builtins.str
     @_builtins.property
     def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Fingerprints; empty: all that are not on the card."""
+        """Fingerprints of keys that have to be on the card afterwards; one that the server does not give to it ends the operation
+        with KEY_NOT_RELEASED. Empty: all that it gives. What else is due is done, too.
+        """
 
     @_builtins.property
     def asking(self) -> Global___Asking: ...
