@@ -11,11 +11,15 @@ from uuid import UUID
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.authentication.model import Method
 from cardwright_server.authentication.principal import Principal
+from cardwright_server.people.model import Role
+from cardwright_server.policies.document import shipped
+from cardwright_server.store.unit import Unit
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.reader.faults import FaultyCard
 from tests.oracle.books import Books
 from tests.support.fault_cases import PULLED, Case, Course, is_done
-from tests.support.fault_world import FaultWorld, Job, issued, make_fault_world, renewal, unlock
+from tests.support.fault_world import ON_CURVES, FaultWorld, Job, issued, make_fault_world, renewal, unlock
+from tests.support.people import make_operator
 from tests.support.sessions import Station, Trip, a_workstation
 
 PROVE = sessions_pb2.PURPOSE_PROVE
@@ -68,6 +72,23 @@ async def own_renewal(here: FaultWorld) -> tuple[Job, Holder]:
     return await _proved(here, job, card)
 
 
+async def own_upgrade(here: FaultWorld) -> tuple[Job, Holder]:
+    """The policy wants another kind of key in 9A, so the holder gets that one anew; the key in 9E stays."""
+    card = await issued(here)
+    text, world = shipped("civ"), here.world.world
+    for old, new in (*ON_CURVES, ('slot = "9a"\nalgorithm = "p256"', 'slot = "9a"\nalgorithm = "p384"')):
+        assert old in text
+        text = text.replace(old, new)
+    author = await make_operator(here.database, here.world.org, Role.ADMINISTRATOR)
+
+    async def publish(unit: Unit) -> None:
+        draft = await world.services.policies.draft(unit, author, text)
+        await world.services.policies.publish(unit, world.officer, draft.id)
+
+    await here.database.transact(publish)
+    return await _proved(here, Job("update", here.moment(card), sessions_pb2.PURPOSE_UPDATE, world.issuer), card)
+
+
 async def own_reissue(here: FaultWorld) -> tuple[Job, Holder]:
     """An operator wants all keys anew, and the holder has that done."""
     card = await issued(here)
@@ -96,7 +117,7 @@ async def _proved(here: FaultWorld, job: Job, card: VirtualCard) -> tuple[Job, H
     return replace(job, start=here.moment(card), principal=principal), holder
 
 
-OWN_JOBS = {"update": own_renewal, "re-issue": own_reissue, "unlock": own_unlock}
+OWN_JOBS = {"update": own_renewal, "upgrade": own_upgrade, "re-issue": own_reissue, "unlock": own_unlock}
 
 
 async def own_job(profile: str, name: str, folder: Path, template: Path) -> tuple[FaultWorld, Job, Holder]:
@@ -138,11 +159,13 @@ async def killed(here: FaultWorld, course: Course, case: Case) -> VirtualCard:
     return card
 
 
-async def begun_again(here: FaultWorld, job: Job, principal: Principal, card: VirtualCard) -> Trip:
-    """The next session, after the lease of the last."""
+async def begun_again(
+    here: FaultWorld, job: Job, principal: Principal, card: VirtualCard, *, guarded: bool = True
+) -> Trip:
+    """The next session, after the lease of the last; not ``guarded``: of a workstation that finds nothing wrong."""
     here.clock.now += timedelta(seconds=31)
     async with here.serving(principal) as socket:
-        trip = await here.session(job, Station(card), socket)
+        trip = await here.session(job, Station(card, guarded=guarded), socket)
     card.power_off()
     return trip
 

@@ -92,6 +92,13 @@ class NoProofs:
         raise ProofRefused("nobody proved anything here")
 
 
+class NoStations:
+    """No workstation is trusted."""
+
+    def is_trusted(self, workstation: UUID | None) -> bool:
+        return False
+
+
 class Unrevoked:
     """``Streams`` of workstations that stay."""
 

@@ -81,7 +81,7 @@ from cardwright_simulators.card.attestation import root
 from tests.oracle.card import Expected, judge
 from tests.support.lifecycles import RecordedCredentials, wired
 from tests.support.people import allow
-from tests.support.session_streams import SEEN, CountedServicer, NoProofs, Unrevoked, round_trips
+from tests.support.session_streams import SEEN, CountedServicer, NoProofs, NoStations, Unrevoked, round_trips
 from tests.support.vault import make_core
 
 PIN = b"739146"
@@ -275,13 +275,6 @@ class _Escrow:
 
     async def recoverable(self, unit: Unit, task: Task, replaced: Set[str]) -> Sequence[Recoverable]:
         return self.office.old
-
-
-class NoStations:
-    """No workstation is trusted."""
-
-    def is_trusted(self, workstation: UUID | None) -> bool:
-        return False
 
 
 class Cut(Exception):

@@ -40,6 +40,8 @@ HELLO_WAIT = timedelta(seconds=20)
 MAX_KINDS = 64
 MAX_LABEL = 200
 
+_GONE = (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.InternalError)
+"""What reading and writing raise once the other end has hung up or was killed: which, depends on the moment."""
 MAX_PROOF = 1024
 MAX_SERIAL = 80
 MOST_CARDS = 16
@@ -173,13 +175,12 @@ class StreamLine:
         await self._send(hello=sessions_pb2.ServerHello(protocol=PROTOCOL, session=str(session)))
         self.greeted = True
 
-    async def show(self, showing: Showing, batch: AnyBatch, agreed: Callable[[], None]) -> Answers | None:
+    async def show(self, showing: Showing, batch: AnyBatch, agreed: Callable[[bool], None]) -> Answers | None:
         """See ``Line``."""
         await self._preview(showing)
         await self._send_batch(batch)
-        if not await self._consented(showing):
+        if not await self._consented(showing, agreed):
             return None
-        agreed()
         return await self._answers(batch)
 
     async def _preview(self, showing: Showing) -> None:
@@ -201,9 +202,12 @@ class StreamLine:
         message.card_key_unknown = showing.card_key_unknown
         await self._send(preview=message)
 
-    async def _consented(self, showing: Showing) -> bool:
+    async def _consented(self, showing: Showing, agreed: Callable[[bool], None]) -> bool:
         consent = (await self._next("consent", CONSENT_WAIT)).consent
-        return not consent.refused and consent.plan == bytes.fromhex(showing.plan.digest)
+        if consent.refused or consent.plan != bytes.fromhex(showing.plan.digest):
+            return False
+        agreed(consent.unasked)
+        return True
 
     async def execute(self, batch: AnyBatch) -> Answers:
         """See ``Line``."""
@@ -211,14 +215,13 @@ class StreamLine:
         return await self._answers(batch)
 
     async def show_steps(
-        self, showing: Showing, batch: TokenBatch, agreed: Callable[[], None]
+        self, showing: Showing, batch: TokenBatch, agreed: Callable[[bool], None]
     ) -> tuple[TokenAnswer, ...] | None:
         """See ``Line``."""
         await self._preview(showing)
         await self._send_steps(batch)
-        if not await self._consented(showing):
+        if not await self._consented(showing, agreed):
             return None
-        agreed()
         return await self._step_answers(batch)
 
     async def steps(self, batch: TokenBatch) -> tuple[TokenAnswer, ...]:
@@ -282,7 +285,7 @@ class StreamLine:
             if progress is not None:
                 await self._context.write(sessions_pb2.RunResponse(progress=progress))
             await self._context.write(sessions_pb2.RunResponse(**kind))
-        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+        except _GONE as error:
             raise LineLost("The line to the workstation is gone.") from error
 
     async def _read(self) -> Any:
@@ -296,7 +299,7 @@ class StreamLine:
             raise LineLost("The workstation did not answer in time.") from error
         except (DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise wire.WireMalformed("These octets are no message of a session.") from error
-        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+        except _GONE as error:
             raise LineLost("The line to the workstation is gone.") from error
         if message is grpc.aio.EOF:
             raise LineLost("The workstation ended the line.")

@@ -125,11 +125,14 @@ class SessionService:
                 await self._ports.devices.exposed(unit, task, principal.workstation, secret.reference)
             unit.audit(_shown(principal, task, ledger.session, secret))
 
+        async def alone(unit: Unit) -> None:
+            unit.audit(self._entry(principal, task, ledger.session, "agreed-unasked"))
+
         knows = Knows(principal.workstation, task.trusted, shows)
         proof = principal.authentication if principal.kind is PrincipalKind.PERSON else None
         ledger = Ledger(
             self._database, opened.session, opened.lease, opened.journal, opened.objects, again, opened.made, knows,
-            None if proof is None else proof.id,
+            None if proof is None else proof.id, alone,
         )  # fmt: skip
 
         async def ended(event: SessionEvent, code: str, failure: Failure | None = None) -> None:
@@ -140,15 +143,16 @@ class SessionService:
             async with self._held(ledger):
                 await line.greet(opened.session.id)
                 return await self._conduct(principal, greeting, line, opened, ledger)
-        except asyncio.CancelledError:
-            await asyncio.shield(ended(_E.LOSE, LineLost.code))
-            raise
         except CardwrightError as error:
             event = _E.LOSE if isinstance(error, _LOST) else _E.FAIL
             await asyncio.shield(ended(event, error.code, failure_of(error, wrote=ledger.wrote)))
             raise
-        except BaseException:
+        except Exception:
             await asyncio.shield(ended(_E.FAIL, "INTERNAL"))
+            raise
+        except BaseException:
+            # The call was cancelled, or the server stops.
+            await asyncio.shield(ended(_E.LOSE, LineLost.code))
             raise
 
     # ------------------------------------------------------------------------------------------------- beginning

@@ -32,7 +32,8 @@ from cardwright_server.store.unit import Database, Unit
 from tests.support.databases import PostgreSql, statements_logged
 from tests.support.lifecycles import RecordedCredentials, wired
 from tests.support.people import allow
-from tests.support.sessions import NoStations, a_workstation
+from tests.support.session_streams import NoStations
+from tests.support.sessions import a_workstation
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from cardwright_server.store.errors import DatabaseUnavailable, MigrationRefused
 from cardwright_server.store.ids import SYSTEM, new_id
 from cardwright_server.store.notify_tables import mail_template
 from cardwright_server.store.retention import PERIODS
+from cardwright_server.store.session_tables import card_session, card_session_transition
 from cardwright_server.store.tables import load, rule_of
 from cardwright_server.store.unit import Database
 
@@ -121,6 +122,33 @@ async def test_each_revision_goes_down_and_up_and_leaves_the_data_of_others(migr
         others = [table.name for table in plain if table.info["domain"] != domain]
         assert {name: found[name] for name in others} == {name: [rows[name]] for name in others}
         assert len(others) >= 5
+
+
+async def test_sessions_keep_their_steps_on_the_way_down_and_up(migrated: Database, empty_url: str) -> None:
+    """The column of the proof goes and comes back empty; the session and what refers to it stay."""
+    session = sample(card_session)
+    step = sample(card_session_transition) | {"subject": session["id"]}
+
+    async def fill(unit: Any) -> None:
+        await unit.execute(card_session.insert().values(session))
+        await unit.execute(card_session_transition.insert().values(step))
+
+    async def look(unit: Any) -> list[dict[str, Any]]:
+        tables = (card_session, card_session_transition)
+        return [dict(row._mapping) for table in tables for row in await unit.rows(select(table))]
+
+    await migrated.transact(fill)
+    await migrated.close()
+    await migrate.downgrade(empty_url, "sessions@sessions_0002")
+
+    def columns(connection: Connection) -> set[str]:
+        return {one["name"] for one in inspect(connection).get_columns("card_session")}
+
+    async with migrated.engine.begin() as connection:
+        assert set(card_session.columns.keys()) - await connection.run_sync(columns) == {"proof"}
+    await migrated.close()
+    assert (await migrate.upgrade(empty_url)).current
+    assert await migrated.read(look) == [session | {"proof": None}, step]
 
 
 def _accepts_samples(table: Table) -> bool:
