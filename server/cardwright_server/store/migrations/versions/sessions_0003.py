@@ -18,5 +18,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Back from this revision."""
-    # Not by a copy of the table: dropping the old one would take the steps of its sessions along.
     op.drop_column("card_session", "proof")
