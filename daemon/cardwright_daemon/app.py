@@ -133,6 +133,7 @@ class Daemon:
         starting.push_async_callback(due.stop)
         starting.push_async_callback(sessions.stop)
         starting.push_async_callback(operations.stop)
+        starting.callback(sessions.leave)
         starting.push_async_callback(mandatory.stop)
         tokens.start()
         await link.start(due.pushed)

@@ -145,12 +145,14 @@ class Operations:
         operation.task.add_done_callback(_seen)
         return operation
 
-    async def run(self, kind: Kind, card: Claimed, work: Callable[[Operation], Awaitable[T]]) -> T:
+    async def run(
+        self, kind: Kind, card: Claimed, work: Callable[[Operation], Awaitable[T]], *, unasked: bool = False
+    ) -> T:
         """As ``start``, and wait for its result; errors pass through.
 
         When the caller is cancelled the operation is cancelled too, or goes on by itself where that is not safe.
         """
-        operation = self.start(kind, card, work)
+        operation = self.start(kind, card, work, unasked=unasked)
         assert operation.task is not None
         try:
             return await asyncio.shield(operation.task)

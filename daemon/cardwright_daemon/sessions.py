@@ -93,6 +93,8 @@ class Consent:
     prompter: Prompter = field(repr=False)
     until: datetime
     proof: Proof | None = field(default=None, repr=False)
+    unasked: bool = False
+    """Nobody was asked; it is mandatory."""
 
     def is_for(self, card: Device) -> bool:
         """Whether ``card`` says that it is the one."""
@@ -149,6 +151,10 @@ class Sessions:
         cards.removed.append(self._removed)
         tokens.removed.append(self._removed)
         tokens.removed.append(proofs.forget)
+
+    def leave(self) -> None:
+        """The daemon is about to stop: what is under way is left to the next one, and not ended."""
+        self._stopped = True
 
     async def stop(self) -> None:
         """Give every preview up."""
@@ -366,11 +372,11 @@ class Sessions:
     async def _carry_out(self, card: Device, waiting: _Waiting, operation: Operation) -> None:
         relayed, session, approved = waiting.relayed, waiting.session, waiting.approved
         relayed.operation = operation
-        agreed = False
+        agreed = left = False
         try:
             await relayed.approve(approved)
             agreed = True
-            await session.consent(bytes.fromhex(approved.plan.digest))
+            await session.consent(bytes.fromhex(approved.plan.digest), unasked=operation.unasked)
             outcome = await relayed.follow(waiting.messages, session.answer, _teller(operation))
             if isinstance(outcome, Preview):
                 raise StageEnded("The server showed another plan after consent.")
@@ -381,11 +387,12 @@ class Sessions:
                 await asyncio.shield(_refuse(session))
             if _broke_off(error):
                 # The person has pressed Start, whether the server heard of it or not.
-                self._remember(card, waiting)
+                self._remember(card, waiting, unasked=operation.unasked)
+            left = agreed and (self._stopped or _broke_off(error))
             raise
         finally:
             await relayed.close()
-            await asyncio.shield(session.close())
+            await asyncio.shield(session.close(silently=left))
             if isinstance(card, Card):
                 self._cards.forget(card)
             if relayed.batches and not card.gone.is_set():
@@ -410,12 +417,12 @@ class Sessions:
 
     # --------------------------------------------------------------------------------------------------- going on
 
-    def _remember(self, card: Device, waiting: _Waiting) -> None:
+    def _remember(self, card: Device, waiting: _Waiting, *, unasked: bool) -> None:
         identity, opening = waiting.opening.card.identity, waiting.opening
         until = waiting.until
         consent = Consent(
             waiting.approved.permit, waiting.relayed.touched, identity.serial, identity.guid,
-            opening.purpose, opening.request, opening.keys, waiting.relayed.prompter, until, opening.proof,
+            opening.purpose, opening.request, opening.keys, waiting.relayed.prompter, until, opening.proof, unasked,
         )  # fmt: skip
         self._consents = [*(one for one in self._consents if not one.is_for(card)), consent]
         self._go_on_later(card, consent, AGAIN)
@@ -442,7 +449,8 @@ class Sessions:
                 self._over(card, consent)
                 return
             try:
-                await self._operations.run(KIND_OF[consent.purpose], card, lambda one: self._rest(card, consent, one))
+                work = partial(self._rest, card, consent)
+                await self._operations.run(KIND_OF[consent.purpose], card, work, unasked=consent.unasked)
                 return
             except CardwrightError as error:
                 _log.info("what was left could not be done now: %s", error.code)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from cardwright_cardops.plan.policy import parse_keys
-from cardwright_daemon.link.ports import CardSession, Opening, ServerRefused
+from cardwright_daemon.link.ports import CardSession, Opening, Purpose, ServerRefused
+from cardwright_daemon.machine import Machine
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.reader.faults import FaultyCard, parse
 from tests.support.daemon_server import KEYS, Server, an_update
 from tests.support.daemon_sessions import PIN, issue, preview, start
-from tests.support.daemons import Person, running
+from tests.support.daemons import PATIENCE, Person, running
 
 
 async def test_more_than_was_agreed_to_is_shown_again_and_told() -> None:
@@ -71,3 +73,21 @@ async def test_what_is_refused_afterwards_does_not_go_on_and_says_so() -> None:
             await asyncio.sleep(0.01)
         run.bench.insert(card)
         assert (await watching).due.due.items
+
+
+async def test_what_began_by_itself_goes_on_as_that() -> None:
+    """Nobody agreed to it, and nobody is said to have agreed to what was left."""
+    now = datetime.now(UTC)
+    due = replace(an_update(), purpose=Purpose.ISSUE, mandatory_from=now)
+    card, server = VirtualCard("yubikey-5.7", serial=77), Server(due_is=due)
+    faulty = FaultyCard(card, parse("ins=DB@3:remove"))
+    allowed = Machine(begin_mandatory=True)
+    async with running(faulty, link=server, person=Person(*[PIN] * 4), readers=1, machine=allowed) as run:
+        lost = await run.client.until(lambda event: event.operation.operation.error.code == "CARD_REMOVED")
+        assert lost.operation.operation.unasked
+        run.bench.insert(card)
+        async with asyncio.timeout(PATIENCE):
+            while not (done := [one for one in run.daemon.desk.operations.all if one.outcome == "done"]):
+                await asyncio.sleep(0.01)
+        assert done[0].unasked
+    assert server.unasked and all(server.unasked)

@@ -73,6 +73,7 @@ async def test_what_is_mandatory_is_begun_and_the_pin_is_asked_for() -> None:
         operation = await begun(run)
         assert (operation.kind, operation.outcome) == (pb.OPERATION_KIND_UPDATE, pb.OUTCOME_DONE)
         card = run.bench.slots[0].card
+    assert server.unasked == [False, True]
     assert [(one.what, one.act) for one in person.asked] == [("current PIN", "update card 12345678")]
     assert faults_of(server, card) == []  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -29,6 +30,7 @@ from cardwright_daemon.machine import NOTHING_ALLOWED, Machine
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import sessions_pb2_grpc
 from cardwright_server.store.unit import Database
+from tests.oracle.books import Books
 from tests.support.daemon_server import Server, an_update
 from tests.support.daemon_sessions import ended, preview, quiet, start
 from tests.support.daemons import PATIENCE, Person, Run, failing, running
@@ -112,7 +114,24 @@ async def test_what_is_mandatory_is_begun_on_a_token_too(world: SessionWorld, so
         while not (begun := [one for one in run.daemon.desk.operations.all if one.unasked]):
             await asyncio.sleep(0.01)
         done = await ended(run, begun[0].id)
-    assert (done.error.code, done.outcome) == ("", pb.OUTCOME_DONE)
+        assert (done.error.code, done.outcome) == ("", pb.OUTCOME_DONE)
+        line.due_is = Due()
+        await world.database.transact(
+            lambda unit: world.world.services.requests.create_reissue(unit, world.world.issuer, device)
+        )
+        run.person.answers = [PIN]
+        again = await start(run, card, await preview(run, card, pb.PURPOSE_REISSUE))
+        assert (again.error.code, again.outcome) == ("", pb.OUTCOME_DONE)
+    # The first session was agreed to by nobody, the second one by the person.
+    first, second = (row["id"] for row in _books(world).of("card_session"))
+    (told,) = _books(world).of("audit_entry", action="session.agreed-unasked")
+    (plan,) = (row["plan"] for row in _books(world).of("card_session", id=first))
+    assert told["session"] == first != second
+    assert json.loads(told["facts"])["plan"] == plan
+
+
+def _books(world: SessionWorld) -> Books:
+    return Books.read(Path(str(world.database.engine.url.database)))
 
 
 async def test_a_token_is_issued_from_the_preview_on(

@@ -91,8 +91,11 @@ class Server:
     sessions: list[Session] = field(default_factory=list)
     journals: dict[str, MemoryJournal] = field(default_factory=dict)
     consented: list[bytes] = field(default_factory=list)
+    unasked: list[bool] = field(default_factory=list)
     proved: list[tuple[MethodKind, dict[str, bytes]]] = field(default_factory=list)
     batches: int = 0
+    left: int = 0
+    """Sessions whose line was let go without a word."""
     keys: tuple[EscrowedKey, ...] = ()
     signed_in: list[bytes] = field(default_factory=list)
     ca: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
@@ -195,7 +198,8 @@ class Session:
             if isinstance(message, Finished):
                 return
 
-    async def consent(self, plan: bytes) -> None:
+    async def consent(self, plan: bytes, *, unasked: bool = False) -> None:
+        self._server.unasked.append(unasked)
         self._server.consented.append(plan)
         await self._in.put(plan)
 
@@ -206,8 +210,9 @@ class Session:
         assert number == self.number
         await self._in.put(answers)
 
-    async def close(self) -> None:
+    async def close(self, *, silently: bool = False) -> None:
         self.closed = True
+        self._server.left += silently
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

@@ -242,8 +242,8 @@ class CardSession(Protocol):
     def messages(self) -> AsyncIterator[Message]:
         """What the server says."""
 
-    async def consent(self, plan: bytes) -> None:
-        """The person agreed to the plan with this SHA-256."""
+    async def consent(self, plan: bytes, *, unasked: bool = False) -> None:
+        """The person agreed to the plan with this SHA-256; ``unasked``: nobody was asked, as it is mandatory."""
 
     async def refuse(self) -> None:
         """The person did not agree."""
@@ -251,8 +251,11 @@ class CardSession(Protocol):
     async def answer(self, number: int, answers: Answers | StepAnswers | CardwrightError) -> None:
         """The answers to the batch or steps with ``number``, or why nothing of them was done."""
 
-    async def close(self) -> None:
-        """End the session, with a word to the server where that is still possible. Never raises."""
+    async def close(self, *, silently: bool = False) -> None:
+        """End the session, with a word to the server where that is still possible. Never raises.
+
+        ``silently``: without one. To the server it broke off then, and was not ended by the person.
+        """
 
 
 # ---------------------------------------------------------------------------------------------------------- escrow

@@ -86,9 +86,9 @@ class StreamSession:
         self._over = True
         raise ServerUnreachable("The server ended the session without a word.")
 
-    async def consent(self, plan: bytes) -> None:
+    async def consent(self, plan: bytes, *, unasked: bool = False) -> None:
         """See ``CardSession``."""
-        await self._send(consent=sessions_pb2.Consent(plan=plan))
+        await self._send(consent=sessions_pb2.Consent(plan=plan, unasked=unasked))
 
     async def refuse(self) -> None:
         """See ``CardSession``."""
@@ -114,9 +114,9 @@ class StreamSession:
             message.answers.CopyFrom(wire_tokens.step_answers_to_wire(answers))
         await self._send(step_answers=message)
 
-    async def close(self) -> None:
+    async def close(self, *, silently: bool = False) -> None:
         """See ``CardSession``."""
-        if not self._over:
+        if not self._over and not silently:
             self._over = True
             with contextlib.suppress(CardwrightError, TimeoutError):
                 async with asyncio.timeout(GOODBYE):

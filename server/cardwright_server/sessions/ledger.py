@@ -62,6 +62,7 @@ class Ledger:
         made: Set[str] = frozenset(),
         knows: Knows | None = None,
         proof: UUID | None = None,
+        alone: Callable[[Unit, str], Awaitable[None]] | None = None,
     ) -> None:
         self.session = session
         self.done = 0
@@ -79,6 +80,7 @@ class Ledger:
         self._also: list[Write] = []
         self._knows = knows
         self._proof = proof
+        self._alone = alone
         self._begun = len(journal.entries)
         self._lost = False
 
@@ -132,9 +134,15 @@ class Ledger:
         """A step of the machine that makes nothing true on the card: it goes with the next commit."""
         self._due.append((event, values or {}))
 
-    def agreed(self) -> None:
-        """The person agreed to the plan: from here on what is left may be gone on with by the same proof."""
+    def agreed(self, plan: str, unasked: bool) -> None:
+        """The person agreed to the plan of this digest: what is left of it may be gone on with by the same proof.
+
+        ``unasked``: the workstation agreed by itself, which ``alone`` records before anything is written.
+        """
         self.later(SessionEvent.CONSENT, {"proof": self._proof})
+        alone = self._alone
+        if unasked and alone is not None:
+            self.also(lambda unit: alone(unit, plan))
 
     def also(self, write: Write) -> None:
         """What another domain has to write before the next batch leaves: it goes with the next commit."""

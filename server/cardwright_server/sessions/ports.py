@@ -227,18 +227,18 @@ class Line(Protocol):
     async def greet(self, session: UUID) -> None:
         """Answer the workstation's hello."""
 
-    async def show(self, showing: Showing, batch: AnyBatch, agreed: Callable[[], None]) -> Answers | None:
+    async def show(self, showing: Showing, batch: AnyBatch, agreed: Callable[[bool], None]) -> Answers | None:
         """Show a plan, and send with it the first batch, which only reads, to be carried out once the person agreed.
 
-        Its answers; None if the person did not agree to exactly this plan. ``agreed`` is called as soon as they did.
-        Raises as ``execute``.
+        Its answers; None if the person did not agree to exactly this plan. ``agreed`` is called as soon as they did,
+        with True where the workstation says that it agreed by itself. Raises as ``execute``.
         """
 
     async def execute(self, batch: AnyBatch) -> Answers:
         """Send a batch and wait for its answers. Also raises what the workstation says was wrong with the batch."""
 
     async def show_steps(
-        self, showing: Showing, batch: TokenBatch, agreed: Callable[[], None]
+        self, showing: Showing, batch: TokenBatch, agreed: Callable[[bool], None]
     ) -> tuple[TokenAnswer, ...] | None:
         """As ``show``, for a PKCS#11 token."""
 

@@ -125,8 +125,8 @@ class SessionService:
                 await self._ports.devices.exposed(unit, task, principal.workstation, secret.reference)
             unit.audit(_shown(principal, task, ledger.session, secret))
 
-        async def alone(unit: Unit) -> None:
-            unit.audit(self._entry(principal, task, ledger.session, "agreed-unasked"))
+        async def alone(unit: Unit, plan: str) -> None:
+            unit.audit(self._entry(principal, task, replace(ledger.session, plan=plan), "agreed-unasked"))
 
         knows = Knows(principal.workstation, task.trusted, shows)
         proof = principal.authentication if principal.kind is PrincipalKind.PERSON else None
@@ -494,7 +494,7 @@ class _Relay:
         showing, self._showing = self._showing, None
         if showing is None:
             return await self._line.execute(batch)
-        answers = await self._line.show(showing, batch, self._ledger.agreed)
+        answers = await self._line.show(showing, batch, partial(self._ledger.agreed, showing.plan.digest))
         if answers is None:
             raise ConsentRefused("The person did not agree to the plan.")
         self._ledger.later(_E.EXECUTE)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -185,7 +186,7 @@ class TokenCourse:
         """The plan and the first steps, which only read. Raises as ``_send``, and ConsentRefused."""
         self._require_known(batch)
         await self._ledger.commit()
-        answers = await self._line.show_steps(showing, batch, self._ledger.agreed)
+        answers = await self._line.show_steps(showing, batch, partial(self._ledger.agreed, showing.plan.digest))
         if answers is None:
             raise ConsentRefused("The person did not agree to the plan.")
         self._ledger.later(_E.EXECUTE)

@@ -264,19 +264,23 @@ class Consent(_message.Message):
 
     PLAN_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    UNASKED_FIELD_NUMBER: _builtins.int
     plan: _builtins.bytes
     """SHA-256 of the plan that was agreed to, or"""
     refused: _builtins.bool
     """that it was refused."""
+    unasked: _builtins.bool
+    """Nobody was asked: it is mandatory, and the workstation's administrator lets that begin by itself."""
     def __init__(
         self,
         *,
         plan: _builtins.bytes = ...,
         refused: _builtins.bool = ...,
+        unasked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "refused", b"refused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "refused", b"refused", "unasked", b"unasked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
