@@ -263,8 +263,9 @@ class IssuanceService:
 
     async def _adopt(self, unit: Unit, who: Who, order: Order, der: bytes) -> None:
         """Take over what another authority made, if it is what was asked for. Raises CertificateRefused."""
-        if await store.certificate_by_request(unit, order.org, order.request) is not None:
-            return  # collected by another process meanwhile
+        present = await store.order_by_request(unit, order.org, order.request)
+        if present is None or present.state in ORDER.final:
+            return  # answered to another process meanwhile, in whatever way: the first answer counts
         authority = await store.authority_by_name(unit, order.backend)
         if authority is None or not authority.foreign or not authority.certificate:
             raise NoSuchAuthority(f"the certificate of the authority {order.backend} is not known")

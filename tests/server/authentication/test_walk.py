@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from cardwright_server.authentication.machine import METHOD, MethodEvent, Method
 from cardwright_server.authentication.model import Method
 from cardwright_server.machine import Actor, IllegalTransition
 from cardwright_server.store.authentication_tables import attempt_counter
+from cardwright_server.store.errors import StaleVersion
 from cardwright_server.store.unit import Database, Unit
 from tests.support.databases import Clock
 
@@ -114,3 +116,43 @@ async def test_a_walk(open_database: Callable[..., Database], clock: Clock, poli
         assert row is not None
         assert (row.state, row.attempts) == (model.state, model.attempts)
     assert {("wrong", True), ("wrong", False)} <= seen
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_walks_of_many_at_once(open_database: Callable[..., Database], clock: Clock, seed: int) -> None:
+    """Three processes guess at once, and a help desk unlocks now and then: no guess more than the limit gives."""
+    chance = random.Random(seed)
+    databases = [open_database(clock=clock, pool=1) for _ in range(3)]
+    org, subject, method = uuid4(), uuid4(), Method.LDAP_PASSWORD
+    granted: list[bool] = []
+    unlocked: list[MethodState] = []
+
+    async def process(database: Database) -> None:
+        for _ in range(8):
+            if chance.random() < 0.15:
+                try:
+                    unlocked.append(
+                        await database.transact(
+                            lambda unit: counters.apply(unit, org, subject, method, MethodEvent.UNLOCK, Actor.HELP_DESK)
+                        )
+                    )
+                except (IllegalTransition, StaleVersion):
+                    continue
+                continue
+            judged = await database.transact(
+                lambda unit: counters.reserve(unit, org, subject, method, HELPED, known=True)
+            )
+            granted.append(judged)
+            await asyncio.sleep(0)
+            if judged:
+                await database.transact(
+                    lambda unit: counters.failed(unit, org, subject, method, HELPED, known=True)
+                )
+
+    await asyncio.gather(*map(process, databases))
+    assert granted.count(True) <= HELPED.limit * (1 + len(unlocked))
+    assert granted.count(True) >= HELPED.limit
+    assert set(unlocked) <= {MethodState.ENABLED}
+    row = await databases[0].read(lambda unit: unit.row(select(attempt_counter)))
+    assert row is not None and row.attempts <= HELPED.limit
+    assert row.state in (MethodState.ENABLED, MethodState.LOCKED)

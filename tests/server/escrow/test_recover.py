@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,8 +21,9 @@ from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.due import What
 from cardwright_server.devices.model import Device
 from cardwright_server.escrow.errors import EscrowedKeyRefused, EscrowQuota, NoSuchEscrowedKey, RecoveryNotPossible
-from cardwright_server.escrow.model import RECOVERY, Archived, Quotas, RecoveryState
+from cardwright_server.escrow.model import RECOVERY, Archived, Quotas, RecoveryEvent, RecoveryState
 from cardwright_server.escrow.service import Approved
+from cardwright_server.machine import Actor
 from cardwright_server.people.model import Person, Reach, Role, Scope
 from cardwright_server.requests.errors import NoSuchRequest
 from cardwright_server.requests.model import RequestState
@@ -34,6 +37,7 @@ from tests.support.databases import Clock
 from tests.support.escrow import Counter, Keep, make_keep, spki
 from tests.support.lifecycles import World, make_world
 from tests.support.people import make_group, make_operator, make_person
+from tests.support.walks import Fired, judge
 
 
 @dataclass
@@ -268,3 +272,49 @@ async def test_a_listing_shows_what_the_caller_may_see(case: Case) -> None:
     assert await seen(foreign) == []
     with pytest.raises(AccessDenied):
         await seen(foreign, person=case.person.id)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_walks_over_recoveries(case: Case, clock: Clock, seed: int) -> None:
+    """Approved, delivered and ended by several at once: each step legal, in one order, and no key after the end."""
+    chance, late = random.Random(seed), False
+    request = await case.asked(case.world.issuer)
+    approved = await case.recover(case.world.officer, request)
+    officer = replace(case.world.officer, authentication=None)
+
+    async def act(what: str) -> None:
+        key = chance.choice(case.keys)
+        if what == "approve":
+            await case.recover(officer, request)
+        elif what == "expire":
+            await case.world.database.transact(case.counter.service().expire)
+        else:
+            over = late
+            await case.counter.keep.given(key, case.update, session=uuid4())
+            assert not over
+
+    for _ in range(8):
+        acts = [chance.choice(["give", "give", "expire", "approve"]) for _ in range(3)]
+        for result in await asyncio.gather(*map(act, acts), return_exceptions=True):
+            assert result is None or isinstance(result, CardwrightError), result
+        clock.advance(hours=chance.choice([1, 40]))
+        late = clock() >= approved.expires_at
+    await case.world.database.transact(case.counter.service().expire)
+    steps = await case.rows(key_recovery_transition)
+    for row in await case.rows(key_recovery):
+        mine = sorted((one for one in steps if one.subject == row.id), key=lambda one: one.number)
+        judge(
+            RECOVERY,
+            None,
+            [
+                Fired(
+                    None if one.source is None else RecoveryState(one.source),
+                    RecoveryEvent(one.event),
+                    Actor(one.actor),
+                    RecoveryState(one.target),
+                )
+                for one in mine
+            ],
+            RecoveryState(row.state),
+        )
+        assert [one.number for one in mine] == list(range(1, row.version + 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from cardwright_server.authentication.errors import AccessDenied
 from cardwright_server.authentication.principal import Principal, PrincipalKind, anyone
 from cardwright_server.machine import IllegalTransition
 from cardwright_server.people.model import EVERYWHERE, Reach, Role, Scope
+from cardwright_server.store.audit_tables import audit_entry
 from cardwright_server.store.notify_tables import outbox
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.store.workstation_tables import enrolment_token, workstation
@@ -34,6 +36,8 @@ from cardwright_server.workstations.errors import (
 )
 from cardwright_server.workstations.issuer import IssuedStation, StationRequest, proven_key
 from cardwright_server.workstations.model import (
+    STATION,
+    TOKEN,
     EnrolmentToken,
     StationCertificate,
     StationClass,
@@ -377,3 +381,52 @@ async def test_what_the_watch_cannot_know_it_holds_for_revoked(world: World) -> 
         assert event.is_set()
     await watch.refresh()
     assert not watch.is_revoked(station)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_walks_over_tokens_and_workstations(
+    world: World, open_database: Callable[..., Database], clock: Clock, seed: int
+) -> None:
+    """Two machines with one token, an administrator who revokes, answers that get lost, on three processes at once."""
+    chance = random.Random(seed)
+    processes = [world.service, *(world.beside(open_database(clock=clock)) for _ in range(2))]
+    token, requests, next_keys = await world.token(), [csr(), csr()], [csr() for _ in range(4)]
+    made: list[StationCertificate] = []
+    seen: list[list[tuple[str, str]]] = []
+
+    async def act(what: str, service: WorkstationService) -> None:
+        if what == "enrol":
+            made.append(await service.enrol(world.caller, token, HOST, chance.choice(requests)))
+        elif what == "renew" and made:
+            principal = await world.station(chance.choice(made))
+            if principal is not None:
+                made.append(await service.renew(principal, chance.choice(next_keys)))
+        elif what == "revoke":
+            rows = await world.database.read(lambda unit: unit.rows(select(workstation)))
+            for row in rows:
+                await world.database.transact(
+                    lambda unit, it=row.id: service.revoke(unit, world.admin, it, "lost")  # type: ignore[misc]
+                )
+
+    for turn in range(10):
+        late = [chance.choice(["enrol", "renew", "revoke"]) for _ in range(3)]
+        acts = ["enrol", "enrol", "renew"] if turn < 7 else late
+        world.issuer.lose_answers = chance.choice([0, 0, 1])
+        clock.advance(hours=chance.choice([0, 0, 3]) if turn < 4 else 500)
+        both = [act(what, service) for what, service in zip(acts, processes, strict=True)]
+        for result in await asyncio.gather(*both, return_exceptions=True):
+            assert result is None or isinstance(result, CardwrightError), result
+        seen.append(await world.states())
+
+    for kind, machine in (("token", TOKEN), ("workstation", STATION)):
+        states = [one for turn in seen for name, one in turn if name == kind]
+        assert len(states) in (len(seen), len([turn for turn in seen if len(turn) > 1])), "there is one of each at most"
+        order = [str(state) for state in dict.fromkeys(row.target for row in machine.transitions)]
+        assert states == sorted(states, key=order.index), "nothing goes back"
+    held = {proven_key(one) for one in requests} & {one.public_key for one in world.issuer.asked}
+    assert len(held) == 1, "the token belongs to the first key"
+    done = [one.action for one in await world.database.read(lambda unit: unit.rows(select(audit_entry)))]
+    for action, most in (("enrolment-begun", 1), ("enrolled", 1), ("revoked", 1)):
+        assert done.count(f"workstation.{action}") <= most
+    if seen[-1][-1] == ("workstation", StationState.REVOKED):
+        assert [await world.station(one) for one in made] == [None] * len(made)
