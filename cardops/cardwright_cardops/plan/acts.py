@@ -44,7 +44,8 @@ class Witness:
 class Circumstances:
     """What an execution knows beside the plan.
 
-    The two flags say that the person gave the management key, or the PUK, that is set now.
+    The two flags say that the person gave the management key, or the PUK, that is set now. ``factory_puk``: the card
+    was delivered with a PUK of its own, and says itself that it has the maker's.
     """
 
     records: Records = field(default_factory=Records)
@@ -53,6 +54,7 @@ class Circumstances:
     stage: str = STAGE
     management_key_given: bool = False
     puk_given: bool = False
+    factory_puk: bool = False
     witness: Witness | None = None
 
 

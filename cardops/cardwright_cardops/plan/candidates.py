@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..errors import CardwrightError
 from .capabilities import Backend
 from .inventory import Inventory, SecretState
-from .records import DEFAULT, Candidates
+from .records import DEFAULT, FACTORY, Candidates
 
 GIVEN = "given"
 """The name of a value that the person gave for this session."""
@@ -94,18 +94,21 @@ def management_candidates(
     return tuple(sorted(names, key=lambda name: name in recorded.refused))[: backend.management_attempts]
 
 
-def puk_candidates(inventory: Inventory, recorded: Candidates, *, given: bool, target: str) -> tuple[str, ...]:
+def puk_candidates(
+    inventory: Inventory, recorded: Candidates, *, given: bool, target: str, factory: bool = False
+) -> tuple[str, ...]:
     """Names of the values to try, first the newest. Raises PukBlocked, PukUnknown.
 
     ``target`` is the name of the PUK that shall be set. The person chose it, so it may be the one that is set
-    already, if the card says that it is no longer the factory's.
+    already, if the card says that it is no longer the factory's. ``factory``: a card that came with a value of its own
+    says that it has the maker's now, which is then the only one it can be.
     """
     state = inventory.puk
     if state.is_blocked:
         raise PukBlocked
-    names = _with_given(recorded, given)
+    names = tuple(name for name in _with_given(recorded, given) if name != FACTORY)
     if state.is_default:
-        names = (DEFAULT,)
+        names = (FACTORY if factory else DEFAULT,)
     elif state.is_default is False:
         names = tuple(name for name in names if name != DEFAULT) or (target,)
     elif not inventory.is_bound and not names:

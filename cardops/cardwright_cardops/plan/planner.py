@@ -15,7 +15,7 @@ from .candidates import management_key_is_due, secret_is_due
 from .capabilities import Backend, CapabilityMissing, backend_of, require_algorithm, signs
 from .inventory import Evidence, Inventory, KeyState, Presence
 from .policy import DevicePolicy, KeySource, SlotPolicy
-from .records import DEFAULT, Records
+from .records import DEFAULT, FACTORY, Records
 from .steps import (
     GenerateKey,
     ImportKey,
@@ -140,7 +140,7 @@ class _Planner:
         wanted, inventory, records = self.policy.secrets, self.inventory, self.records
         older = set(records.puk.names[1:])
         if wanted.puk and secret_is_due(
-            inventory.puk, inventory.is_bound, records.puk.in_flight, records.puk.settled, older <= {DEFAULT}
+            inventory.puk, inventory.is_bound, records.puk.in_flight, records.puk.settled, older <= {DEFAULT, FACTORY}
         ):
             yield SetPuk()
         if wanted.pin and (

@@ -68,8 +68,8 @@ class Kind(Enum):
 class Entry:
     """One line of a journal; which fields mean something depends on the kind.
 
-    ``reference`` names a secret ("default", or a random name). ``value`` is that secret, a PKCS #8 key or a DER
-    certificate. ``fingerprint`` belongs to a key; for GENERATING it is that of what goes.
+    ``reference`` names a secret ("default", "factory", or a random name). ``value`` is that secret, a PKCS #8 key or a
+    DER certificate. ``fingerprint`` belongs to a key; for GENERATING it is that of what goes.
     """
 
     kind: Kind
@@ -83,7 +83,9 @@ class Entry:
 
 
 DEFAULT: str = "default"
-"""The reference of a factory value."""
+"""The reference of the value that a card came with: the maker's, unless it was delivered with another one."""
+FACTORY: str = "factory"
+"""The reference of the maker's value that a command of ours put back. It is a candidate only of a card that says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ class Records:
             case Kind.PIN_SET:
                 return replace(self, pin_in_flight=False, pin_settled=True)
             case Kind.RETRIES:
-                puk = replace(self.puk.begun(DEFAULT), settled=False)
+                puk = replace(self.puk.begun(FACTORY), settled=False)
                 return replace(self, puk=puk, pin_in_flight=True, pin_settled=False)
             case Kind.RESET:
                 # Until the card confirmed it, each secret is the one that it was, or the factory's.

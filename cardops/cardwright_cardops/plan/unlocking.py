@@ -26,7 +26,7 @@ from .authority import (
 )
 from .candidates import GIVEN, management_candidates, puk_candidates
 from .conduct import Execution, asking
-from .records import DEFAULT, Entry, Kind
+from .records import DEFAULT, FACTORY, Entry, Kind
 from .steps import SetManagementKey, SetPin, SetPuk, SetRetries
 
 MakesAct: TypeAlias = Callable[[str, Secret], Act]
@@ -140,10 +140,18 @@ def _target(session: Session) -> Execution[tuple[str, Secret]]:
     return given.name, given.value
 
 
+def _candidates(session: Session, target: str) -> tuple[str, ...]:
+    """A PUK that was to follow the tries comes last where the card shows that those were not set."""
+    how, recorded = session.how, session.records.puk
+    names = puk_candidates(session.inventory, recorded, given=how.puk_given, target=target, factory=how.factory_puk)
+    follows = recorded.names[:1] == (FACTORY,) and bool(session.steps(SetRetries))
+    return (*names[1:], names[0]) if follows else names
+
+
 def _set_puk(session: Session, step: SetPuk) -> Execution[None]:
     target, value = yield from _target(session)
     recorded = session.records.puk
-    names = puk_candidates(session.inventory, recorded, given=session.how.puk_given, target=target)
+    names = _candidates(session, target)
     older = [Entry(Kind.PUK, name) for name in reversed(names) if name not in (*recorded.names, target)]
     yield from session.note(*older, Entry(Kind.PUK, target, value=value))
 
@@ -160,7 +168,7 @@ def _set_pin(session: Session, step: SetPin) -> Execution[None]:
 
     if session.puk is None:
         target, _ = yield from _target(session)
-        names = puk_candidates(session.inventory, session.records.puk, given=session.how.puk_given, target=target)
+        names = _candidates(session, target)
         yield from session.note(Entry(Kind.PIN))
         yield from _with_candidates(session, names, unblock)
     else:
@@ -193,9 +201,14 @@ def _with_candidates(session: Session, names: tuple[str, ...], make: MakesAct) -
 
 
 def _set_retries(session: Session, step: SetRetries) -> Execution[None]:
-    """The card puts PIN and PUK back to factory values; the same group sets both again."""
+    """The card puts PIN and PUK back to factory values; the same group sets both again.
+
+    A PUK that the card has already is recorded as newer than the factory's, another one as older: see ``_candidates``.
+    """
     name, puk = session.puk or (yield from _target(session))
-    yield from session.note(Entry(Kind.RETRIES), Entry(Kind.PUK, name, value=puk))
+    candidate = Entry(Kind.PUK, name, value=puk)
+    tries = Entry(Kind.RETRIES)
+    yield from session.note(*((tries, candidate) if session.puk else (candidate, tries)))
     items = (
         VerifyPin(),
         Apdu(yubico.set_retries(step.pin, step.puk)),

@@ -21,7 +21,7 @@ from cardwright_cardops.plan.inventory import Inventory, Presence, SecretState
 from cardwright_cardops.plan.observe import Look, observe_with_witness
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy
-from cardwright_cardops.plan.records import DEFAULT, Candidates, Records, fold
+from cardwright_cardops.plan.records import DEFAULT, FACTORY, Candidates, Records, fold
 from cardwright_cardops.plan.steps import GenerateKey, ImportKey, Plan, SetPin, SetPuk
 from cardwright_cardops.plan.wiping import wipe
 from cardwright_cardops.program.items import Apdu, Batch, Group, Outcome, Program, Prove
@@ -112,7 +112,7 @@ def as_delivered(card: Inventory, initial: Set[SecretName], records: Records) ->
     """The card, whose ``initial`` secrets are those of its lot: they stand in the place of factory values.
 
     A card says of a lot's secret what it says of ours, that it is not the factory's; so what is recorded decides. While
-    a change was begun that the card did not confirm, it is not told.
+    a change was begun that the card did not confirm, it is not told. What the card itself calls the factory's is that.
     """
     told = {
         SecretName.MANAGEMENT_KEY: ("management_key", *_known(records.management_key)),
@@ -130,7 +130,7 @@ def as_delivered(card: Inventory, initial: Set[SecretName], records: Records) ->
 
 def _known(candidates: Candidates) -> tuple[bool, bool]:
     """Whether the card confirmed a value of ours, and whether a change to one was begun that it did not confirm."""
-    own = any(name != DEFAULT for name in candidates.names)
+    own = any(name not in (DEFAULT, FACTORY) for name in candidates.names)
     return own and candidates.settled, own and not candidates.settled
 
 
@@ -207,6 +207,8 @@ def course(
     asked = management_algorithm if purpose.follows_policy else None
     card, sealed = yield from observe_with_witness(look(policy, retired=retired), asked)
     records = fold((yield Recall(card.identity)))
+    # Setting the tries put the maker's PUK back, and nothing else since: the lot's would cost a try.
+    factory_puk = SecretName.PUK in initial and card.puk.is_default is True
     card = as_delivered(card, initial, records)
     steps = steps_for(purpose, policy, card, records, objects, now, made, revoked, rotate=rotate)
     if steps.digest != expected:
@@ -214,7 +216,8 @@ def course(
     if prover is not None:
         yield from proving(prover, os.urandom(32))
     witness = Witness(asked, sealed) if asked is not None and sealed else None
-    return (yield from execute(steps, card, Circumstances(records, pace=Pace.PHASE, witness=witness)))
+    how = Circumstances(records, pace=Pace.PHASE, witness=witness, factory_puk=factory_puk)
+    return (yield from execute(steps, card, how))
 
 
 def proving(key: PublicKey, nonce: bytes, *, alone: bool = False) -> Program[None]:

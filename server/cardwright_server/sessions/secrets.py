@@ -37,7 +37,7 @@ from cardwright_cardops.plan.authority import (
     WitnessAnswer,
 )
 from cardwright_cardops.plan.candidates import ManagementKeyUnknown, PukUnknown
-from cardwright_cardops.plan.records import DEFAULT, Entry, Kind
+from cardwright_cardops.plan.records import DEFAULT, FACTORY, Entry, Kind
 from cardwright_cardops.secret import Secret
 
 from ..devices.model import SecretName
@@ -139,6 +139,8 @@ class CardSecrets:
             name = self._target_puk
         if name == DEFAULT:
             return SecretGiven(name, await self._initial(SecretName.PUK))
+        if name == FACTORY:
+            return SecretGiven(name, _PUBLISHED[SecretName.PUK])
         purpose = PukPurpose.SET if name == self._target_puk else PukPurpose.UNLOCK
         try:
             card = self._card(name)

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.journal_file import FileJournal, JournalMalformed
-from cardwright_cardops.plan.records import DEFAULT, Candidates, Entry, JournalFailed, JournalOfAnotherCard, Kind, fold
+from cardwright_cardops.plan.records import (
+    DEFAULT,
+    FACTORY,
+    Candidates,
+    Entry,
+    JournalFailed,
+    JournalOfAnotherCard,
+    Kind,
+    fold,
+)
 from cardwright_cardops.secret import Secret
 
 ENTRIES = (
@@ -210,4 +219,4 @@ def test_entries_fold_into_facts() -> None:
     assert records.keys == {Slot.KEY_MANAGEMENT: "ab"}
     assert records.generating == {}
     assert records.certificates == {(Slot.AUTHENTICATION, "cd")}
-    assert (records.pin_in_flight, records.puk.names) == (True, (DEFAULT,))
+    assert (records.pin_in_flight, records.puk.names) == (True, (FACTORY,))
