@@ -143,7 +143,7 @@ async def test_a_device_from_stock_to_its_end(shop: Shop) -> None:
     assert (created["created"], created["state"]) == (True, "ready")
     await world.carried_out(UUID(created["id"]))
     helper = world.helper
-    held = await shop.done("device", "suspend", "D-1", "--lock-card", "--remark", "on leave", "--json", by=helper)
+    held = await shop.done("device", "suspend", "D-1", "--remark", "on leave", "--json", by=helper)
     assert held.json["state"] == "suspended"
     shown = (await shop.done("device", "show", "D-1", "--json")).json
     assert (shown["holds"], shown["device"]["card_locked"]) == (["operator"], False)
@@ -159,7 +159,8 @@ async def test_a_device_from_stock_to_its_end(shop: Shop) -> None:
     refused = await shop.run("device", "recycle", "D-1", "--json")
     assert refused.json["error"]["code"] == "CONDITION_NOT_MET"
     assert (await shop.done("device", "recycle", "D-1", "--found", "--json")).json["life"] == 2
-    assert (await shop.done("device", "dispose", "D-1", "--json")).json["state"] == "disposed"
+    gone = await shop.done("device", "dispose", "D-1", "--remark", "seen by Bob", "--json")
+    assert gone.json["state"] == "disposed"
     table = (await shop.done("device", "list", "--state", "stock")).out.splitlines()
     assert [row.split()[:3] for row in table[1:]] == [["D-2", "smart-card", "stock"]]
     everything = (await shop.done("device", "list", "--json")).json["devices"]

@@ -151,14 +151,13 @@ def unbind(line: ServerLine, device: str, as_json: bool) -> None:
 @command.command("suspend")
 @click.argument("device")
 @_hold
-@click.option("--lock-card", is_flag=True, help="Block the card itself, too, at its next contact.")
 @_remark
 @json_option
 @connected
-def suspend(line: ServerLine, device: str, hold: str, lock_card: bool, remark: str, as_json: bool) -> None:
+def suspend(line: ServerLine, device: str, hold: str, remark: str, as_json: bool) -> None:
     """Hold DEVICE; its certificates go on hold."""
     request = pb.SuspendDeviceRequest(
-        id=lookup.device(line, device), hold=numbers(pb.HoldReason, [hold])[0], lock_card=lock_card, remark=remark
+        id=lookup.device(line, device), hold=numbers(pb.HoldReason, [hold])[0], remark=remark
     )
     _did(line, lambda stub: stub.Suspend, request, as_json)
 
@@ -224,13 +223,15 @@ def recycle(line: ServerLine, device: str, found: bool, as_json: bool) -> None:
 @command.command("dispose")
 @click.argument("device")
 @click.option("--disposition", type=chosen(pb.Disposition), default="destroyed", show_default=True)
+@_remark
 @json_option
 @connected
-def dispose(line: ServerLine, device: str, disposition: str, as_json: bool) -> None:
-    """DEVICE is gone for good."""
+def dispose(line: ServerLine, device: str, disposition: str, remark: str, as_json: bool) -> None:
+    """DEVICE is gone for good. The remark says for instance who saw it."""
     request = pb.DisposeDeviceRequest(
-        id=lookup.device(line, device), disposition=choices(pb.Disposition)[disposition]  # type: ignore[arg-type]
-    )
+        id=lookup.device(line, device), disposition=choices(pb.Disposition)[disposition],  # type: ignore[arg-type]
+        remark=remark,
+    )  # fmt: skip
     _did(line, lambda stub: stub.Dispose, request, as_json)
 
 

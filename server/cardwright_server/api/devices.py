@@ -243,7 +243,9 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
 
         async def work(unit: Unit, principal: Principal) -> Device:
             disposition = DISPOSITIONS.optional(request.disposition, "disposition") or Disposition.DESTROYED
-            return await self._devices.dispose(unit, principal, read.identifier(request.id, "id"), disposition)
+            remark = read.line(request.remark, "remark", LONGEST_REMARK)
+            identifier = read.identifier(request.id, "id")
+            return await self._devices.dispose(unit, principal, identifier, disposition, remark=remark)
 
         return _device(await self._calls.write(context, work))
 

@@ -50,6 +50,7 @@ class What(StrEnum):
     """Its certificates are revoked; the card is to be taken out of use."""
     LOCK = "lock"
     UNLOCK = "unlock"
+    """Words of the contract for cards that are blocked themselves, which no session does: nothing is due so."""
     REPLACEMENT = "replacement"
     """This device replaces another one and waits to be issued."""
     ACTIVATION = "activation"

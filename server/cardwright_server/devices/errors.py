@@ -91,6 +91,14 @@ class DeviceRestoreRefused(DeviceError):
     default_advice = "A stolen device that was found is brought to the help desk; otherwise finish the replacement."
 
 
+class CardLockUnavailable(DeviceError):
+    """No card session blocks a card: whoever asks for that must not believe that it happens."""
+
+    code = "CARD_LOCK_UNAVAILABLE"
+    default_effect = "Nothing was changed: the device is not suspended either."
+    default_advice = "Suspend it without blocking the card: its certificates go on hold, and it is refused everywhere."
+
+
 class PukRefused(DeviceError):
     """The PUK of this device is not released here and now. ``reasons`` are codes."""
 

@@ -55,7 +55,7 @@ class Told:
 
     ``reason``: of an incident or the end. ``values``: columns that binding or issuing sets. ``read_back``: the card
     was read back after the last step and is as planned. ``consistent``: it is as before the update, or as after it.
-    ``lock_card``: the card itself shall be blocked at its next contact. ``found``: a lost card is at hand.
+    ``found``: a lost card is at hand.
     ``expires_at`` and ``activate_by``: None for as late as the policy allows.
     """
 
@@ -66,7 +66,6 @@ class Told:
     read_back: bool = False
     consistent: bool = False
     found: bool = False
-    lock_card: bool = False
     disposition: Disposition | None = None
     expires_at: datetime | None = None
     activate_by: datetime | None = None
@@ -419,9 +418,7 @@ class DeviceLifecycle:
 
     async def _release_credentials(self, move: _Move) -> None:
         await self._credentials.release(move.unit, move.device.org, move.device.id)
-        await self._due.remove(move.unit, move.device.id, What.LOCK, What.REVOKED)
-        if move.device.card_locked:
-            await self._due.put(move.unit, move.device.org, move.device.id, What.UNLOCK, move.unit.now)
+        await self._due.remove(move.unit, move.device.id, What.REVOKED)
 
     async def _activate_credentials(self, move: _Move) -> None:
         await self._credentials.activate(move.unit, move.device.org, move.device.id, move.told.session)
@@ -433,8 +430,6 @@ class DeviceLifecycle:
     async def _add_hold(self, move: _Move) -> None:
         device = move.device
         await store.add_hold(move.unit, device.org, device.id, move.told.hold, move.principal.actor)
-        if move.told.lock_card:
-            await self._due.put(move.unit, device.org, device.id, What.LOCK, move.unit.now)
 
     async def _settle_replacement(self, move: _Move) -> None:
         device = move.device

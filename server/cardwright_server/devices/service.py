@@ -26,7 +26,7 @@ from ..store.ids import new_id
 from ..store.unit import Unit
 from . import store
 from .due import DueList, What
-from .errors import BadDevice, NoSuchDevice, SelfBindingClosed
+from .errors import BadDevice, CardLockUnavailable, NoSuchDevice, SelfBindingClosed
 from .lifecycle import DeviceLifecycle, Told
 from .machine import DEVICE
 from .model import (
@@ -173,12 +173,14 @@ class DeviceService:
     ) -> Device:
         """Hold a device for one more reason; its certificates go on hold. Twice for one reason is once.
 
-        Raises as ``unbind``, and BadDevice for a reason that is the server's to give.
+        Raises as ``unbind``, BadDevice for a reason that is the server's to give, and CardLockUnavailable.
         """
         device, permission = await self._permitted(unit, principal, "DeviceService.Suspend", identifier)
         if hold in SERVERS_HOLDS and principal.kind is not PrincipalKind.SYSTEM:
             raise BadDevice(f"only the server holds a device for {hold}")
-        told = Told(hold=hold, lock_card=lock_card, remark=remark)
+        if lock_card:
+            raise CardLockUnavailable("cards themselves are not blocked here")
+        told = Told(hold=hold, remark=remark)
         return await self._move(unit, permission, device, DeviceEvent.SUSPEND, told)
 
     async def resume(
@@ -243,11 +245,17 @@ class DeviceService:
         return await self._move(unit, permission, device, DeviceEvent.RECYCLE, Told(found=found))
 
     async def dispose(
-        self, unit: Unit, principal: Principal, identifier: UUID, disposition: Disposition = Disposition.DESTROYED
+        self,
+        unit: Unit,
+        principal: Principal,
+        identifier: UUID,
+        disposition: Disposition = Disposition.DESTROYED,
+        *,
+        remark: str = "",
     ) -> Device:
-        """It is gone for good. Raises as ``unbind``."""
+        """It is gone for good; ``remark`` says for instance who saw it. Raises as ``unbind``."""
         device, permission = await self._permitted(unit, principal, "DeviceService.Dispose", identifier)
-        return await self._move(unit, permission, device, DeviceEvent.DISPOSE, Told(disposition=disposition))
+        return await self._move(unit, permission, device, DeviceEvent.DISPOSE, Told(disposition=disposition, remark=remark))
 
     # What the server does by itself.
 

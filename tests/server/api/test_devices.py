@@ -24,6 +24,7 @@ from cardwright_server.notify.mail import MailConsumer
 from cardwright_server.notify.outbox import Dispatcher
 from cardwright_server.people.model import Reach, Role, Scope
 from cardwright_server.requests.model import RequestKind
+from cardwright_server.store.audit_tables import audit_detail
 from cardwright_server.store.notify_tables import mail, outbox
 from cardwright_server.store.unit import Database
 from cardwright_server.vault.model import Authorization, PukPurpose, VaultCard
@@ -67,7 +68,7 @@ async def test_a_life_from_stock_to_disposal(served: Managed) -> None:
     await ask(served, "Bind", pb.BindDeviceRequest(id=device, person=str(person.id)))
     await world.carried_out((await world.issuance(UUID(device))).id)
     held = await ask(
-        served, "Suspend", pb.SuspendDeviceRequest(id=device, lock_card=True, remark="on leave"), world.helper
+        served, "Suspend", pb.SuspendDeviceRequest(id=device, remark="on leave"), world.helper
     )
     assert held.state == pb.DEVICE_STATE_SUSPENDED
     await ask(served, "Suspend", pb.SuspendDeviceRequest(id=device, hold=pb.HOLD_REASON_INVESTIGATION), world.helper)
@@ -84,12 +85,14 @@ async def test_a_life_from_stock_to_disposal(served: Managed) -> None:
     assert (ended.state, ended.disposition) == (pb.DEVICE_STATE_TERMINATED, pb.DISPOSITION_COLLECTED)
     again = await ask(served, "Recycle", pb.RecycleDeviceRequest(id=device))
     assert (again.state, again.life, again.reason) == (pb.DEVICE_STATE_STOCK, 2, pb.DEVICE_REASON_RECYCLED)
-    gone = await ask(served, "Dispose", pb.DisposeDeviceRequest(id=device))
+    gone = await ask(served, "Dispose", pb.DisposeDeviceRequest(id=device, remark="seen by Bob"))
     assert (gone.state, gone.disposition) == (pb.DEVICE_STATE_DISPOSED, pb.DISPOSITION_DESTROYED)
     steps = (await ask(served, "Get", pb.GetDeviceRequest(id=device))).history
     events = [step.event for step in steps]
     assert events[:4] == ["register", "bind", "unbind", "bind"]
     assert events[-3:] == ["terminate", "recycle", "dispose"]
+    details = await world.database.read(lambda unit: unit.rows(select(audit_detail.c.detail)))
+    assert any("seen by Bob" in one.detail for one in details)
     assert (steps[0].before, steps[0].after) == (pb.DEVICE_STATE_UNSPECIFIED, pb.DEVICE_STATE_STOCK)
     assert steps[-1].who == str(world.issuer.person)
 

@@ -13,6 +13,7 @@ from cardwright_server.authentication.model import Method
 from cardwright_server.devices.due import What
 from cardwright_server.devices.errors import (
     BadDevice,
+    CardLockUnavailable,
     DeviceRestoreRefused,
     KindNotAllowed,
     NoSuchDevice,
@@ -222,17 +223,13 @@ async def test_the_holds_of_the_server_are_lifted_by_the_server(world: World) ->
     assert (await call(world, "resume", world.helper, device.id)).state is DeviceState.ISSUED
 
 
-async def test_a_card_that_was_blocked_itself_is_due_for_unblocking(world: World) -> None:
+async def test_nobody_is_told_that_a_card_itself_will_be_blocked(world: World) -> None:
     device = (await world.issued()).id
-
-    async def due() -> list[What]:
-        found = await world.database.read(lambda unit: world.services.due.due(unit, world.org, device))
-        return [item.what for item in found.what]
-
-    await call(world, "suspend", world.helper, device, lock_card=True)
-    assert await due() == [What.LOCK]
-    await call(world, "resume", world.helper, device)
-    assert await due() == []
+    with pytest.raises(CardLockUnavailable):
+        await call(world, "suspend", world.helper, device, lock_card=True)
+    assert await world.state(device) is DeviceState.ISSUED
+    found = await world.database.read(lambda unit: world.services.due.due(unit, world.org, device))
+    assert What.LOCK not in {item.what for item in found.what}
 
 
 @pytest.mark.parametrize("incident", [Reason.FORGOTTEN, Reason.DAMAGED, Reason.LOST, Reason.STOLEN])

@@ -769,7 +769,7 @@ class SuspendDeviceRequest(_message.Message):
     id: _builtins.str
     hold: Global___HoldReason.ValueType
     lock_card: _builtins.bool
-    """Block the card itself, too, at its next contact."""
+    """Block the card itself, too: refused with CARD_LOCK_UNAVAILABLE, as no session does that."""
     remark: _builtins.str
     """For the record; at most 500 characters."""
     def __init__(
@@ -900,18 +900,22 @@ class DisposeDeviceRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     DISPOSITION_FIELD_NUMBER: _builtins.int
+    REMARK_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     disposition: Global___Disposition.ValueType
     """UNSPECIFIED: DESTROYED."""
+    remark: _builtins.str
+    """For the record, for instance who saw it; at most 500 characters."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         disposition: Global___Disposition.ValueType = ...,
+        remark: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disposition", b"disposition", "id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disposition", b"disposition", "id", b"id", "remark", b"remark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
