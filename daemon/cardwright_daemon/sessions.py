@@ -58,9 +58,11 @@ _LOOK: Final = Look(objects=EVERYTHING.objects, counted=True, stage="look")
 """All that a server needs for its plan; else it looks for itself first, which takes one more round trip."""
 _BROKEN: Final = (TransportError, ServerUnreachable, StageEnded)
 _CARD_AWAY: Final = frozenset(
-    kind.code for kind in (CardRemoved, CardReset, ReaderGone, NoCard, NoReader, PcscNotRunning, ConnectionOver)
+    kind.code
+    for kind in (CardRemoved, CardReset, ReaderGone, NoCard, NoReader, PcscNotRunning, ConnectionOver, StageEnded)
 )
-"""What the server says of a card that was lost to it: the same that was told to it from here."""
+"""What the server says of a card that was lost to it: the same that was told to it from here. A stage that ended for
+want of batches is one: the server or the line was slow, and may be quicker the next time."""
 AGAIN: Final[tuple[float, ...]] = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds after which what is left is tried again while the card stays in; the last ones repeat. Each is spread by half
 of itself: workstations that lost one server do not come back all at once."""

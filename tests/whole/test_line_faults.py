@@ -11,12 +11,13 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 
-from cardwright_daemon import sessions
+from cardwright_daemon import relay, sessions
 from cardwright_daemon.link import line
 from cardwright_daemon.link.ports import Message
 from cardwright_proto.agent.v1 import agent_pb2 as pb
@@ -137,6 +138,37 @@ async def test_slow_line_changes_nothing_but_the_time(place: Place, trip: float)
     await place.issued(bound)
     assert len(place.link.said) == 1
     assert await place.wrong(bound) == []
+
+
+async def test_line_too_slow_for_a_stage_goes_on_when_it_is_quicker(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card is not kept from others for that long; the server tells why it could not go on, in its own words."""
+    bound, ended = await begun_for(place, "issue"), asyncio.Event()
+    stage_ended = relay.RelayedCard._end
+
+    async def note(card: relay.RelayedCard) -> None:
+        open_stage = bool(card._stage)
+        await stage_ended(card)
+        if open_stage and not ended.is_set():
+            ended.set()
+            monkeypatch.setattr(relay, "RelayedCard", as_shipped)
+            place.line.release()
+
+    async def hold(number: int, message: Message) -> None:
+        if number == 5 and not ended.is_set():
+            place.line.hold_answers()
+
+    as_shipped = relay.RelayedCard
+    monkeypatch.setattr(relay, "RelayedCard", partial(as_shipped, stage_seconds=0.5))
+    monkeypatch.setattr(as_shipped, "_end", note)
+    place.link.on_message = hold
+    done = await place.over(await place.begin(bound))
+    assert ended.is_set()
+    assert done.error.code == "STAGE_ENDED", done
+    await place.goes_on(bound)
+    assert await place.wrong(bound) == []
+    assert await place.state(bound) == devices_pb2.DEVICE_STATE_ISSUED
 
 
 CUTS = 4
