@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +39,9 @@ METHODS = {
     REISSUE: pb.METHOD_KIND_CARD,
     UNLOCK: pb.METHOD_KIND_EMERGENCY_PASSWORD,
 }
+_WANTED = "PROOF_REQUIRED"
+GENERATE = 0x47
+"""The instruction that makes a new key."""
 PIN = b"739146"
 MOST_JOBS = 2
 """On one card: the vault gives out its secrets so many times in an hour, and each job that broke off asks again."""
@@ -61,6 +64,13 @@ class Held:
     pin: bytes = PIN
     jobs: int = 0
     """How many were done on it."""
+    proofs: int = 0
+    """How often the holder proved who they are, for what is asked now."""
+
+    @property
+    def profile(self) -> str:
+        """What kind of card it is."""
+        return self.card.inside.profile.name
 
 
 @dataclass
@@ -109,6 +119,7 @@ class Station:
     async def to_update(self, held: Held) -> None:
         """Ask for new keys."""
         self.daemon.typing.types(current=held.pin)
+        held.proofs = 0
         asked = requests.CreateReissueRequest(device=held.device)
         held.request = (await self.ask("RequestService", "CreateReissue", asked)).request.id
 
@@ -123,7 +134,7 @@ class Station:
         held.request = (await self.ask("RequestService", "CreateUnlock", asked, self.helper)).request.id
         held.pin = str(next(_PINS)).encode()
         self.daemon.typing.types(new=held.pin)
-        await self._emergency(held)
+        held.proofs = 0
 
     async def _emergency(self, held: Held) -> None:
         """The help desk reads out a password; it is good for one proof."""
@@ -144,20 +155,22 @@ class Station:
             found.append(f"the device is in state {asked.device.state}")
         return found
 
-    async def ready(self, job: str) -> Held:
+    async def ready(self, job: str, profile: str = "yubikey-5.7") -> Held:
         """A card in a reader for which the job is wanted. One that was issued is taken for one job after another."""
         if job == "issue":
-            held = await self.blank()
+            held = await self.blank(profile)
             await self.insert(held)
             return held
-        if not self._issued:
-            held = await self.blank()
+        if not (fitting := [one for one in self._issued if one.profile == profile]):
+            held = await self.blank(profile)
             await self.insert(held)
             async with self.open():
                 await self.finish(held, ISSUE)
             await self.settle(held)
             await self.remove(held)
-        held = self._issued.pop()
+            fitting = [held]
+        held = fitting[-1]
+        self._issued.remove(held)
         await (self.to_update if job == "update" else self.to_unlock)(held)
         await self.insert(held)
         return held
@@ -223,16 +236,27 @@ class Station:
         return event.card.card
 
     async def prove(self, held: Held, purpose: pb.Purpose.ValueType, card: str) -> None:
-        """The holder proves who they are."""
+        """The holder proves who they are. A password that the help desk read out is good once."""
+        if purpose == UNLOCK:
+            await self._emergency(held)
+        held.proofs += 1
         asked = pb.ProveRequest(card=card, purpose=purpose, method=METHODS[purpose], account=held.login)
         await self._client.updates.Prove(asked)
 
     async def preview(self, held: Held, purpose: pb.Purpose.ValueType) -> tuple[str, bytes]:
-        """What would be done: the card's id in the daemon, and the plan's digest; b"" for nothing."""
+        """What would be done: the card's id in the daemon, and the plan's digest; b"" for nothing.
+
+        As every program does, it asks for a proof when the server wants one.
+        """
         card = (await self.known(self.cards_in[held.card.serial])).id
-        await self.prove(held, purpose, card)
         asked = pb.PreviewUpdateRequest(card=card, purpose=purpose, request=held.request)
-        shown = await self._client.updates.PreviewUpdate(asked)
+        try:
+            shown = await self._client.updates.PreviewUpdate(asked)
+        except grpc.aio.AioRpcError as error:
+            if told(error).code != _WANTED:
+                raise
+            await self.prove(held, purpose, card)
+            shown = await self._client.updates.PreviewUpdate(asked)
         return card, b"" if shown.nothing_due else shown.digest
 
     async def begin(self, held: Held, purpose: pb.Purpose.ValueType) -> pb.Operation:
@@ -240,8 +264,12 @@ class Station:
         updates = self._client.updates
         if purpose == UNLOCK:
             card = (await self.known(self.cards_in[held.card.serial])).id
-            await self.prove(held, purpose, card)
-            return (await updates.Unlock(pb.UnlockRequest(card=card, request=held.request))).operation  # type: ignore[no-any-return]
+            wanted = pb.UnlockRequest(card=card, request=held.request)
+            begun: pb.Operation = (await updates.Unlock(wanted)).operation
+            if (await self.over(begun)).error.code == _WANTED:
+                await self.prove(held, purpose, card)
+                begun = (await updates.Unlock(wanted)).operation
+            return begun
         card, digest = await self.preview(held, purpose)
         if not digest:
             return pb.Operation(outcome=pb.OUTCOME_NOTHING_DUE)
@@ -265,10 +293,11 @@ class Station:
         except grpc.aio.AioRpcError as error:
             return told(error).code
 
-    async def finish(self, held: Held, purpose: pb.Purpose.ValueType) -> None:
+    async def finish(self, held: Held, purpose: pb.Purpose.ValueType) -> list[str]:
         """What the daemon goes on with by itself, and then what somebody does once who sees that something is due.
 
-        More than once only where a slow machine ended a stage: a card is kept for three seconds between two batches.
+        Gives the codes that what was started ended with, "" for well. More than once only where a slow machine ended a
+        stage: a card is kept for three seconds between two batches.
         """
         starts = list[str]()
         with contextlib.suppress(TimeoutError):
@@ -281,10 +310,8 @@ class Station:
                         continue
                     assert due.items, "the request is open, and nothing is due"
                     assert set(starts) <= {"STAGE_ENDED"}, f"started before: {starts}; {self.daemon.complaint[-2000:]}"
-                    if purpose == UNLOCK:
-                        await self._emergency(held)
                     starts.append(await self.failure(held, purpose))
-                return
+                return starts
         listed = await self._client.operations.ListOperations(pb.ListOperationsRequest())
         raise AssertionError(f"stuck: {starts} {listed} {self.daemon.complaint[-2000:]}")
 
@@ -315,6 +342,11 @@ def block(card: VirtualCard) -> None:
     card.power_off()
 
 
+def _made_a_key(commands: list[int]) -> bool:
+    """Whether GENERATE was among the commands that came to a card."""
+    return GENERATE in commands
+
+
 async def ending(work: Awaitable[pb.Operation]) -> str:
     """How what somebody asked for ended: a status of gRPC, the code of an error, or "" where it ended well."""
     try:
@@ -323,14 +355,21 @@ async def ending(work: Awaitable[pb.Operation]) -> str:
         return str(error.code().name)
 
 
-async def stopped_at(station: Station, job: str, moment: Moment) -> tuple[Held, asyncio.Task[str]]:
-    """A job under way whose card is held up at a moment; what ``ending`` says of it afterwards.
+async def stopped_at(
+    station: Station, job: str, moment: Moment | None = None, profile: str = "yubikey-5.7"
+) -> tuple[Held, asyncio.Task[str]]:
+    """A job under way whose card is held up at a moment, by default after it made its first new key; what ``ending``
+    says of it afterwards.
 
     A slow machine ends a stage before its time: then it is another card's turn.
     """
     for _ in range(4):
-        held = await station.ready(job)
-        reached = held.card.hold(moment.of(partial(station.recorded, held), SESSIONS[job]))
+        held = await station.ready(job, profile)
+        held.card.commands.clear()
+        at: Callable[[], bool] = partial(_made_a_key, held.card.commands)
+        if moment is not None:
+            at = moment.of(partial(station.recorded, held), SESSIONS[job])
+        reached = held.card.hold(at)
         work = asyncio.create_task(ending(station.through(held, PURPOSES[job])))
         waiting = asyncio.create_task(reached.wait())
         await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)

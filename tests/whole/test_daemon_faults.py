@@ -8,7 +8,6 @@ of the share.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -30,15 +29,15 @@ AT = {
 }
 """For each stage, before which of its commands."""
 WHO = ("daemon", "pcscd")
+CARDS = ("yubikey-5.7", "tdes-only", "pivapplet")
+"""One that tells of its keys, and two that do not."""
 CASES = [
     (job, who, Moment(stage, command))
     for job, stages in AT.items()
     for stage, commands in stages.items()
     for command in commands
     for who in WHO
-    if not (job == "update" and who == "daemon" and stage == 1 and command)
 ]
-"""But for one kind, which has a test of its own below."""
 EVERY = int(os.environ.get("CARDWRIGHT_DAEMON_FAULTS", "13"))
 SHARE = CASES[3::EVERY] if EVERY > 1 else CASES
 
@@ -70,8 +69,18 @@ async def test_killed_at_a_moment(station: Station, job: str, who: str, moment: 
     if held.card.serial not in station.cards_in:
         await station.insert(held)
     async with station.open():
-        await station.finish(held, purpose)
+        starts = await station.finish(held, purpose)
     await station.settle(held)
+    if who == "daemon" and moment.stage and job != "issue":
+        require_first_proof(held, starts)
+
+
+def require_first_proof(held: Held, starts: list[str]) -> None:
+    """What the holder proved in the beginning could not be proved again: the password is spent, the key in 9A unknown.
+
+    A slow machine that ended a stage later on may have ended it when the new key was known.
+    """
+    assert held.proofs == 1 or "STAGE_ENDED" in starts
 
 
 async def killed(station: Station, held: Held, *, lost: bool) -> None:
@@ -84,24 +93,22 @@ async def killed(station: Station, held: Held, *, lost: bool) -> None:
     await station.insert_bystander()
 
 
-@pytest.mark.parametrize("command", AT["update"][1][1:] if EVERY == 1 else AT["update"][1][-1:])
-async def test_daemon_killed_while_the_key_in_9a_is_made_anew(station: Station, command: int) -> None:
-    """The server never hears of that key, so the holder cannot prove themselves by it: they are told so, and no more.
+@pytest.mark.parametrize("profile", CARDS if EVERY == 1 else CARDS[:2])
+async def test_daemon_killed_while_the_key_in_9a_is_made_anew(station: Station, profile: str) -> None:
+    """The server never hears of that key, so the holder cannot prove themselves by it: they go on by their first proof.
 
-    An operator takes the card back to stock. A daemon that lives still has the proof that it began with, and goes on.
+    Once with a card that tells of its keys, and with cards that do not.
     """
     async with station.open():
-        held, work = await stopped_at(station, "update", Moment(1, command))
+        held, work = await stopped_at(station, "update", profile=profile)
         station.daemon.kill()
         held.card.release()
         assert await work == "UNAVAILABLE"
     station.daemon.start()  # here: it ends with the thread that started it
     async with station.open():
-        assert await station.failure(held, PURPOSES["update"]) == "CARD_NOT_PROVEN"
-    assert held.card.refused == []
-    await station.remove(held)
-    tries = json.loads(held.card.inside.snapshot())["references"]
-    assert {name: one["tries"] for name, one in tries.items()} == {name: one["maximum"] for name, one in tries.items()}
+        starts = await station.finish(held, PURPOSES["update"])
+    await station.settle(held)
+    require_first_proof(held, starts)
 
 
 @pytest.mark.parametrize("job", AT if EVERY == 1 else ["unlock"])
