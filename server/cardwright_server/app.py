@@ -60,6 +60,7 @@ from .people.standing import PeopleStandings
 from .policies.document import PROFILES
 from .policies.service import PolicyService
 from .requests.book import RequestBook
+from .requests.model import LIFETIMES, RequestKind
 from .requests.of_device import RequestsOfDevice
 from .requests.schedule import Scheduler
 from .requests.service import RequestService
@@ -162,12 +163,14 @@ def wire(
     names = frozenset({*PROFILES, *(one.name for one in issuance.profiles)})
     policies = PolicyService(decide, people, kinds_of(issuance.profiles), (due,), names)
     lifecycle = DeviceLifecycle(people, policies, DeviceCredentials(), of_device, due)
-    requests = RequestService(decide, people, lifecycle, RequestBook(lifecycle, due))
+    lifetimes = {**LIFETIMES, RequestKind.UNLOCK: config.requests.unlock}
+    requests = RequestService(decide, people, lifecycle, RequestBook(lifecycle, due, lifetimes))
     devices = DeviceService(decide, people, policies, lifecycle, requests, of_device, due)
 
     hasher = Hasher()
-    authentication = AuthenticationService(database, decide, people, _verifiers(hasher, directories))
-    enrolment = EnrolmentService(decide, people, hasher, UnlockRequests(requests))
+    verifiers, lock_outs = _verifiers(hasher, directories), config.authentication.lock_outs
+    authentication = AuthenticationService(database, decide, people, verifiers, policies=lock_outs)
+    enrolment = EnrolmentService(decide, people, hasher, UnlockRequests(requests), emergency=config.requests.unlock)
     workstations = WorkstationService(database, decide, StationCertificates(database, issuance, org), watch.nudge)
 
     stations, channels = KnownStations(), OperatorCertificates(database, issuance)

@@ -10,7 +10,9 @@ import os
 import re
 import socket
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,8 @@ from cryptography import x509
 
 from cardwright_cardops.errors import CardwrightError
 
+from .authentication.counters import POLICIES, LockPolicy
+from .authentication.model import Method
 from .issuance.tbs import Places
 from .limits import Rate, Scope
 from .people.ldap_directory import LdapDirectoryConfig
@@ -181,6 +185,42 @@ class LimitsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         return {scope: Rate(*msgspec.structs.astuple(getattr(self, scope.value))) for scope in Scope}
 
 
+class RequestsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``unlock_minutes``: how long a request to unlock waits, and the emergency password for it."""
+
+    unlock_minutes: int = 10
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.unlock_minutes <= 1440:
+            raise ValueError("unlock_minutes is 1 to 1440")
+
+    @property
+    def unlock(self) -> timedelta:
+        """The same."""
+        return timedelta(minutes=self.unlock_minutes)
+
+
+class AuthenticationSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``directory_failures`` wrong passwords of the directory within ``directory_minutes`` lock the method for as long:
+    tighter than the directory's own lock-out, so that nobody is locked out of it through this server.
+    """
+
+    directory_failures: int = 3
+    directory_minutes: int = 30
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.directory_failures <= 50:
+            raise ValueError("directory_failures is 1 to 50")
+        if not 1 <= self.directory_minutes <= 1440:
+            raise ValueError("directory_minutes is 1 to 1440")
+
+    @property
+    def lock_outs(self) -> Mapping[Method, LockPolicy]:
+        """When which method locks."""
+        period = timedelta(minutes=self.directory_minutes)
+        return {**POLICIES, Method.LDAP_PASSWORD: LockPolicy(self.directory_failures, period, period)}
+
+
 class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """``seconds`` that card sessions have to end when the server is stopped."""
 
@@ -202,6 +242,8 @@ class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     directory: LdapDirectoryConfig | None = None
     certificate_fields: CertificateMapping = CertificateMapping()
     mail: Mail = Mail()
+    authentication: AuthenticationSection = AuthenticationSection()
+    requests: RequestsSection = RequestsSection()
     limits: LimitsSection = LimitsSection()
     drain: Drain = Drain()
 

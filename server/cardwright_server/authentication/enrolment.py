@@ -99,11 +99,20 @@ class PreparedAnswers:
 class EnrolmentService:
     """Sets and resets what methods compare with. Hashing is slow: ``prepare_*`` first, then the unit."""
 
-    def __init__(self, authorize: Authorize, people: PeopleService, hasher: Hasher, unlocks: OpenUnlocks) -> None:
+    def __init__(
+        self,
+        authorize: Authorize,
+        people: PeopleService,
+        hasher: Hasher,
+        unlocks: OpenUnlocks,
+        *,
+        emergency: timedelta = EMERGENCY,
+    ) -> None:
         self._authorize = authorize
         self._people = people
         self._hasher = hasher
         self._unlocks = unlocks
+        self._emergency = emergency
 
     async def set_questions(self, unit: Unit, principal: Principal, texts: Sequence[str]) -> list[Question]:
         """Ask exactly these, in this order; a question that stays keeps its answers.
@@ -225,12 +234,12 @@ class EnrolmentService:
     async def set_emergency_password(
         self, unit: Unit, principal: Principal, person: UUID, request: UUID, handed: Handed
     ) -> datetime:
-        """Give a person a password for their open request to unlock: ten minutes, one use; gives its end.
+        """Give a person a password for their open request to unlock: as long as that waits, one use; gives its end.
 
         Raises AuthorizationError, NoSuchPerson, NoOpenUnlock.
         """
         await self.admit_emergency(unit, principal, person, request)
-        return await self._give(unit, principal, person, Method.EMERGENCY_PASSWORD, handed, EMERGENCY, request)
+        return await self._give(unit, principal, person, Method.EMERGENCY_PASSWORD, handed, self._emergency, request)
 
     async def admit_emergency(self, unit: Unit, principal: Principal, person: UUID, request: UUID) -> None:
         """Whether ``set_emergency_password`` would do it, before something is hashed. Raises as that."""

@@ -255,7 +255,8 @@ class DeviceService:
     ) -> Device:
         """It is gone for good; ``remark`` says for instance who saw it. Raises as ``unbind``."""
         device, permission = await self._permitted(unit, principal, "DeviceService.Dispose", identifier)
-        return await self._move(unit, permission, device, DeviceEvent.DISPOSE, Told(disposition=disposition, remark=remark))
+        told = Told(disposition=disposition, remark=remark)
+        return await self._move(unit, permission, device, DeviceEvent.DISPOSE, told)
 
     # What the server does by itself.
 

@@ -14,9 +14,12 @@ import pytest
 
 from cardwright_server import serving
 from cardwright_server.app import Domains, wire
+from cardwright_server.authentication.counters import LockPolicy
+from cardwright_server.authentication.model import Method
 from cardwright_server.config import load
 from cardwright_server.devices.service import DeviceService
 from cardwright_server.escrow.service import EscrowService
+from cardwright_server.requests.model import RequestKind
 from cardwright_server.requests.service import RequestService
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.client import VaultClient
@@ -50,6 +53,20 @@ def test_every_domain_forgets_who_is_erased(domains: Domains) -> None:
     keepers = {type(one).__name__ for one in domains.erasure._keepers}
     assert keepers == classes_with("forget", "unit", "principal", "person")
     assert len(keepers) == 3
+
+
+@ON_SQLITE
+def test_what_is_configured_of_waiting_and_locking_holds(tmp_path: Path, database: Database) -> None:
+    text = "[requests]\nunlock_minutes = 25\n[authentication]\ndirectory_failures = 7\ndirectory_minutes = 90\n"
+    (tmp_path / "server.toml").write_text(text)
+    made = wire(load(tmp_path, None), database, VaultClient(tmp_path), uuid4())
+    assert made.requests._book._lifetimes[RequestKind.UNLOCK] == timedelta(minutes=25)
+    assert made.requests._book._lifetimes[RequestKind.ISSUANCE] == timedelta(days=30)
+    assert made.enrolment._emergency == timedelta(minutes=25)
+    period = timedelta(minutes=90)
+    assert made.authentication._policies[Method.LDAP_PASSWORD] == LockPolicy(7, period, period)
+    assert made.authentication._policies[Method.SECURITY_ANSWERS] == LockPolicy(3)
+    made.close()
 
 
 class Tasks:
