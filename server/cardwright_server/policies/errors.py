@@ -66,7 +66,7 @@ class NoPolicyForPerson(PolicyError):
     """No group of the person has a policy for this kind of device."""
 
     code = "NO_POLICY_FOR_PERSON"
-    default_advice = "Assign a policy to one of the person's groups."
+    default_advice = "Put the person into a group that a policy is assigned to, or assign one to a group of theirs."
 
 
 class PolicyAmbiguous(PolicyError):
