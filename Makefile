@@ -55,7 +55,8 @@ mutants: setup  ## mutation tests of tests/mutants/*.toml, in a copy of the tree
 faults: setup  ## every fault at every moment of card sessions, and of whole stacks; about three quarters of an hour
 	@$(PY) -m tests.faults.run $(FAULTS)
 	@if [ -z "$(FAULTS)" ]; then \
-	  CARDWRIGHT_LINE_FAULTS=1 CARDWRIGHT_DAEMON_FAULTS=1 CARDWRIGHT_PROCESS_FAULTS=1 $(PY) -m pytest -q \
+	  CARDWRIGHT_LINE_FAULTS=1 CARDWRIGHT_DAEMON_FAULTS=1 CARDWRIGHT_PROCESS_FAULTS=1 CARDWRIGHT_HOLDER_FAULTS=5 \
+	    $(PY) -m pytest -q tests/faults/test_holder.py \
 	    tests/whole/test_line_faults.py tests/whole/test_daemon_faults.py tests/whole/test_leaving.py \
 	    tests/whole/test_swapped.py tests/faults/test_processes.py; \
 	fi

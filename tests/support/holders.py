@@ -57,6 +57,13 @@ class Holder:
         return await self.behind(UUID(trip.authentication)), ""
 
 
+    async def again(self, job: Job, card: VirtualCard) -> tuple[Principal | None, str]:
+        """They proved it once more: by the card, or where its PIN is blocked by another emergency password."""
+        if job.purpose == sessions_pb2.PURPOSE_UNLOCK_ASSISTED:
+            return await self.proven(Method.EMERGENCY_PASSWORD, request=job.request), ""
+        return await self.by_card(card, job.pin)
+
+
 async def holder_of(here: FaultWorld) -> Holder:
     """The holder of the device."""
     (row,) = Books.read(here.path).of("device", id=here.device.hex)
@@ -182,7 +189,7 @@ async def finished_by_holder(
         trip, found = await begun_again(here, job, holder.station, card), list[str]()
         if trip.error == "PROOF_REQUIRED":
             ways.by_another.append(str(case))
-            principal, why = await holder.by_card(card, job.pin)
+            principal, why = await holder.again(job, card)
             if principal is None:
                 found.append(f"the holder cannot prove it again: {why}")
             else:
