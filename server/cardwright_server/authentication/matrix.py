@@ -166,7 +166,9 @@ RULES: Mapping[str, Rule] = {
     "DeviceService.Dispose": _rule("I", _STOCK, refuse=_NOT_OWN),
     "DeviceService.ReleasePuk": _rule("H", refuse=_NOT_OWN, part=Part.RELEASE),
     "RequestService.CreateIssuance": _rule("I", refuse=_NOT_OWN, part=Part.REQUEST),
-    "RequestService.CreateReplacement": _rule("IH", own=(Service.INCIDENT,), refuse=_NOT_OWN, part=Part.REQUEST),
+    "RequestService.CreateReplacement": _rule(
+        "IH", own=(Service.INCIDENT,), refuse=_NOT_OWN, part=Part.REQUEST, server=True
+    ),
     "RequestService.CreateUnlock": _rule("H", own=(Service.UNLOCK_SELF, Service.FORGOTTEN_PIN), refuse=_NOT_OWN),
     "RequestService.CreateUpdate": _rule("IH", refuse=_NOT_OWN, part=Part.REQUEST, server=True),
     "RequestService.CreateReissue": _rule("IH", refuse=_NOT_OWN, part=Part.REQUEST, server=True),

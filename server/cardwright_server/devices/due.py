@@ -102,6 +102,8 @@ NUMBERED = (DeviceKind.SMART_CARD, DeviceKind.USB_KEY, DeviceKind.VIRTUAL_CARD, 
 """Kinds of devices that show a card UUID and a maker's number."""
 MANDATORY_AFTER: Final = "mandatory_after_days"
 """In the detail of what is due: so many days after its beginning it cannot be put off any more."""
+REPLACE_BEFORE: Final = timedelta(days=30)
+"""How long before the end of a card whose certificates end with it a replacement is asked for."""
 WARNINGS = (30, 14, 7, 3, 1)
 """Days before the end on which holders are warned."""
 
@@ -279,6 +281,26 @@ class DueList:
         )
         await self._set(unit, [row.id for row in chosen], {"requested_at": unit.now})
         return [(row.org, row.device, What(row.what)) for row in chosen]
+
+    async def to_replace(self, unit: Unit, limit: int = 100) -> list[tuple[UUID, UUID]]:
+        """Take (organization, device) of those that end soon and cannot be renewed, for whom nothing was asked yet."""
+        chosen = await unit.rows(
+            select(device_due.c.id, device_due.c.org, device_due.c.device)
+            .select_from(device_due.join(device, device.c.id == device_due.c.device))
+            .where(
+                device_due.c.what == What.RENEWAL,
+                device_due.c.requested_at.is_(None),
+                device_due.c.due_at >= device_due.c.ends_at,
+                device_due.c.ends_at <= unit.now + REPLACE_BEFORE,
+                device.c.state == DeviceState.ISSUED,
+                device.c.temporary.is_(False),
+            )
+            .order_by(device_due.c.ends_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True, of=device_due)
+        )
+        await self._set(unit, [row.id for row in chosen], {"requested_at": unit.now})
+        return [(row.org, row.device) for row in chosen]
 
     async def to_revoke(self, unit: Unit, limit: int = 100) -> list[tuple[UUID, UUID]]:
         """(organization, device) of those out of use whose revocation cannot wait, locked in this unit."""

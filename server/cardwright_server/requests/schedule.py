@@ -9,6 +9,7 @@ from uuid import UUID
 
 from ..authentication.principal import server
 from ..devices.due import DueList
+from ..devices.model import Reason
 from ..devices.service import DeviceService
 from ..store.lease import acquire, new_holder
 from ..store.unit import Database, Unit
@@ -50,8 +51,9 @@ class Scheduler:
             return None
         ended = await self._repeat(lambda unit: self._devices.expire(unit, self._batch))
         requested = await self._repeat(self._ask)
+        replaced = await self._repeat(self._ask_for_another)
         warned = await self._repeat(lambda unit: self._due.warn(unit, self._batch))
-        return Run(lapsed, ended or 0, requested or 0, warned or 0)
+        return Run(lapsed, ended or 0, (requested or 0) + (replaced or 0), warned or 0)
 
     async def _repeat(self, work: Callable[[Unit], Awaitable[int]]) -> int | None:
         total = 0
@@ -67,6 +69,16 @@ class Scheduler:
         if await acquire(unit, LEASE, self._holder, LEASE_LENGTH) is None:
             return None
         return await work(unit)
+
+    async def _ask_for_another(self, unit: Unit) -> int:
+        """A card whose certificates end with it is not renewed: its holder will need another one."""
+        taken = await self._due.to_replace(unit, self._batch)
+        for org, device in taken:
+            try:
+                await self._requests.create_replacement(unit, server(org), device, Reason.RENEWED)
+            except RequestNotPossible:
+                continue  # as in ``_ask``
+        return len(taken)
 
     async def _ask(self, unit: Unit) -> int:
         taken = await self._due.to_request(unit, self._batch)

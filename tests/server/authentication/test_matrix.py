@@ -100,7 +100,7 @@ DeviceService.Recycle                      s! -  -  -  -   - - - -
 DeviceService.Dispose                      s! -  -  -  -   - - - -
 DeviceService.ReleasePuk                   -  S! -  -  -   - - - -
 RequestService.CreateIssuance              S! -  -  -  -   - - - -
-RequestService.CreateReplacement           S! S! -  -  -   + - - -
+RequestService.CreateReplacement           S! S! -  -  -   + - + -
 RequestService.CreateUnlock                -  S! -  -  -   + - - -
 RequestService.CreateUpdate                S! S! -  -  -   - - + -
 RequestService.CreateReissue               S! S! -  -  -   - - + -

@@ -17,7 +17,7 @@ from cardwright_server.devices.lifecycle import Told
 from cardwright_server.devices.model import Device, DeviceState, Disposition, Reason
 from cardwright_server.people.model import Role
 from cardwright_server.policies.document import shipped
-from cardwright_server.requests.model import RequestKind
+from cardwright_server.requests.model import RequestKind, RequestState
 from cardwright_server.requests.schedule import Scheduler
 from cardwright_server.sessions.store import newest_key
 from cardwright_server.store.devices_tables import device as device_table
@@ -238,6 +238,33 @@ async def test_renewals_are_asked_for_once_by_one_of_two_processes(
     again = await one.run()
     assert again is not None and again.requested == 0
     assert await other.run() is None
+
+
+async def test_another_card_is_asked_for_before_one_ends_that_cannot_be_renewed(
+    world: World, open_database: Callable[..., Database], clock: Clock
+) -> None:
+    """Once; not for one whose certificates end before it, nor for one that only stands in for another."""
+    whole, renewable, forgotten = [(await world.issued(days=60)).id for _ in range(3)]
+    await put(world, whole, What.RENEWAL, 60, 60)
+    await put(world, renewable, What.RENEWAL, 45, 60)
+    await world.database.transact(
+        lambda unit: world.services.devices.report_incident(unit, world.issuer, forgotten, Reason.FORGOTTEN)
+    )
+    (asked,) = await world.open_requests(forgotten)
+    holder = await world.database.read(lambda unit: world.free.people.person(unit, world.org, asked.person))  # type: ignore[arg-type]
+    temporary = await world.bound(holder, asked.id)
+    await world.carried_out(asked.id, days=60)
+    await put(world, temporary, What.RENEWAL, 10, 10)
+    timer = scheduler(world, open_database(clock=clock, pool=1))
+    for days, requested in ((29, 0), (2, 1), (1, 0)):
+        clock.advance(days=days)
+        run = await timer.run()
+        assert run is not None and run.requested == requested, days
+    (request,) = await world.open_requests(whole)
+    assert (request.kind, request.reason, request.temporary) == (RequestKind.REPLACEMENT, Reason.RENEWED, False)
+    assert (request.state, request.made_by_kind) == (RequestState.PENDING, "system")
+    assert await world.state(whole) is DeviceState.ISSUED, "it is used until the other one is there"
+    assert await world.open_requests(renewable) == []
 
 
 async def test_holders_are_warned_at_each_step_once(world: World, clock: Clock) -> None:
