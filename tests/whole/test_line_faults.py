@@ -47,9 +47,7 @@ def station(here: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def place(
-    here: Site, desk: Desk, station: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Place]:
+async def place(here: Site, desk: Desk, station: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     """A workstation that tries again soon."""
     monkeypatch.setattr(sessions, "AGAIN", (0.2,))
     monkeypatch.setattr(line, "OPTIONS", tuple((dict(line.OPTIONS) | SOON).items()))
