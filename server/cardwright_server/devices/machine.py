@@ -174,7 +174,7 @@ ROWS: tuple[_Row, ...] = (
         _S.STOCK,
         ISSUER | SERVER,
         effects=(*_END, "forget_holds"),
-        note="virtual cards by the server itself",
+        note="somebody wiped it elsewhere",
     ),
     _Row(
         _S.FAILED,

@@ -28,23 +28,37 @@ from cardwright_cardops.plan.steps import (
 from cardwright_cardops.program.items import SignRequest
 
 from ..issuance.service import SHORTEST
+from ..policies.compliance import Act, ActKind, Place, require
 from ..policies.model import Origin
 from .errors import CardEnds, ClearSecretsRefused, OriginTooWeak
 from .ledger import Ledger
+from .model import Purpose
 from .ports import CertificateOrder, Certificates, Escrow, Task
 from .secrets import CardSecrets
 
 BIOMETRIC = frozenset((containers.FINGERPRINTS.tag, containers.FACIAL_IMAGE.tag, containers.IRIS.tag))
 """Records that are kept nowhere but in the vault's care, so not in a card's journal."""
 _CLEAR = (SetPuk, SetRetries, SetManagementKey, ImportKey)
+_ACTS: Mapping[Purpose, ActKind] = {
+    # What is called re-issue here keeps card and numbers: to the standard it is an update.
+    Purpose.UPDATE: ActKind.UPDATE,
+    Purpose.REISSUE: ActKind.UPDATE,
+    Purpose.UNLOCK: ActKind.RESET_PIN,
+    Purpose.UNLOCK_ASSISTED: ActKind.RESET_PIN,
+    Purpose.FORGOTTEN_PIN: ActKind.RESET_PIN,
+}
+"""What a session is to FIPS 201-3. Issuance is closed by the methods that open it; erasing and proving are free."""
 
 
 def require_allowed(plan: Plan, task: Task, *, attests: bool) -> None:
     """Refuse before the first write what this session may never finish (S1, S2).
 
-    ``attests``: the card can state where it made a key. Raises ClearSecretsRefused, OriginTooWeak.
+    ``attests``: the card can state where it made a key. Raises ComplianceRefused, ClearSecretsRefused, OriginTooWeak.
     """
-    policy = task.policy
+    policy, act = task.policy, _ACTS.get(task.purpose)
+    if plan and act is not None and not task.trusted:
+        # At a trusted station the holder is there, and somebody who answers for what FIPS 201-3 wants.
+        require(policy, Act(act, Place.REMOTE, sealed=False))
     if any(isinstance(step, _CLEAR) for step in plan.steps) and not policy.clear_secrets.allows(trusted=task.trusted):
         raise ClearSecretsRefused(
             f"The policy {policy.name} does not let this workstation see secrets of a card ({policy.clear_secrets})."

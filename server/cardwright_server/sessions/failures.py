@@ -14,6 +14,7 @@ from cardwright_cardops.plan.capabilities import CapabilityMissing
 from cardwright_cardops.plan.execute import CertificateUnfit, ObjectTooLarge, ReadBackDiffers
 from cardwright_cardops.plan.planner import KeyInUse, RetiredSlotsFull, SelfSigningImpossible
 
+from ..policies.errors import ComplianceRefused
 from .errors import CardEnds, CardNotProven, ClearSecretsRefused, NotAtGoal, OriginTooWeak
 
 FOR_GOOD: Final = (
@@ -31,6 +32,7 @@ MAY_PASS: Final = (
     CardNotProven,
     CertificateUnfit,
     ClearSecretsRefused,
+    ComplianceRefused,
     ManagementKeyRefused,
     ManagementKeyUnknown,
     NotAtGoal,

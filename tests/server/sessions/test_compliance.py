@@ -1,0 +1,47 @@
+"""Under ``compliance = piv`` nothing is written to a card in use at its holder's own computer over an open channel."""
+
+from __future__ import annotations
+
+from datetime import date
+from uuid import uuid4
+
+import pytest
+
+from cardwright_cardops.piv.algorithms import Algorithm
+from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.plan.inventory import Identity
+from cardwright_cardops.plan.steps import GenerateKey, Plan, SetPin, WriteCertificate
+from cardwright_server.policies.document import read, shipped
+from cardwright_server.policies.errors import ComplianceRefused
+from cardwright_server.sessions.authority import require_allowed
+from cardwright_server.sessions.failures import failure_of
+from cardwright_server.sessions.model import Purpose
+from cardwright_server.sessions.ports import Task
+
+RENEWAL = (GenerateKey(Slot.AUTHENTICATION, Algorithm.P256), WriteCertificate(Slot.AUTHENTICATION, Algorithm.P256))
+"""No secret in it goes in clear, and the card states where it made the key: only the standard is against it."""
+CASES = {
+    Purpose.UPDATE: (RENEWAL, "NOT_SEALED"),
+    Purpose.REISSUE: (RENEWAL, "NOT_SEALED"),
+    Purpose.UNLOCK: ((SetPin(),), "PIN_RESET_NOT_BOUND"),
+    Purpose.UNLOCK_ASSISTED: ((SetPin(),), "PIN_RESET_NOT_BOUND"),
+    Purpose.FORGOTTEN_PIN: ((SetPin(),), "PIN_RESET_NOT_BOUND"),
+}
+
+
+def allowed(purpose: Purpose, steps: tuple[object, ...], policy: str, *, trusted: bool) -> None:
+    task = Task(uuid4(), uuid4(), purpose, read(shipped(policy)), uuid4(), date(2030, 1, 1), trusted=trusted)
+    require_allowed(Plan(policy, Identity(), steps), task, attests=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("purpose", CASES)
+def test_what_fips_201_refuses_at_a_distance(purpose: Purpose) -> None:
+    steps, code = CASES[purpose]
+    with pytest.raises(ComplianceRefused) as refused:
+        allowed(purpose, steps, "piv", trusted=False)
+    assert refused.value.reasons == (code,) and "section 2.9" in str(refused.value)
+    failure = failure_of(refused.value, wrote=False)
+    assert failure is not None and failure.retryable, "at a station it may be done"
+    allowed(purpose, steps, "piv", trusted=True)
+    allowed(purpose, steps, "civ", trusted=False)
+    allowed(purpose, (), "piv", trusted=False)
