@@ -170,13 +170,12 @@ class CardSession:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """A session whose plan the person agreed to, or that ended well. ``person``: whose card it was.
+    """A session whose plan the person agreed to, or that ended well.
 
     ``proof`` is the person's ``Authentication`` that it ran on; None for an operator's session.
     """
 
     session: CardSession
-    person: UUID | None
     proof: UUID | None = field(repr=False)
 
 

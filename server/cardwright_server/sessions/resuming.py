@@ -92,7 +92,7 @@ def _is_rest_of(last: Agreed, principal: Principal, task: Task) -> bool:
         return False
     if session.request != task.request or (task.request is None and session.purpose is not task.purpose):
         return False
-    return session.workstation == principal.id and last.person == task.person
+    return session.workstation == principal.id
 
 
 def _is_gone(proof: Authentication, records: Records) -> bool:

@@ -114,7 +114,7 @@ async def last_agreed(unit: Unit, org: UUID, device: UUID, life: int) -> Agreed 
     mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.life == life)
     wanted = select(card_session).where(*mine, or_(agreed.exists(), card_session.c.state == SessionState.DONE))
     row = await unit.row(wanted.order_by(card_session.c.id.desc()).limit(1))
-    return None if row is None else Agreed(_session(row), row.person, row.proof)
+    return None if row is None else Agreed(_session(row), row.proof)
 
 
 async def fascn(unit: Unit, org: UUID, device: UUID, life: int) -> str:
