@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -178,11 +178,12 @@ async def make_session_world(
     policy: str = "civ",
     replacing: Sequence[tuple[str, str]] = (),
     known: tuple[x509.Certificate, ...] = (),
+    now: Callable[[], float] | None = None,
 ) -> SessionWorld:
-    """Close ``issuing.core`` in the end."""
+    """Close ``issuing.core`` in the end. ``now``: the vault's time, seconds since 1970; the database has its own."""
     world = await lifecycles.make_world(database, policy, replacing)
     world = replace(world, services=lifecycles.wired(authorizer(), DeviceCredentials()))
-    issuing = await issuance.make_world(database, folder, org=world.org, known=known)
+    issuing = await issuance.make_world(database, folder, org=world.org, known=known, now=now)
     return over(world, issuing, folder)
 
 

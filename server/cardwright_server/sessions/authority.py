@@ -50,15 +50,19 @@ _ACTS: Mapping[Purpose, ActKind] = {
 """What a session is to FIPS 201-3. Issuance is closed by the methods that open it; erasing and proving are free."""
 
 
-def require_allowed(plan: Plan, task: Task, *, attests: bool) -> None:
+def require_allowed(plan: Plan, task: Task, now: datetime, *, attests: bool) -> None:
     """Refuse before the first write what this session may never finish (S1, S2).
 
-    ``attests``: the card can state where it made a key. Raises ComplianceRefused, ClearSecretsRefused, OriginTooWeak.
+    ``attests``: the card can state where it made a key.
+    Raises ComplianceRefused, CardEnds, ClearSecretsRefused, OriginTooWeak.
     """
     policy, act = task.policy, _ACTS.get(task.purpose)
     if plan and act is not None and not task.trusted:
         # At a trusted station the holder is there, and somebody who answers for what FIPS 201-3 wants.
         require(policy, Act(act, Place.REMOTE, sealed=False))
+    certifies = any(isinstance(step, WriteCertificate) and step.profile != RECOVERED for step in plan.steps)
+    if certifies and card_end(task) < now + SHORTEST:
+        raise CardEnds(f"The card ends on {task.expires}, so no certificate is issued for it any more.")
     if any(isinstance(step, _CLEAR) for step in plan.steps) and not policy.clear_secrets.allows(trusted=task.trusted):
         raise ClearSecretsRefused(
             f"The policy {policy.name} does not let this workstation see secrets of a card ({policy.clear_secrets})."
@@ -66,13 +70,6 @@ def require_allowed(plan: Plan, task: Task, *, attests: bool) -> None:
     for step in plan.steps:
         if isinstance(step, ImportKey) or (isinstance(step, GenerateKey) and not attests):
             require_origin(task, step.slot)
-
-
-def require_time(plan: Plan, task: Task, now: datetime) -> None:
-    """Refuse before a key is made what could get no certificate that ends with the card. Raises CardEnds."""
-    certifies = any(isinstance(step, WriteCertificate) and step.profile != RECOVERED for step in plan.steps)
-    if certifies and card_end(task) < now + SHORTEST:
-        raise CardEnds(f"The card ends on {task.expires}, so no certificate is issued for it any more.")
 
 
 def card_end(task: Task) -> datetime:
@@ -135,8 +132,7 @@ class SessionAuthority:
         match question:
             case ask.Preflight():
                 attests = backend_of(question.inventory.features).attests
-                require_allowed(question.plan, self._task, attests=attests)
-                require_time(question.plan, self._task, self._now)
+                require_allowed(question.plan, self._task, self._now, attests=attests)
                 return ask.Granted(self._task.guid)
             case ask.KeyAlgorithms():
                 return await self._secrets.algorithms(question)

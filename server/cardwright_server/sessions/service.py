@@ -236,7 +236,7 @@ class SessionService:
                 key = prover_shown(seen.identity, opened.keys)
                 await run_async(proving(key, os.urandom(32), alone=True), _Relay(line, ledger, greeting))
             return await self._finish(principal, task, ledger, outcome, seen)
-        require_allowed(plan, task, attests=backend_of(card.features).attests)
+        require_allowed(plan, task, opened.now, attests=backend_of(card.features).attests)
         _require_known(plan, greeting)
         contents = await self._contents(task, plan, card, intact(card, ledger.objects))
         keys, unknown = made_unseen(card, fold(ledger.entries), opened.keys)

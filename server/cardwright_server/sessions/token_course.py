@@ -133,7 +133,7 @@ class TokenCourse:
             if self._prover is not None:
                 await self._prove(self._prover)
             return Conclusion(task, outcome, seen)
-        require_allowed(plan, task, attests=False)
+        require_allowed(plan, task, self._now, attests=False)
         if unknown := {step.kind for step in plan.steps} - self._greeting.steps:
             raise PeerTooOld(f"The workstation cannot show {', '.join(sorted(unknown))}.")
         carried = await _Carrying(self, task, plan).through()

@@ -26,12 +26,14 @@ class Lease:
 async def acquire(unit: Unit, name: str, holder: UUID, length: timedelta) -> Lease | None:
     """Get or renew the lease; None while another holds it. The row is locked until the unit ends.
 
-    So what is done in the same unit is done by one holder only, also by one that slept past its time.
+    So what is done in the same unit is done by one holder only, also by one that slept past its time. A lease that ends
+    much later than one that is got now is from before the clock was set back: else nobody could have it until then.
     """
     until = unit.now + length
+    free = or_(lease.c.until <= unit.now, lease.c.until > until + length, lease.c.holder == holder)
     found = await unit.row(
         update(lease)
-        .where(lease.c.name == name, or_(lease.c.until <= unit.now, lease.c.holder == holder))
+        .where(lease.c.name == name, free)
         .values(holder=holder, until=until, fence=lease.c.fence + case((lease.c.holder == holder, 0), else_=1))
         .returning(lease.c.fence)
     )

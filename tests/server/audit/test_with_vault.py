@@ -23,6 +23,8 @@ from cardwright_server.store.ids import SYSTEM, new_id
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.errors import VaultError
 from cardwright_server.vault.model import KeyRole, SigningAlgorithm
+from tests.support.databases import Clock as DatabaseClock
+from tests.support.issuance import ON_SQLITE
 from tests.support.vault import PASSPHRASE, Clock, Pki, make_core, public_of
 
 NO_LEASE = Pace(lease=timedelta(0))
@@ -120,3 +122,22 @@ async def test_a_block_signed_before_a_crash_is_signed_the_same_again(
     await sealed(database, pki)
     report = await verify_database(database, await expected(pki), waiting=timedelta(0))
     assert (report.findings, report.blocks, report.entries) == ((), 2, 4)
+
+
+@ON_SQLITE
+async def test_a_clock_that_is_set_back_stops_no_sealing_and_is_seen(
+    open_database: Callable[..., Database], clock: DatabaseClock, pki: Pki
+) -> None:
+    """To before the last block: the vault's time stands still until it is caught up, so entries look too old."""
+    database = open_database(clock=clock)
+    clock.now = pki.clock.moment
+    await record(database)
+    await sealed(database, pki)
+    for step in (-timedelta(hours=1), timedelta(minutes=51), timedelta(minutes=10)):
+        clock.now += step
+        pki.clock.now += step.total_seconds()
+        await record(database, 1)
+        await sealed(database, pki)
+    report = await verify_database(database, await expected(pki, now=clock.now), waiting=timedelta(0))
+    assert (report.blocks, report.entries) == (4, 5)
+    assert [(one.fault, one.block) for one in report.findings] == [(Fault.LATE, 2)]

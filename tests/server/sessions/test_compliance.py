@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from uuid import uuid4
 
 import pytest
@@ -31,7 +31,8 @@ CASES = {
 
 def allowed(purpose: Purpose, steps: tuple[object, ...], policy: str, *, trusted: bool) -> None:
     task = Task(uuid4(), uuid4(), purpose, read(shipped(policy)), uuid4(), date(2030, 1, 1), trusted=trusted)
-    require_allowed(Plan(policy, Identity(), steps), task, attests=True)  # type: ignore[arg-type]
+    plan, now = Plan(policy, Identity(), steps), datetime(2029, 1, 1, tzinfo=UTC)  # type: ignore[arg-type]
+    require_allowed(plan, task, now, attests=True)
 
 
 @pytest.mark.parametrize("purpose", CASES)

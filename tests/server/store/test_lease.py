@@ -55,6 +55,26 @@ async def test_a_lease_is_renewed_released_and_taken_over(open_database: Opener,
     assert again.fence == 3
 
 
+async def test_a_lease_from_before_the_clock_was_set_back_stands_in_nobodys_way(
+    open_database: Opener, clock: Clock
+) -> None:
+    database = open_database(clock=clock)
+    first, second = new_holder(), new_holder()
+
+    async def get(holder: UUID) -> Lease | None:
+        return await database.transact(lambda unit: acquire(unit, "seal", holder, LENGTH))
+
+    held = await get(first)
+    assert held is not None
+    clock.now -= LENGTH  # as a clock that is corrected a little: its holder lives, and will renew it
+    assert await get(second) is None
+    clock.advance(seconds=-1)
+    taken = await get(second)
+    assert taken is not None
+    assert (taken.fence, taken.until) == (2, clock.now + LENGTH)
+    assert await get(first) is None
+
+
 async def test_counters_give_each_number_once(database: Database) -> None:
     async def work(unit: Unit) -> int:
         return await counters.take(unit, "crl", 3)
