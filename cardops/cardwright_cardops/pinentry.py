@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Final
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes
 
 from .errors import CardwrightError
 from .secret import Secret
@@ -33,6 +33,7 @@ ENTRY_SECONDS: Final = 600.0
 _END_SECONDS: Final = 2.0
 _CANCELLED = 99
 _CANCELLED_FULLY = 198
+_HEX = b"0123456789abcdefABCDEF"
 
 
 class PinentryUnavailable(CardwrightError):
@@ -97,7 +98,9 @@ class Pinentry:
         self._program = program
         self._reply_seconds = reply_seconds
         self._entry_seconds = entry_seconds
-        self._received = b""
+        # What was typed comes through here and is wiped; it is never in octets that cannot be.
+        self._received = bytearray(2 * MAX_LINE)
+        self._held = 0
 
     def __enter__(self) -> Pinentry:
         try:
@@ -121,7 +124,11 @@ class Pinentry:
             texts.append(("SETERROR", error))
         for command, text in texts:
             self._command(f"{command} {escape(text)}")
-        return Secret(self._command("GETPIN", self._entry_seconds))
+        typed = self._command("GETPIN", self._entry_seconds)
+        try:
+            return Secret(typed)
+        finally:
+            _wipe(typed)
 
     def tell(self, *, title: str, description: str) -> None:
         """Show a message until the person closes it. Raises PinentryCancelled, PinentryUnavailable."""
@@ -136,6 +143,7 @@ class Pinentry:
 
     def close(self) -> None:
         """End the process."""
+        _wipe(self._received)
         self._in.close()
         self._out.close()
         self._process.terminate()
@@ -150,7 +158,7 @@ class Pinentry:
             self._command(f"OPTION ttyname={escape(self._seat.tty)}")
             self._command(f"OPTION ttytype={escape(self._seat.tty_type)}")
 
-    def _command(self, line: str, seconds: float | None = None) -> bytes:
+    def _command(self, line: str, seconds: float | None = None) -> bytearray:
         try:
             return self._said(line, seconds)
         except PinentryUnavailable:
@@ -158,7 +166,7 @@ class Pinentry:
                 raise PinentryCancelled("The PIN entry was cancelled.") from None
             raise
 
-    def _said(self, line: str, seconds: float | None) -> bytes:
+    def _said(self, line: str, seconds: float | None) -> bytearray:
         try:
             self._in.write(line.encode() + b"\n")
             self._in.flush()
@@ -166,39 +174,77 @@ class Pinentry:
             raise PinentryUnavailable(f"Pinentry '{self._program}' ended unexpectedly.") from error
         return self._reply(self._reply_seconds if seconds is None else seconds)
 
-    def _reply(self, seconds: float) -> bytes:
-        """Data up to OK. Status lines and comments are passed over."""
+    def _reply(self, seconds: float) -> bytearray:
+        """Data up to OK, for the caller to wipe. Status lines and comments are passed over."""
         deadline = time.monotonic() + seconds
-        data = b""
+        data = bytearray()
         for _ in range(MAX_LINES):
-            word, _, rest = self._line(deadline).partition(b" ")
+            line = self._line(deadline)
+            word = bytes(line[:4]).partition(b" ")[0]
             if word == b"OK":
                 return data
             if word == b"D":
-                data += unquote_to_bytes(rest)
+                before, more = data, _unquoted(line, len(word) + 1)
+                data = before + more
+                for used in (before, more, line):
+                    _wipe(used)
             elif word == b"ERR":
-                number = re.match(rb"[0-9]{1,10}", rest)
-                code = int(number.group()) & 0xFFFF if number else 0
+                number = re.match(rb"ERR ([0-9]{1,10})", line)
+                code = int(number.group(1)) & 0xFFFF if number else 0
                 if code in (_CANCELLED, _CANCELLED_FULLY):
                     raise PinentryCancelled("The PIN entry was cancelled.")
                 raise PinentryUnavailable(f"Pinentry '{self._program}' cannot ask for a PIN (error {code}).")
         raise PinentryUnavailable(f"Pinentry '{self._program}' said {MAX_LINES} lines and came to no end.")
 
-    def _line(self, deadline: float) -> bytes:
+    def _line(self, deadline: float) -> bytearray:
         """The next line, without its end. Raises PinentryUnavailable for none by ``deadline`` or an overlong one."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._out, selectors.EVENT_READ)
-            while b"\n" not in self._received:
+            while (end := self._received.find(b"\n", 0, self._held)) < 0:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise PinentryUnavailable(f"Pinentry '{self._program}' did not answer in time.")
-                more = os.read(self._out.fileno(), MAX_LINE)
-                if not more or len(self._received) > MAX_LINE:
+                with memoryview(self._received) as room:
+                    came = 0 if self._held > MAX_LINE else os.readv(self._out.fileno(), [room[self._held :]])
+                if not came:
                     raise PinentryUnavailable(
                         f"Pinentry '{self._program}' ended or said something that is not Assuan."
                     )
-                self._received += more
-        line, _, self._received = self._received.partition(b"\n")
-        return line.rstrip(b"\r")
+                self._held += came
+        length = end - 1 if self._received[end - 1 : end] == b"\r" else end
+        with memoryview(self._received) as room:
+            line = bytearray(room[:length])
+            left = self._held - end - 1
+            room[:left] = room[end + 1 : self._held]
+            room[left : self._held] = bytes(self._held - left)
+        self._held = left
+        return line
+
+
+def _wipe(octets: bytearray) -> None:
+    octets[:] = bytes(len(octets))
+
+
+def _unquoted(line: bytearray, begin: int) -> bytearray:
+    """What stands from ``begin`` on, with %XX as the octet that it means."""
+    made, place = bytearray(len(line)), 0
+    with memoryview(line) as octets:
+        at = begin
+        while at < len(line):
+            code = _escaped(octets[at : at + 3])
+            made[place] = octets[at] if code is None else code
+            at, place = at + (1 if code is None else 3), place + 1
+    exact = made[:place]
+    _wipe(made)
+    return exact
+
+
+def _escaped(three: memoryview) -> int | None:
+    """The octet that these three stand for; None where they are no escape."""
+    digits = [_HEX.find(octet) for octet in three[1:]]
+    if len(three) < 3 or three[0] != ord("%") or -1 in digits:
+        return None
+    high, low = (digit if digit < 16 else digit - 6 for digit in digits)
+    return high << 4 | low
 
 
 def _own_seat() -> Seat:

@@ -79,7 +79,7 @@ class Card:
     observed_at: datetime | None = None
     inserted_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     operation: str = ""
-    trace: Trace = field(default_factory=lambda: Trace(MOST_TRACED, 1 << 20), repr=False)
+    trace: Trace = field(default_factory=lambda: Trace(MOST_TRACED, 1 << 20, names=False), repr=False)
     met: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     """It was looked at once, or left before that."""
     gone: asyncio.Event = field(default_factory=asyncio.Event, repr=False)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cardwright_cardops.pinentry import Pinentry, PinentryCancelled, PinentryUnavailable
+from cardwright_cardops.pinentry import Pinentry, PinentryCancelled, PinentryUnavailable, _unquoted
 
 
 def program(folder: Path, getpin: str) -> str:
@@ -28,6 +31,19 @@ def ask(name: str) -> bytes:
 
 def test_what_was_typed_comes_back(tmp_path: Path) -> None:
     assert ask(program(tmp_path, r"# hint\nS status\nD 12%%2534\nOK\n")) == b"12%34"
+
+
+def test_nothing_of_it_stays_in_what_was_read(tmp_path: Path) -> None:
+    with Pinentry(program(tmp_path, r"D 95173046\nOK\nleft over")) as entry:
+        assert entry.ask(title="t", description="d", prompt="p").reveal() == b"95173046"
+        assert bytes(entry._received).strip(b"\0") == b"left over"
+    assert not any(entry._received)
+
+
+@given(st.binary(max_size=40))
+def test_what_is_escaped_is_read_as_urllib_reads_it(octets: bytes) -> None:
+    for text in (octets, b"%" + octets, quote_from_bytes(octets).encode(), octets.hex("%").encode()):
+        assert _unquoted(bytearray(b"D " + text), 2) == unquote_to_bytes(text)
 
 
 def test_a_closed_dialog_is_no_failure(tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ PUBLIC_CONTAINERS: Final = frozenset(
 )
 """Containers that anyone with a contact reader may read (SP 800-73-5 part 1 table 2); of Yubico's, the certificate."""
 
+NAMING_CONTAINERS: Final = frozenset(row.tag for row in PIV_CONTAINERS if row.slot is not None)
+"""Those of certificates, whose subjects and alternative names say who holds the card."""
+
 _PIV_AID: Final = bytes.fromhex("A000000308")
 _ANY_OBJECT: Final = (0x3F, 0xFF)
 _PUBLIC_ANSWERS: Final = frozenset((0xF7, 0xF8, 0xF9, 0xFD))
@@ -138,7 +141,12 @@ class Trace:
         most_entries: int = 4096,
         most_octets: int = 4 << 20,
         on_entry: Callable[[Entry], object] | None = None,
+        *,
+        names: bool = True,
     ) -> None:
+        """``names``: whether contents of certificates are shown, which name the holder of the card."""
+        self.public = PUBLIC_CONTAINERS if names else PUBLIC_CONTAINERS - NAMING_CONTAINERS
+        """Containers whose contents are shown."""
         self._entries: deque[Entry] = deque()
         self._most_entries = most_entries
         self._most_octets = most_octets
@@ -178,7 +186,7 @@ class TracedConnection:
     def __init__(self, connection: Connection, trace: Trace) -> None:
         self._connection = connection
         self._trace = trace
-        self._rules = _Rules()
+        self._rules = _Rules(trace.public)
 
     @property
     def link(self) -> Link:
@@ -248,9 +256,10 @@ _NOTHING: Final = _Shown()
 class _Rules:
     """Which octets are public, from what was seen so far."""
 
-    __slots__ = ("_chain", "_chain_head", "_chain_public", "_chain_tag", "_follows", "_piv")
+    __slots__ = ("_chain", "_chain_head", "_chain_public", "_chain_tag", "_follows", "_piv", "_public")
 
-    def __init__(self) -> None:
+    def __init__(self, public: frozenset[int]) -> None:
+        self._public = public
         self.forget()
 
     def forget(self) -> None:
@@ -297,10 +306,10 @@ class _Rules:
             return _NOTHING
         if command.ins == GET_DATA:
             tag = _asked_for(data)
-            return _NOTHING if tag is None else _Shown(tag, data, tag in PUBLIC_CONTAINERS)
+            return _NOTHING if tag is None else _Shown(tag, data, tag in self._public)
         if command.ins == PUT_DATA:
             tag = _written_to(data)
-            return _Shown(tag, data if tag in PUBLIC_CONTAINERS and _is_one_object(tag, data) else None)
+            return _Shown(tag, data if tag in self._public and _is_one_object(tag, data) else None)
         return _NOTHING
 
     def _block(self, command: CommandAPDU) -> _Shown:
@@ -311,7 +320,7 @@ class _Rules:
             self._break_chain()
             self._chain_head = head
             self._chain_tag = _written_to(command.data) if writes else None
-            self._chain_public = self._chain_tag in PUBLIC_CONTAINERS
+            self._chain_public = self._chain_tag in self._public
         if self._chain_public:
             self._chain += command.data
             if len(self._chain) > _LONGEST_CHAIN:

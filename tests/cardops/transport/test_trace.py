@@ -124,6 +124,17 @@ def test_what_is_written_to_a_public_object_is_shown_with_its_last_block() -> No
     assert whole.data == command.data
 
 
+def test_certificates_are_not_shown_where_nobody_is_to_be_named() -> None:
+    answer, written = encode(0x53, bytes(range(256)) * 3), put_data(0x5FC10A, bytes(600))
+    pairs = [SELECT, *answered(get_data(0x5FC105), answer), *sent(written), *answered(get_data(0x5FC102), answer)]
+    shown, kept = (play(pairs, Trace(names=names)).entries for names in (True, False))
+    assert [entry.lc for entry in kept] == [entry.lc for entry in shown]
+    assert b"".join(entry.answer or b"" for entry in kept if entry.tag == 0x5FC105) == b""
+    assert [entry.data for entry in kept if entry.tag == 0x5FC10A] == [None] * 3
+    assert b"".join(entry.answer or b"" for entry in kept if entry.tag == 0x5FC102) == answer
+    assert written.data in [entry.data for entry in shown]
+
+
 @pytest.mark.parametrize("tag", [0x7E, 0x7F61])
 def test_objects_without_a_template(tag: int) -> None:
     command = CommandAPDU(0, 0xDB, 0x3F, 0xFF, encode(tag, bytes(12)))

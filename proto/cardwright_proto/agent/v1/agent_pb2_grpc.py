@@ -96,7 +96,7 @@ class CardServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TraceCard(self, request, context):
-        """The redacted record of what went to a card since it was put in.
+        """The redacted record of what went to a card since it was put in: no secret, and no certificate, which would name its holder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

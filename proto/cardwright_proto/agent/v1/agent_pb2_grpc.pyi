@@ -44,7 +44,7 @@ class CardServiceStub:
     CheckCard: _grpc.UnaryUnaryMultiCallable[_agent_pb2.CheckCardRequest, _agent_pb2.CheckCardResponse]
     """Conformance of what is on a card."""
     TraceCard: _grpc.UnaryUnaryMultiCallable[_agent_pb2.TraceCardRequest, _agent_pb2.TraceCardResponse]
-    """The redacted record of what went to a card since it was put in."""
+    """The redacted record of what went to a card since it was put in: no secret, and no certificate, which would name its holder."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_agent_pb2.WatchEventsRequest, _agent_pb2.WatchEventsResponse]
 
 @_typing.type_check_only
@@ -57,7 +57,7 @@ class CardServiceAsyncStub(CardServiceStub):
     CheckCard: _aio.UnaryUnaryMultiCallable[_agent_pb2.CheckCardRequest, _agent_pb2.CheckCardResponse]  # type: ignore[assignment]
     """Conformance of what is on a card."""
     TraceCard: _aio.UnaryUnaryMultiCallable[_agent_pb2.TraceCardRequest, _agent_pb2.TraceCardResponse]  # type: ignore[assignment]
-    """The redacted record of what went to a card since it was put in."""
+    """The redacted record of what went to a card since it was put in: no secret, and no certificate, which would name its holder."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_agent_pb2.WatchEventsRequest, _agent_pb2.WatchEventsResponse]  # type: ignore[assignment]
 
 class CardServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,7 +97,7 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_pb2.TraceCardRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.TraceCardResponse, _abc.Awaitable[_agent_pb2.TraceCardResponse]]:
-        """The redacted record of what went to a card since it was put in."""
+        """The redacted record of what went to a card since it was put in: no secret, and no certificate, which would name its holder."""
 
     @_abc_1.abstractmethod
     def WatchEvents(
