@@ -34,6 +34,7 @@ from .opening import DataFolderInUse, OpenVault, has_vault, make_folders, make_v
 from .people.model import Grant, Role
 from .people.operators import OperatorService
 from .people.service import PeopleService
+from .policies.errors import PolicyUnreachable
 from .policies.model import VersionState
 from .store.ids import new_id
 from .store.migrate import upgrade
@@ -177,7 +178,9 @@ async def _founder(unit: Unit | None, principal: Principal, call: Call, target: 
 
 
 async def _policies(unit: Unit, domains: Domains, org: UUID) -> None:
-    """Publish what comes with the program and is not there yet, and assign one."""
+    """Publish what comes with the program and is not there yet, and assign one; not what certificate profiles of the
+    installation's own leave out of reach.
+    """
     program, installation = server(org), replace(server(org), id=org)
     group = await domains.people.create_group(unit, program, GROUP)
     for name in sorted(
@@ -185,6 +188,10 @@ async def _policies(unit: Unit, domains: Domains, org: UUID) -> None:
     ):
         if await domains.policies.find(unit, program, name=name, states=(VersionState.PUBLISHED,)):
             continue
-        draft = await domains.policies.draft_shipped(unit, program, name)
+        try:
+            draft = await domains.policies.draft_shipped(unit, program, name)
+        except PolicyUnreachable:
+            continue
         await domains.policies.publish(unit, installation, draft.id)
-    await domains.policies.assign(unit, program, ASSIGNED, group.id)
+    if await domains.policies.find(unit, program, name=ASSIGNED, states=(VersionState.PUBLISHED,)):
+        await domains.policies.assign(unit, program, ASSIGNED, group.id)

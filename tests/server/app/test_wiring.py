@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +14,16 @@ from uuid import uuid4
 
 import pytest
 
-from cardwright_server import serving
+from cardwright_server import founding, issuance, serving
 from cardwright_server.app import Domains, wire
 from cardwright_server.authentication.counters import LockPolicy
 from cardwright_server.authentication.model import Method
+from cardwright_server.authentication.principal import server
 from cardwright_server.config import load
 from cardwright_server.devices.service import DeviceService
 from cardwright_server.escrow.service import EscrowService
+from cardwright_server.policies.document import SHIPPED
+from cardwright_server.policies.model import VersionState
 from cardwright_server.requests.model import RequestKind
 from cardwright_server.requests.service import RequestService
 from cardwright_server.store.unit import Database, Unit
@@ -46,6 +51,30 @@ def classes_with(method: str, *parameters: str) -> set[str]:
 def domains(tmp_path: Path, database: Database) -> Domains:
     """Everything wired; the vault is not there."""
     return wire(load(tmp_path, None), database, VaultClient(tmp_path), uuid4())
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("left", ["civ", "developer"])
+async def test_an_installation_begins_without_policies_that_its_own_profiles_leave_out_of_reach(
+    tmp_path: Path, database: Database, left: str
+) -> None:
+    """It certifies RSA keys only for logging in, or none of P-384 for signatures."""
+    folder, slot = tmp_path / "profiles", {"civ": "authentication", "developer": "signature"}[left]
+    folder.mkdir()
+    shipped = resources.files(issuance).joinpath("shipped", f"civ-{slot}.toml").read_text()
+    kept = 'algorithms = ["rsa2048"]' if left == "civ" else 'algorithms = ["rsa2048", "p256"]'
+    text = re.sub(r"algorithms = \[.*\]", kept, shipped)
+    (folder / f"civ-{slot}.toml").write_text(text)
+    (tmp_path / "server.toml").write_text(f'[issuance]\nprofiles = "{folder}"\n')
+    org = uuid4()
+    begun = wire(load(tmp_path, None), database, VaultClient(tmp_path), org, authorize=founding._founder)
+    await database.transact(lambda unit: founding._policies(unit, begun, org))
+    await database.transact(lambda unit: founding._policies(unit, begun, org))
+    found = await database.read(lambda unit: begun.policies.find(unit, server(org)))
+    out = {"civ", "developer"} if left == "civ" else {left}
+    assert {one.name for one in found} == set(SHIPPED) - out
+    assert {one.state for one in found} == {VersionState.PUBLISHED}
+    begun.close()
 
 
 @ON_SQLITE
