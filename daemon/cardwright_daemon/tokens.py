@@ -238,8 +238,9 @@ class Tokens:
         async def work(operation: Operation) -> None:
             error = ""
             while True:
+                longest = device.token.info.max_pin_length
                 with operation.prompting():
-                    old = await ask_current(prompter, PinReference.PIN, act, None, error=error)
+                    old = await ask_current(prompter, PinReference.PIN, act, None, error=error, longest=longest)
                     new = await ask_new(prompter, PinReference.PIN, act, rules, old)
                 try:
                     with operation.writing():

@@ -14,7 +14,7 @@ import pytest
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.guard import Act
-from cardwright_clients.cli import update
+from cardwright_clients.cli import cards, update
 from cardwright_clients.sdk.values import Purpose
 from cardwright_daemon import sessions
 from cardwright_daemon.link import ports
@@ -277,14 +277,17 @@ async def test_pins_through_the_daemon_while_it_runs(monkeypatch: pytest.MonkeyP
         assert person.answers == []
         assert (await seat.done("pin", "status")).out.splitlines()[0] == "PIN: 3 of 3 tries left"
         gone = await seat.cli("pin", "change", "--serial", "1")
-    assert "CARD_NOT_FOUND" in gone.err
+        assert "CARD_NOT_FOUND" in gone.err
+        monkeypatch.setattr(cards, "_pcsc_readers", tuple)
+        beside = await seat.cli("pin", "status", "--direct")
+        notice, _, error = beside.err.partition("\n")
+        assert notice == "The card is reached directly, beside the daemon, which runs."
+        assert error.startswith("Error CARD_NOT_FOUND")
 
 
 async def test_pins_without_the_daemon_are_reached_directly(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from cardwright_clients.cli import cards
-
     monkeypatch.setenv("CARDWRIGHT_FOLDER", str(tmp_path / "nothing"))
     monkeypatch.setattr(cards, "_pcsc_readers", tuple)
     seat_less = _plain("pin", "status")

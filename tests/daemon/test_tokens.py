@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cardwright_daemon.config import Pkcs11Module
+from cardwright_daemon.config import Pins, Pkcs11Module
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from tests.support.daemons import Person, failing, running, token
 from tests.support.softhsm import LABEL, SOFTHSM, SoftHsm
@@ -69,6 +69,20 @@ async def test_its_pin_is_changed_and_a_stranger_agrees(hsm: SoftHsm) -> None:
         env={**os.environ, **hsm.environment}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "first" in listed.stdout
+
+
+async def test_a_long_pin_of_a_token_may_come_with_a_call(tmp_path: Path) -> None:
+    long = b"13579-and-more"
+    hsm = SoftHsm.make(tmp_path, long)
+    async with running(pkcs11=module(hsm), pins=Pins(headless=True)) as run:
+        (device,) = (await run.client.cards.ListCards(pb.ListCardsRequest(tokens=True))).cards
+        around = pb.Asking(headless=pb.HeadlessPins(current=long, new=NEW))
+        await run.client.pins.ChangePin(pb.ChangePinRequest(card=device.id, asking=around))
+        around.headless.current = bytes(256)
+        refused = run.client.pins.ChangePin(pb.ChangePinRequest(card=device.id, asking=around))
+        assert (await failing(refused)).code == "REQUEST_INVALID"
+    with pytest.raises(subprocess.CalledProcessError):
+        hsm.pkcs11_tool("--list-objects")
 
 
 async def test_w4_a_module_that_crashes_costs_one_call(hsm: SoftHsm) -> None:

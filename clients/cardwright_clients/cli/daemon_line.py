@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -15,7 +16,7 @@ from uuid import UUID
 import click
 
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.workstation import SOCKET, default_folder, has_folder, require_own
+from cardwright_cardops.workstation import SOCKET, FolderUnsafe, default_folder, has_folder, require_own
 
 from ..sdk.values import Asking, Card, CardKind
 from .cards import CardSummary, Choice, choose
@@ -66,7 +67,12 @@ def use_daemon(*, direct: bool) -> bool:
 
     ``direct``: the caller wants to reach the card itself.
     """
-    if direct or click.get_current_context().obj is not None:
+    if click.get_current_context().obj is not None:
+        return False
+    if direct:
+        with suppress(FolderUnsafe):
+            if daemon_runs():
+                say("The card is reached directly, beside the daemon, which runs.", err=True)
         return False
     if daemon_runs():
         return True
