@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from cardwright_cardops.plan.token_state import name_of
+from cardwright_cardops.rpc_status import RemoteError
 from cardwright_daemon.config import Pkcs11Module
 from cardwright_daemon.link import credentials
 from cardwright_daemon.link.credentials import Credentials, NotEnrolled
@@ -133,9 +134,9 @@ async def test_token_is_good_for_one_key_and_answers_it_again(here: Site, tmp_pa
     (tmp_path / "b" / credentials.PENDING).write_bytes(first.key)
     again = await enrol(tmp_path / "b", entry, token, host)
     assert again.certificate == first.certificate
-    with pytest.raises(Exception, match="used") as refused:
+    with pytest.raises(RemoteError, match="used") as refused:
         await enrol(tmp_path / "c", entry, token, host)
-    assert getattr(refused.value, "code", "") == "TOKEN_USED"
+    assert refused.value.code == "TOKEN_USED"
 
 
 async def test_server_with_another_root_gets_no_token(here: Site, tmp_path: Path) -> None:

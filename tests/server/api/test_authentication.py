@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID, uuid4
 
+import grpc
 import pytest
 from sqlalchemy import select
 
@@ -257,7 +258,7 @@ async def test_what_is_typed_and_given_is_in_no_record_log_or_error(
     proof = await world.prove("gina", password(given.password))
     typed = "canary-7361-typed"
     request = pb.ProveRequest(login="gina", evidence=[password(typed)])
-    with pytest.raises(Exception) as refused:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
         await world.api.call("AuthenticationService.Prove", request, world.nobody)
     rows = await world.database.read(lambda unit: unit.rows(select(audit_entry)))
     everything = f"{rows} {caplog.text} {refused.value}"

@@ -24,7 +24,7 @@ from cardwright_server.store.audit_tables import audit_block, audit_detail, audi
 from cardwright_server.store.ids import SYSTEM, new_id
 from cardwright_server.store.unit import Database, Unit
 from tests.support import long_chain
-from tests.support.audit import Signer
+from tests.support.audit import Refused, Signer
 
 NOW = timedelta(0)
 ADA = new_id()
@@ -185,7 +185,7 @@ async def test_yesterday_restored_is_found_when_it_goes_on(chain: Database, sign
 async def test_a_strict_vault_does_not_go_on_from_yesterday(chain: Database, signer: Signer) -> None:
     await tamper(chain, delete(audit_entry).where(audit_entry.c.block > 2))
     await tamper(chain, delete(audit_block).where(audit_block.c.number > 2))
-    with pytest.raises(Exception, match="the chain goes on with block 5"):
+    with pytest.raises(Refused, match="the chain goes on with block 5"):
         await grow(chain, signer, 1)
 
 
