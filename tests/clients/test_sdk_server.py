@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import ipaddress
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,14 @@ import grpc
 import pytest
 from cryptography import x509
 
-from cardwright_cardops.rpc_status import RemoteError
+from cardwright_cardops.rpc_status import DETAILS, RemoteError, details_of
 from cardwright_clients.sdk import OperatorFile, ServerClient, ServerUnreachable
 from cardwright_clients.sdk.server import REPEATABLE, SESSION
 from cardwright_clients.sdk.values import Phase
 from cardwright_daemon.link import ports
 from cardwright_proto.cms.v1 import (
     audit_pb2,
+    audit_pb2_grpc,
     authentication_pb2,
     certificates_pb2,
     devices_pb2,
@@ -40,7 +42,7 @@ from cardwright_server.people.model import Role
 from cardwright_server.store.unit import Database
 from cardwright_server.vault.calls import LocalVault
 from tests.support.daemon_server import Server, an_update
-from tests.support.daemons import Person, running, token
+from tests.support.daemons import PATIENCE, Person, running, token
 from tests.support.issuance import ON_SQLITE
 from tests.support.lifecycles import make_world
 from tests.support.managed import ToldContacts, servicers
@@ -92,6 +94,68 @@ async def test_calls_pages_and_errors(database: Database, tmp_path: Path) -> Non
                 await server.call(people.Find, people_pb2.FindPersonsRequest(), seconds=5.0)
 
 
+@asynccontextmanager
+async def portal(folder: Path, add: Callable[[grpc.aio.Server], None], session: str) -> AsyncIterator[ServerClient]:
+    """A client of a server that has what ``add`` gives it."""
+    root = Authority("Root")
+    name = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))])
+    key, begin, chain = root.issued("server", name).partition(b"-----BEGIN CERTIFICATE-----")
+    server = grpc.aio.server()
+    add(server)
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, begin + chain)]))
+    await server.start()
+    path = folder / "portal.pem"
+    path.touch(0o600)
+    path.write_bytes(root.issued("portal"))
+    try:
+        async with ServerClient(f"127.0.0.1:{port}", OperatorFile.read(path), session=session) as client:
+            yield client
+    finally:
+        await server.stop(None)
+
+
+async def test_what_a_call_answers_bit_by_bit(tmp_path: Path) -> None:
+    """Its errors are those of any call, and whoever leaves earlier ends it."""
+    seen: list[dict[str, Any]] = []
+    left = asyncio.Event()
+
+    class Audit(audit_pb2_grpc.AuditServiceServicer):
+        async def Verify(self, request: Any, context: Any) -> AsyncIterator[audit_pb2.VerifyAuditResponse]:
+            seen.append(dict(context.invocation_metadata()))
+            yield audit_pb2.VerifyAuditResponse(blocks=1)
+            yield audit_pb2.VerifyAuditResponse(blocks=2)
+            if len(seen) == 1:
+                error = RemoteError("The chain is being judged.")
+                vars(error)["code"] = "AUDIT_BUSY"
+                await context.abort(grpc.StatusCode.ABORTED, "", ((DETAILS, details_of(error, 10)),))
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.set()
+
+        async def Find(self, request: Any, context: Any) -> Any:
+            raise AssertionError("only Verify is called here")
+
+        Anchor = Find
+
+    def add(server: grpc.aio.Server) -> None:
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(Audit(), server)
+
+    async with portal(tmp_path, add, "proved") as client:
+        verify = audit_pb2_grpc.AuditServiceStub(client.channel).Verify
+        blocks = []
+        with pytest.raises(RemoteError) as caught:
+            async with aclosing(client.stream(verify, audit_pb2.VerifyAuditRequest())) as answers:
+                async for answer in answers:
+                    blocks.append(answer.blocks)
+        assert (blocks, caught.value.code) == ([1, 2], "AUDIT_BUSY")
+        async with aclosing(client.stream(verify, audit_pb2.VerifyAuditRequest())) as answers:
+            assert (await anext(answers)).blocks == 1
+        async with asyncio.timeout(PATIENCE):
+            await left.wait()
+    assert [one[SESSION] for one in seen] == ["proved"] * 2
+
+
 async def test_what_a_person_proved_goes_with_every_call(tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
 
@@ -105,24 +169,14 @@ async def test_what_a_person_proved_goes_with_every_call(tmp_path: Path) -> None
 
         RemoveMember = Find = AddMember
 
-    root = Authority("Root")
-    name = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))])
-    key, begin, chain = root.issued("server", name).partition(b"-----BEGIN CERTIFICATE-----")
-    server = grpc.aio.server()
-    people_pb2_grpc.add_GroupServiceServicer_to_server(Groups(), server)
-    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, begin + chain)]))
-    await server.start()
-    path = tmp_path / "portal.pem"
-    path.touch(0o600)
-    path.write_bytes(root.issued("portal"))
-    try:
-        async with ServerClient(f"127.0.0.1:{port}", OperatorFile.read(path), session="proved") as client:
-            create = people_pb2_grpc.GroupServiceStub(client.channel).Create
-            await client.call(create, people_pb2.CreateGroupRequest(), idempotency_key="one")
-            client.session = ""
-            await client.call(create, people_pb2.CreateGroupRequest())
-    finally:
-        await server.stop(None)
+    def add(server: grpc.aio.Server) -> None:
+        people_pb2_grpc.add_GroupServiceServicer_to_server(Groups(), server)
+
+    async with portal(tmp_path, add, "proved") as client:
+        create = people_pb2_grpc.GroupServiceStub(client.channel).Create
+        await client.call(create, people_pb2.CreateGroupRequest(), idempotency_key="one")
+        client.session = ""
+        await client.call(create, people_pb2.CreateGroupRequest())
     assert (seen[0][SESSION], seen[0]["idempotency-key"]) == ("proved", "one")
     assert SESSION not in seen[1] and "idempotency-key" not in seen[1]
 

@@ -5,6 +5,7 @@ Server, daemon and pcscd are processes. The daemon leaves no core file; its memo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -77,6 +78,7 @@ async def test_w3_nothing_that_a_card_was_given_is_in_what_its_issuance_leaves(s
     daemon |= {type(one).__name__: one.SerializeToString() for one in told}
     # Names are in certificates, on the card and in the books; secrets are in neither.
     places = daemon | files_of(station.here.data) | {"inventory": seen.SerializeToString()}
+    places["metrics"] = await asyncio.to_thread(station.here.process.get, "metrics", "/metrics")
     assert len(told[0].entries) > 20
     assert any(name.endswith("/stderr") for name in daemon) and any("store.db" in name for name in places)
     for place, content in places.items():

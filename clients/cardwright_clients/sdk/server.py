@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Self, TypeVar
 
@@ -86,13 +86,32 @@ class ServerClient(AbstractAsyncContextManager["ServerClient"]):
         ``idempotency_key`` makes a call that creates something safe to repeat. Raises RemoteError with the server's
         code, ServerUnreachable, ServerRefused.
         """
-        pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
-        if self.session:
-            pairs.append((SESSION, self.session))
         try:
-            return await method(request, metadata=pairs, timeout=seconds)
+            return await method(request, metadata=self._metadata(metadata), timeout=seconds)
         except grpc.aio.AioRpcError as error:
             raise known(error) from None
+
+    async def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Any, A],
+        request: Message,
+        *,
+        seconds: float | None = None,
+        **metadata: str,
+    ) -> AsyncGenerator[A, None]:
+        """What a call answers bit by bit. Leaving earlier cancels it: use ``aclosing``. Raises as ``call``."""
+        answers = method(request, metadata=self._metadata(metadata), timeout=seconds)
+        try:
+            async for answer in answers:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise known(error) from None
+        finally:
+            answers.cancel()
+
+    def _metadata(self, given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        pairs = tuple((name.replace("_", "-"), value) for name, value in given.items())
+        return (*pairs, (SESSION, self.session)) if self.session else pairs
 
     async def pages(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Any, Any], request: Any, rows: str
