@@ -1,23 +1,31 @@
-"""A line between two TCP ends that can be cut, slowed down, held open without passing anything, and led elsewhere."""
+"""A line between two TCP ends that can be cut, slowed, lossy, held open with nothing passing, and led elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from dataclasses import dataclass, field
 
 CHUNK = 65536
+PACKET = 1400
+AGAIN = 0.2
+"""Seconds until TCP sends again what was lost, the first time; then twice that, and so on."""
 
 
 @dataclass
 class LineProxy:
     """Listens on this machine and passes octets on to ``target`` (HOST:PORT); an async context manager.
 
-    ``seconds``: how long each octet is under way, in each direction.
+    ``seconds``: how long each octet is under way, in each direction. ``loses``: share of packets that are lost. To the
+    ends of a TCP connection that is a pause: the packet comes again later, and everything behind it waits.
     """
 
     target: str
     seconds: float = 0.0
+    loses: float = 0.0
+    lost: int = 0
+    """How many packets were."""
     address: str = ""
     connections: int = 0
     """How many there were."""
@@ -29,6 +37,7 @@ class LineProxy:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _refused: bool = False
     _cuts: list[int] = field(default_factory=list)
+    _chance: random.Random = field(default_factory=lambda: random.Random(7))
 
     async def __aenter__(self) -> LineProxy:
         self._down.set()
@@ -132,6 +141,12 @@ class LineProxy:
                     await gate.wait()
                 if not octets:
                     return
+                for _ in range(0, len(octets), PACKET):
+                    again = AGAIN
+                    while self.loses and self._chance.random() < self.loses:
+                        self.lost += 1
+                        await asyncio.sleep(again)
+                        again *= 2
                 sink.write(octets)
                 await sink.drain()
                 self._passed(len(octets))

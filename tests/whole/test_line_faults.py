@@ -138,6 +138,14 @@ async def test_slow_line_changes_nothing_but_the_time(place: Place, trip: float)
     assert await place.wrong(bound) == []
 
 
+async def test_line_that_loses_packets_changes_nothing_but_the_time(place: Place) -> None:
+    bound = await begun_for(place, "issue")
+    place.line.loses = 0.15
+    await place.issued(bound)
+    assert place.line.lost > 0 and len(place.link.said) == 1
+    assert await place.wrong(bound) == []
+
+
 async def test_line_too_slow_for_a_stage_goes_on_when_it_is_quicker(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
