@@ -77,21 +77,22 @@ class Life:
 
     async def requests(self) -> list[Request]:
         """Those that the scheduler made."""
-        services = self.world.world.free
-        found = await self.world.database.read(lambda unit: services.requests.find(unit, self.world.world.issuer))
-        return [one for one in found if one.kind is RequestKind.UPDATE]
+        services, made = self.world.world.free, (RequestKind.UPDATE, RequestKind.REPLACEMENT)
+        asker = self.world.world.issuer
+        return await self.world.database.read(lambda unit: services.requests.find(unit, asker, kinds=made))
 
     async def end(self, card_ends: datetime) -> None:
         """Live to the end of the card, and judge it."""
         self.clock.now = card_ends - timedelta(days=30)
-        assert await self.scheduler.run() == Run(warned=1)
+        assert await self.scheduler.run() == Run(requested=1, warned=1)
+        assert [one.kind for one in await self.requests()] == [RequestKind.UPDATE, RequestKind.REPLACEMENT]
         self.clock.now = card_ends - timedelta(days=1)
         assert (await self.scheduler.run(), await self.updated()) == (Run(warned=1), ("", NOTHING_DUE))
         before = self.card.snapshot()
         # Its certificates are over, and nobody has looked at the device yet.
         self.clock.now = card_ends + timedelta(minutes=1)
         assert (await self.updated())[0] == "CARD_ENDS"
-        assert await self.scheduler.run() == Run(ended=1)
+        assert await self.scheduler.run() == Run(lapsed=1, ended=1)  # nobody approved that replacement
         device = await self.world.world.device(self.device)
         assert device.state is DeviceState.INVALID
         assert (await self.updated())[0] == "CARD_ENDS"
