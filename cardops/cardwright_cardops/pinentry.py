@@ -37,7 +37,7 @@ _HEX = b"0123456789abcdefABCDEF"
 
 
 class PinentryUnavailable(CardwrightError):
-    """No pinentry could be started, or it does not speak Assuan."""
+    """No pinentry could be started, it does not speak Assuan, or the system shows no dialog."""
 
     code = "PINENTRY_UNAVAILABLE"
     default_effect = "Nothing was sent to the card."

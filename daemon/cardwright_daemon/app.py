@@ -59,7 +59,7 @@ class Daemon:
 
     ``sources``: where readers come from; PC/SC by the configuration unless given. ``link``: the way to the server, by
     the configuration unless given. ``answers``: what the server said is due; in a file by the configuration.
-    ``asker`` takes the place of pinentry. ``machine``: what the machine's administrator allows. Without ``api`` there
+    ``asker`` takes the place of dialogs. ``machine``: what the machine's administrator allows. Without ``api`` there
     is no socket and no gRPC server, only ``desk``: many such daemons fit into one process, for simulated workstations.
     """
 

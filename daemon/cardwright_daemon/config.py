@@ -24,10 +24,11 @@ class ConfigInvalid(CardwrightError):
 class Pins(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How PINs are asked for.
 
-    ``pinentry``: the program. ``headless``: calls of the local API may carry PINs. ``seconds``: for a person to type.
+    ``pinentry``: the program; "" is pinentry where there is one, else the system's dialog. ``headless``: calls of the
+    local API may carry PINs. ``seconds``: for a person to type.
     """
 
-    pinentry: str = "pinentry"
+    pinentry: str = ""
     headless: bool = False
     seconds: float = 300.0
 

@@ -20,7 +20,7 @@ from .link.ports import Due, ServerLink
 from .mandatory import Mandatory
 from .operations import Operation, Operations
 from .pins import Pins
-from .prompts import HeadlessPrompter, PinentryPrompter, Prompter, seat_of
+from .prompts import DialogPrompter, HeadlessPrompter, Prompter, seat_of
 from .proving import Proofs
 from .report import Errors
 from .sessions import Sessions
@@ -59,7 +59,7 @@ class Surroundings:
 
 @dataclass(eq=False)
 class Desk:
-    """The parts. ``asker`` takes the place of pinentry, in programs that ask in another way."""
+    """The parts. ``asker`` takes the place of dialogs, in programs that ask in another way."""
 
     config: Config
     hub: Hub[News]
@@ -104,4 +104,4 @@ class Desk:
         if self.asker is not None:
             return self.asker
         seat = seat_of(around.tty, around.tty_type, around.display)
-        return PinentryPrompter(self.config.pins, self.one_dialog, seat)
+        return DialogPrompter(self.config.pins, self.one_dialog, seat)

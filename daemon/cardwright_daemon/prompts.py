@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol, TypeVar
 
-from cardwright_cardops.pinentry import Pinentry, PinentryCancelled, Seat
+from cardwright_cardops.pinentry import PinentryCancelled, Seat
 from cardwright_cardops.piv.pins import NoPin, reference_name
 from cardwright_cardops.piv.references import PinReference
 from cardwright_cardops.plan.pin_rules import PinFault, PinRules, check
 from cardwright_cardops.secret import Secret
 
 from .config import Pins
+from .dialogs import Dialog, Opening, open_dialog
 from .errors import BadRequest
 from .operations import Kind
 
@@ -88,10 +89,14 @@ class Prompter(Protocol):
         """Show ``text`` until it is closed. Raises PinentryCancelled, PinentryUnavailable, NoPin."""
 
 
-class PinentryPrompter:
-    """Asks through pinentry, one dialog at a time for the whole daemon."""
+class DialogPrompter:
+    """Asks through pinentry or the system's own dialog, one at a time for the whole daemon."""
 
-    def __init__(self, pins: Pins, one_at_a_time: asyncio.Lock, seat: Seat | None = None) -> None:
+    def __init__(
+        self, pins: Pins, one_at_a_time: asyncio.Lock, seat: Seat | None = None, opening: Opening = open_dialog
+    ) -> None:
+        """``opening`` starts the program that asks."""
+        self._opening = opening
         self._pins = pins
         self._alone = one_at_a_time
         self._seat = seat
@@ -107,9 +112,9 @@ class PinentryPrompter:
         """See ``Prompter``."""
         await self._dialog(lambda entry: entry.tell(title="cardwright", description=text))
 
-    async def _dialog(self, show: Callable[[Pinentry], T]) -> T:
+    async def _dialog(self, show: Callable[[Dialog], T]) -> T:
         async with self._alone:
-            dialog = _Dialog(self._pins, self._seat)
+            dialog = _Showing(self._opening, self._pins, self._seat)
             task = asyncio.create_task(asyncio.to_thread(dialog.run, show))
             try:
                 return await asyncio.shield(task)
@@ -119,17 +124,18 @@ class PinentryPrompter:
                 raise
 
 
-class _Dialog:
-    """One pinentry process, on its thread."""
+class _Showing:
+    """One dialog, on its thread."""
 
-    def __init__(self, pins: Pins, seat: Seat | None) -> None:
+    def __init__(self, opening: Opening, pins: Pins, seat: Seat | None) -> None:
+        self._opening = opening
         self._pins = pins
         self._seat = seat
-        self._entry: Pinentry | None = None
+        self._entry: Dialog | None = None
         self._cancelled = False
 
-    def run(self, show: Callable[[Pinentry], T]) -> T:
-        entry = Pinentry(self._pins.pinentry, entry_seconds=self._pins.seconds, seat=self._seat)
+    def run(self, show: Callable[[Dialog], T]) -> T:
+        entry = self._opening(self._pins, self._seat)
         self._entry = entry
         if self._cancelled:
             entry.close()

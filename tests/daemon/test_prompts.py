@@ -14,7 +14,7 @@ import pytest
 from cardwright_cardops.pinentry import PinentryCancelled, PinentryUnavailable, Seat
 from cardwright_daemon.config import Pins
 from cardwright_daemon.errors import BadRequest
-from cardwright_daemon.prompts import Asked, PinentryPrompter, seat_of
+from cardwright_daemon.prompts import Asked, DialogPrompter, seat_of
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from tests.support.daemons import failing, running, token
 
@@ -35,8 +35,8 @@ def program(folder: Path, getpin: str, *, wait: bool = False) -> str:
     return str(file)
 
 
-def asker(name: str, seat: Seat | None = None) -> PinentryPrompter:
-    return PinentryPrompter(Pins(pinentry=name, seconds=20), asyncio.Lock(), seat)
+def asker(name: str, seat: Seat | None = None) -> DialogPrompter:
+    return DialogPrompter(Pins(pinentry=name, seconds=20), asyncio.Lock(), seat)
 
 
 async def test_pinentry_is_told_the_act_and_where_the_person_sits(tmp_path: Path) -> None:
