@@ -89,7 +89,7 @@ def shown(request: Request, libraries: Libraries) -> bytearray:
 
 def _typed(units: ctypes.Array[ctypes.c_uint16]) -> bytearray:
     """What was typed as UTF-8 in a line for the daemon; it is never in a text, one character at a time apart."""
-    # Room for all that UTF-8 can take, so that no octets are left behind where the buffer grew.
+    # Room for all that UTF-8 can take: a buffer that grows or shrinks leaves its octets behind.
     line, length, high = bytearray(3 * PASSWORD_UNITS + 2), 1, 0
     line[0] = ord("+")
     for unit in units:
@@ -104,8 +104,9 @@ def _typed(units: ctypes.Array[ctypes.c_uint16]) -> bytearray:
         line[length : length + len(octets)] = octets
         length += len(octets)
     line[length] = ord("\n")
-    del line[length + 1 :]
-    return line
+    exact = line[: length + 1]
+    line[:] = bytes(len(line))
+    return exact
 
 
 def _wide(text: str, units: int = 0) -> ctypes.Array[ctypes.c_uint16]:
