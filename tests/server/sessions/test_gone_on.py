@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Executable, delete, update
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.transport.connection import CardRemoved
@@ -25,6 +25,7 @@ from cardwright_server.authentication.principal import Principal
 from cardwright_server.people.model import Person, PersonStatus, Role
 from cardwright_server.sessions.errors import CardNotProven
 from cardwright_server.store.devices_tables import device as device_table
+from cardwright_server.store.session_tables import card_key, card_record
 from cardwright_server.store.unit import Unit
 from cardwright_simulators.card import VirtualCard
 from tests.oracle.books import Books
@@ -336,6 +337,20 @@ async def test_another_card_that_shows_the_same_is_found_out(tmp_path: Path, nam
         await here.close()
 
 
+NO_CARD_KEY = delete(card_key).where(card_key.c.slot == 0x9E)
+FACTORY_KEY = update(card_record).where(card_record.c.kind.like("management_key%")).values(reference="default")
+
+
+@pytest.mark.parametrize("name, change", [("upgrade", NO_CARD_KEY), ("update", FACTORY_KEY)], ids=["9E", "9B"])
+async def test_a_card_that_can_prove_nothing_wants_another_proof(tmp_path: Path, name: str, change: Executable) -> None:
+    """It was issued without a key in 9E, or has its maker's management key while that in 9E is made anew."""
+    one = await broken(tmp_path, name, cut=MADE + 1)
+    try:
+        assert await one.after(lambda unit: unit.execute(change)) == WANTED
+    finally:
+        await one.here.close()
+
+
 async def test_nothing_is_released_for_another_card_either(tmp_path: Path) -> None:
     """Only the last word was lost. The card tells nothing of its keys, so a copy of its objects looks the same."""
     template = tmp_path / "template.db"
@@ -358,6 +373,8 @@ async def test_nothing_is_released_for_another_card_either(tmp_path: Path) -> No
         trip = await begun_again(here, job, holder.station, card)
         assert (trip.error, trip.outcome, "preview" in trip.messages) == ("", DONE, False)
         assert await here.wrong(job, card) == []
+        # Nobody agreed to that one, for there was nothing to agree to; all the same it is the end.
+        assert (await begun_again(here, job, holder.station, card)).error == WANTED
     finally:
         await here.close()
 
