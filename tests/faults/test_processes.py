@@ -252,11 +252,14 @@ async def test_two_servers_are_asked_for_one_card_and_one_does_it(pair: Pair) ->
     assert await pair.wrong(card, device, request) == []
 
 
-def test_two_operators_approve_at_once_on_two_servers(pair: Pair) -> None:
+async def test_two_operators_approve_at_once_on_two_servers(pair: Pair) -> None:
+    card, device, issuance, token = pair.ready("ended", 4000)
+    async with pair.first.tunnel(pair.station) as socket:
+        issued = await Station(card, metadata=[("cardwright-session", token)]).run(socket, request=issuance)
+        assert (issued.error, issued.outcome) == ("", sessions_pb2.OUTCOME_DONE)
     helper = pair.desk.operator("hal", operators_pb2.ROLE_HELP_DESK)
     others = [pair.desk.operator(login, operators_pb2.ROLE_ISSUANCE) for login in ("ivy", "ira")]
-    device = pair.sql("SELECT id FROM device WHERE state = 'issued' LIMIT 1")
-    asked = requests_pb2.CreateTerminationRequest(device=device, reason=devices_pb2.DEVICE_REASON_COMPROMISED)
+    asked = requests_pb2.CreateTerminationRequest(device=str(device), reason=devices_pb2.DEVICE_REASON_COMPROMISED)
     made = pair.desk.ask(helper, "RequestService", "CreateTermination", asked).request
     assert made.state == requests_pb2.REQUEST_STATE_PENDING
 
