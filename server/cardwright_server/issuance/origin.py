@@ -46,7 +46,12 @@ class Station:
 
 @dataclass(frozen=True, slots=True)
 class MadeHere:
-    """The vault made the key, and it reaches the card by import. It is proven where it lay, but in no card."""
+    """The vault made the key, and it reaches the card by import: what carries it there can have read it.
+
+    ``trusted``: a trusted workstation does, as its enrolment says.
+    """
+
+    trusted: bool = False
 
 
 Evidence = Attested | Sealed | Station | MadeHere | None
@@ -89,7 +94,7 @@ def evaluate(evidence: Evidence, expected: Expected, known: Sequence[x509.Certif
             if evidence.public_key != expected.public_key:
                 raise OriginRefused("key", "Another key than the requested one came through the secure channel.")
             return Origin.SEALED
-        case Station(trusted=True):
+        case Station(trusted=True) | MadeHere(trusted=True):
             return Origin.TRUSTED_STATION
     return Origin.UNPROVEN
 

@@ -110,11 +110,12 @@ class IssuedCertificates:
         task, row = order.task, order.task.policy.card.slot(order.slot)
         public = order.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         part = order.slot.label.lower()
-        evidence: Evidence = MadeHere()
+        trusted = order.origin is Origin.TRUSTED_STATION
+        evidence: Evidence = MadeHere(trusted)
         if order.statement:
             evidence = Attested(order.statement, order.signer)
         elif order.request:
-            evidence = Station(order.origin is Origin.TRUSTED_STATION)
+            evidence = Station(trusted)
         return CertificateRequest(
             # The same key in the same slot is the same request, whichever session asks.
             id=uuid5(task.device, f"{part} {fingerprint(order.public_key)} {task.guid}"),

@@ -129,6 +129,7 @@ def test_weaker_evidence() -> None:
     assert evaluate(Station(trusted=True), expected(key)) is Origin.TRUSTED_STATION
     assert evaluate(Station(trusted=False), expected(key)) is Origin.UNPROVEN
     assert evaluate(MadeHere(), expected(key)) is Origin.UNPROVEN
+    assert evaluate(MadeHere(trusted=True), expected(key)) is Origin.TRUSTED_STATION
     assert evaluate(None, expected(key)) is Origin.UNPROVEN
     with pytest.raises(OriginRefused):
         evaluate(Sealed(spki(new_key())), expected(key))
