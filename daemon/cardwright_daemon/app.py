@@ -112,9 +112,12 @@ class Daemon:
         link, proofs = self._link, Proofs(self._link)
         tokens = self._tokens = Tokens(self.config.pkcs11, operations, self._token)
         sessions = Sessions(cards, tokens, operations, link, proofs, software=self._software)
+        presence = Presence(cards)
         due = DueChecks(
-            cards, tokens, link, self.config.updates, self._is_due, Presence(cards).proof, answers=self._answers
-        )
+            cards, tokens, link, self.config.updates, self._is_due, presence.proof,
+            until_free=presence.until_free,
+            answers=self._answers,
+        )  # fmt: skip
         sessions.changed.append(due.changed)
         sessions.ruled.append(due.ruled)
         mandatory = self._mandatory = Mandatory(

@@ -40,7 +40,8 @@ WRITTEN_WITHIN: Final = 5.0
 class DueChecks:
     """Asks and remembers. For one event loop. ``tell`` gets each card with what is due for it.
 
-    ``prove`` makes a card prove that it is here, b"" where it cannot: without it the server says less.
+    ``prove`` makes a card prove that it is here, b"" where it cannot: without it the server says less. ``until_free``
+    waits while somebody else uses the card, before what nobody asked for.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class DueChecks:
         tell: Callable[[Device, Due], None],
         prove: Callable[[Device], Awaitable[bytes]],
         *,
+        until_free: Callable[[Device], Awaitable[None]],
         answers: Answers | None = None,
         spread: Callable[[float], float] = lambda seconds: random.uniform(0.0, seconds),
     ) -> None:
@@ -61,6 +63,7 @@ class DueChecks:
         self._config = config
         self._tell = tell
         self._prove = prove
+        self._until_free = until_free
         self._spread = spread
         self._answers = answers or Answers()
         self._saving: asyncio.Task[None] | None = None
@@ -186,6 +189,7 @@ class DueChecks:
         while True:
             await sleep_until(datetime.now(UTC) + timedelta(seconds=seconds))
             busy: float | None = None
+            await self._until_free(card)
             try:
                 await self._timely(card, refresh=refresh)
             except CardwrightError as error:

@@ -1,17 +1,22 @@
 """A proof that the card itself is here, for the question what is due: 9E signs without a PIN, so nobody is asked.
 
+Nobody is disturbed either: a proof begins with SELECT, with which many cards forget a verified PIN, so it waits for
+another program that has one verified.
+
 Without it the server says no more than whether something is due: a number that anyone can read off a card is not
 enough to learn what happens to its holder.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import Final
 
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.piv import programs
+from cardwright_cardops.iso7816.status import SW
+from cardwright_cardops.piv import commands, programs
 from cardwright_cardops.piv.key_items import KeyItems
 from cardwright_cardops.piv.proofs import check_nonce
 from cardwright_cardops.piv.references import Slot
@@ -27,6 +32,10 @@ from .tokens import Device, TokenDevice
 _log = logging.getLogger(__name__)
 _LOOK: Final = Look(slots=(Slot.CARD_AUTHENTICATION,), objects=(), stage="look")
 _STAGE: Final = "presence"
+_VERIFIED: Final = SW.OK.to_bytes(2, "big")
+MOST_WAITS: Final = 60
+WAIT_SECONDS: Final = 1.0
+"""How often, and after how long each, it is looked again whether another program is still logged in to a card."""
 
 
 class Presence:
@@ -38,6 +47,28 @@ class Presence:
 
     def __init__(self, cards: Cards) -> None:
         self._cards = cards
+
+    async def until_free(self, card: Device) -> None:
+        """Wait, a minute at most, while another program has a PIN verified on ``card``."""
+        if isinstance(card, TokenDevice):
+            return
+        for _ in range(MOST_WAITS):
+            try:
+                if card.operation or not await card.worker.run(lambda: self._logged_in(card)):
+                    return
+            except CardwrightError as error:
+                _log.info("it could not be seen whether a card is in use: %s", error.code)
+                return
+            await asyncio.sleep(WAIT_SECONDS)
+
+    def _logged_in(self, card: Card) -> bool:
+        """Without SELECT: where another application is selected, the card says that it knows no such PIN."""
+        connection = self._cards.connect(card)
+        try:
+            with connection.transaction():
+                return connection.transmit(commands.pin_state().encode()) == _VERIFIED
+        finally:
+            connection.close()
 
     async def proof(self, card: Device) -> bytes:
         """What 9E signed about this minute; b"" where the card has no such key, is at work, or does not answer."""

@@ -86,6 +86,7 @@ class Server:
     due_is: Due = field(default_factory=Due)
     pin_rules: PinRules | None = None
     asked: list[Identity] = field(default_factory=list)
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     watched: tuple[Identity, ...] = ()
     openings: list[Opening] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
@@ -118,6 +119,7 @@ class Server:
 
     async def due(self, card: Identity, proof: bytes = b"") -> Due:
         self.asked.append(card)
+        self.was_asked.set()
         if self.error is not None:
             raise self.error
         return self.due_is
