@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,20 +13,22 @@ _USER, _SYSTEM = 11, 12
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it started."""
+    """A process and all that it started; those that end meanwhile, as PostgreSQL's cleaners do, are left out."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += family(int(child))
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += family(int(child))
     return found
 
 
 def cpu(*pids: int) -> float:
-    """Seconds of user and system time of these processes so far."""
+    """Seconds of user and system time of these processes so far, without those that ended."""
     total = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[_USER]) + int(fields[_SYSTEM])
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[_USER]) + int(fields[_SYSTEM])
     return total / _TICK
 
 
