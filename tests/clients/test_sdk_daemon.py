@@ -236,6 +236,19 @@ async def test_following_an_operation_that_the_next_daemon_does_not_know() -> No
                 raise AssertionError("there is nothing to tell")
 
 
+async def test_following_an_operation_of_a_daemon_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cardwright_clients.sdk.daemon.AWAY_SECONDS", 0.2)
+    begun = pb.Operation(id="begun", kind=pb.OPERATION_KIND_UPDATE, phase=pb.OPERATION_PHASE_WORKING)
+    changed = pb.WatchEventsResponse(operation=pb.OperationEvent(operation=begun))
+    async with a_daemon(WatchEvents=_stream(changed)) as (daemon, server), aclosing(daemon.follow("begun")) as states:
+        assert (await anext(states)).phase is Phase.WORKING
+        await server.stop(None)
+        with pytest.raises(OperationLost) as lost:
+            async with asyncio.timeout(PATIENCE):
+                await anext(states)
+    assert "Start it" in lost.value.advice
+
+
 # ------------------------------------------------------------------------------------------------ lines that fail
 
 

@@ -61,6 +61,8 @@ _REFERENCES: Final = {
 }
 _LOST: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 """How calls end that a daemon leaves behind when it goes."""
+AWAY_SECONDS: Final = 20.0
+"""For a daemon that went to be there again, while one of its operations is followed: service managers take seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +230,25 @@ class DaemonClient:
         return read.operation((await self._call(self._stubs.operations.CancelOperation, request)).operation)
 
     async def follow(self, operation: str) -> AsyncGenerator[v.Operation, None]:
-        """An operation whenever something of it changes, up to its end. Raises OperationLost after a restart."""
-        told_of_it = False
+        """An operation whenever something of it changes, up to its end.
+
+        Raises OperationLost where the daemon was restarted, or went and does not come back within ``AWAY_SECONDS``.
+        """
+        told_of_it, away = False, False
         async with aclosing(self.events()) as events:
-            async for event in events:
+            while True:
+                try:
+                    async with asyncio.timeout(AWAY_SECONDS if away else None):
+                        event = await anext(events)
+                except TimeoutError:
+                    raise OperationLost(
+                        "The daemon went away in the middle of the operation.",
+                        advice="Start it, put the card in again and start again: only what is missing is done.",
+                    ) from None
+                away = event == v.Missed(None)
                 if isinstance(event, v.OperationChanged) and event.operation.id == operation:
                     now, told_of_it = event.operation, True
-                elif event == v.Missed(None):
+                elif away:
                     told_of_it = False  # Synced comes when a daemon is there again
                     continue
                 elif isinstance(event, v.Missed) or (isinstance(event, v.Synced) and not told_of_it):
