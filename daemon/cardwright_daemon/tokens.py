@@ -199,6 +199,10 @@ class Tokens:
             if path not in self.problems:
                 _log.warning("%s cannot be used: %s", path, error.code)
             self.problems[path] = error
+            if not any(device.operation for device in shelf.present.values()):
+                # Some never get over what went wrong once, as SoftHSM2's whose folder was away: the next look is a
+                # new process's.
+                await shelf.worker.run(shelf.module.close)
             return False
         self.problems.pop(path, None)
         before, shelf.present = shelf.present, {}

@@ -22,6 +22,7 @@ from tests.support.daemon_server import Server
 from tests.support.daemons import PATIENCE, Person, Run, running
 from tests.support.fake_module import compiled
 from tests.support.pcscd import Pcscd
+from tests.support.softhsm import LABEL, SOFTHSM, SoftHsm
 from tests.support.virtual import POOL
 
 NEVER = 3600.0
@@ -95,6 +96,21 @@ async def test_a_token_that_comes_and_goes_is_told_of(place: Place) -> None:
         assert await events.next() == ("fake", False)
         place.insert()
         assert await events.next() == ("fake", True)
+
+
+async def test_a_module_that_does_not_get_over_a_failure_begins_anew(tmp_path: Path) -> None:
+    """SoftHSM2's, once the folder of its tokens was away, as on a disk that is mounted later."""
+    token = SoftHsm.make(tmp_path)
+    folder, away = tmp_path / "tokens", tmp_path / "away"
+    async with running(pkcs11=(Pkcs11Module(str(SOFTHSM), token.environment, look_seconds=NEVER),)) as run:
+        tokens = run.daemon.desk.tokens
+        assert [one.token.info.identity.label for one in await tokens.list()] == [LABEL]
+        folder.rename(away)
+        assert await tokens.list() == ()
+        assert list(tokens.problems) == [str(SOFTHSM)]
+        away.rename(folder)
+        assert [one.token.info.identity.label for one in await tokens.list()] == [LABEL]
+        assert not tokens.problems
 
 
 async def test_a_change_at_the_readers_is_a_reason_to_look(place: Place) -> None:
