@@ -24,13 +24,14 @@ from cardwright_cardops.plan.steps import (
     SetPuk,
     SetRetries,
     WriteCertificate,
+    WriteObject,
 )
 from cardwright_cardops.program.items import SignRequest
 
 from ..issuance.service import SHORTEST
 from ..policies.compliance import Act, ActKind, Place, require
 from ..policies.model import Origin
-from .errors import CardEnds, ClearSecretsRefused, OriginTooWeak
+from .errors import CardEnds, ClearSecretsRefused, EnrolmentMissing, OriginTooWeak
 from .ledger import Ledger
 from .model import Purpose
 from .ports import CertificateOrder, Certificates, Escrow, Task
@@ -54,7 +55,7 @@ def require_allowed(plan: Plan, task: Task, now: datetime, *, attests: bool) -> 
     """Refuse before the first write what this session may never finish (S1, S2).
 
     ``attests``: the card can state where it made a key.
-    Raises ComplianceRefused, CardEnds, ClearSecretsRefused, OriginTooWeak.
+    Raises ComplianceRefused, CardEnds, ClearSecretsRefused, OriginTooWeak, EnrolmentMissing.
     """
     policy, act = task.policy, _ACTS.get(task.purpose)
     if plan and act is not None and not task.trusted:
@@ -70,6 +71,10 @@ def require_allowed(plan: Plan, task: Task, now: datetime, *, attests: bool) -> 
     for step in plan.steps:
         if isinstance(step, ImportKey) or (isinstance(step, GenerateKey) and not attests):
             require_origin(task, step.slot)
+    records = [step.tag for step in plan.steps if isinstance(step, WriteObject) and step.tag in BIOMETRIC]
+    if records:
+        names = ", ".join(containers.CONTAINERS[tag].name for tag in records)
+        raise EnrolmentMissing(f"The policy {policy.name} wants {names} on the card, and no enrolment took that.")
 
 
 def card_end(task: Task) -> datetime:

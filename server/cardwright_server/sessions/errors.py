@@ -97,6 +97,14 @@ class CardEnds(SessionError):
     default_advice = "Have the card replaced."
 
 
+class EnrolmentMissing(SessionError):
+    """The policy wants biometric records on the card, and there is no enrolment that took them."""
+
+    code = "ENROLMENT_MISSING"
+    default_effect = "Nothing on the card was changed."
+    default_advice = "Use a policy without these objects; this server takes no biometric records yet."
+
+
 class CardNotProven(SessionError):
     """The card did not prove that it is the one that was issued, so no PUK is released for it."""
 

@@ -15,7 +15,7 @@ from cardwright_cardops.plan.execute import CertificateUnfit, ObjectTooLarge, Re
 from cardwright_cardops.plan.planner import KeyInUse, RetiredSlotsFull, SelfSigningImpossible
 
 from ..policies.errors import ComplianceRefused
-from .errors import CardEnds, CardNotProven, ClearSecretsRefused, NotAtGoal, OriginTooWeak
+from .errors import CardEnds, CardNotProven, ClearSecretsRefused, EnrolmentMissing, NotAtGoal, OriginTooWeak
 
 FOR_GOOD: Final = (
     CapabilityMissing,
@@ -33,6 +33,7 @@ MAY_PASS: Final = (
     CertificateUnfit,
     ClearSecretsRefused,
     ComplianceRefused,
+    EnrolmentMissing,
     ManagementKeyRefused,
     ManagementKeyUnknown,
     NotAtGoal,

@@ -7,13 +7,15 @@ from uuid import uuid4
 
 import pytest
 
+from cardwright_cardops.piv import containers
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Identity
-from cardwright_cardops.plan.steps import GenerateKey, Plan, SetPin, WriteCertificate
+from cardwright_cardops.plan.steps import GenerateKey, Plan, SetPin, WriteCertificate, WriteObject
 from cardwright_server.policies.document import read, shipped
 from cardwright_server.policies.errors import ComplianceRefused
-from cardwright_server.sessions.authority import require_allowed
+from cardwright_server.sessions.authority import BIOMETRIC, require_allowed
+from cardwright_server.sessions.errors import EnrolmentMissing
 from cardwright_server.sessions.failures import failure_of
 from cardwright_server.sessions.model import Purpose
 from cardwright_server.sessions.ports import Task
@@ -46,3 +48,13 @@ def test_what_fips_201_refuses_at_a_distance(purpose: Purpose) -> None:
     allowed(purpose, steps, "piv", trusted=True)
     allowed(purpose, steps, "civ", trusted=False)
     allowed(purpose, (), "piv", trusted=False)
+
+
+@pytest.mark.parametrize("tag", sorted(BIOMETRIC))
+def test_records_that_no_enrolment_took_are_missed_before_anything_is_written(tag: int) -> None:
+    with pytest.raises(EnrolmentMissing) as refused:
+        allowed(Purpose.ISSUE, (*RENEWAL, WriteObject(tag)), "civ", trusted=True)
+    assert containers.CONTAINERS[tag].name in str(refused.value)
+    failure = failure_of(refused.value, wrote=False)
+    assert failure is not None and failure.retryable and failure.consistent
+    allowed(Purpose.ISSUE, (*RENEWAL, WriteObject(containers.CHUID.tag)), "civ", trusted=True)
