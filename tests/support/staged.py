@@ -57,9 +57,10 @@ def _finds_out(command: bytes, answer: bytes) -> bool:
 
 @dataclass(eq=False)
 class StagedCard(Around[VirtualCard]):
-    """``commands``: instructions that came; ``refused``: a PIN or PUK that was wrong."""
+    """``commands``: instructions that came; ``pin_commands``: how many had a PIN or PUK; ``refused``: it was wrong."""
 
     commands: list[int] = field(default_factory=list)
+    pin_commands: int = 0
     refused: list[int] = field(default_factory=list)
     _until: Callable[[], bool] | None = None
     _held: Callable[[], object] = bool
@@ -70,11 +71,6 @@ class StagedCard(Around[VirtualCard]):
     def serial(self) -> int:
         """The card's serial number."""
         return self.inside.serial
-
-    @property
-    def pin_commands(self) -> int:
-        """How many commands with a PIN or PUK came."""
-        return sum(ins in PIN_COMMANDS for ins in self.commands)
 
     def hold(self, until: Callable[[], bool]) -> asyncio.Event:
         """Stop before the first command for which ``until`` is true; the event says that it is there."""
@@ -100,8 +96,10 @@ class StagedCard(Around[VirtualCard]):
                 raise CardRemoved("The card was pulled.", sent=False)
         self.commands.append(command[1])
         answer = self.inside.transmit(command)
-        wrong = command[1] in PIN_COMMANDS and len(command) > 5 and answer != b"\x90\x00"
-        if wrong and not _finds_out(command, answer):
+        # VERIFY without data only asks what is verified.
+        has_pin = command[1] in PIN_COMMANDS and len(command) > 5
+        self.pin_commands += has_pin
+        if has_pin and answer != b"\x90\x00" and not _finds_out(command, answer):
             self.refused.append(int.from_bytes(answer, "big"))
         return answer
 
