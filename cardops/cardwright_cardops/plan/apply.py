@@ -19,6 +19,7 @@ from .steps import (
     GenerateKey,
     ImportKey,
     LeaveKey,
+    LockCard,
     ResetCard,
     SetManagementKey,
     SetPin,
@@ -71,6 +72,8 @@ def apply(step: Step, inventory: Inventory) -> Inventory:
             return _without(step, inventory)
         case LeaveKey():
             return inventory
+        case LockCard():
+            return replace(inventory, pin=replace(inventory.pin, tries_left=0))
         case ResetCard():
             return _emptied(inventory)
 

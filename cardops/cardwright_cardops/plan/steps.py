@@ -167,6 +167,15 @@ class ResetCard:
 
 
 @dataclass(frozen=True, slots=True)
+class LockCard:
+    """Block the PIN: every try is spent. The PUK is left alone, as the way back. It stands alone in its plan."""
+
+    kind: ClassVar[str] = "lock-card"
+    seconds: ClassVar[float] = 1.0
+    may_be_pulled: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveKey:
     """The key that is in ``slot`` goes, and no retired slot takes it: it stays in the archive only. Nothing is sent.
 
@@ -193,6 +202,7 @@ Step: TypeAlias = (
     | DeleteKey
     | LeaveKey
     | ResetCard
+    | LockCard
 )
 STEP_KINDS: Final[Mapping[str, type[Step]]] = {
     kind.kind: kind
@@ -208,6 +218,7 @@ STEP_KINDS: Final[Mapping[str, type[Step]]] = {
         DeleteKey,
         LeaveKey,
         ResetCard,
+        LockCard,
     )
 }
 """The vocabulary, by name: two sides of a line compare it before they plan."""

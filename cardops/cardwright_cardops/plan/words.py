@@ -8,6 +8,7 @@ from .steps import (
     GenerateKey,
     ImportKey,
     LeaveKey,
+    LockCard,
     ResetCard,
     SetManagementKey,
     SetPin,
@@ -29,6 +30,7 @@ _OF_KIND = {
     WriteObject.kind: "Write a data object",
     DeleteKey.kind: "Delete a key that is not needed any more, and its certificate",
     LeaveKey.kind: "Leave an older key to the archive",
+    LockCard.kind: "Lock the card: its PIN is blocked until the help desk gives the card back",
     ResetCard.kind: "Erase everything on the card and put it back to its factory state",
 }
 

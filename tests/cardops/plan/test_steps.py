@@ -18,6 +18,7 @@ from cardwright_cardops.plan.steps import (
     GenerateKey,
     ImportKey,
     LeaveKey,
+    LockCard,
     Plan,
     ResetCard,
     SetManagementKey,
@@ -75,6 +76,7 @@ STEPS: list[tuple[Step, str, dict[str, Any], float, bool]] = [
     (WriteObject(0x5FC102), "write-object-5FC102", {"tag": "5FC102"}, 0.2 + 2881 / 4000, True),
     (DeleteKey(Slot.SIGNATURE, "ee"), "delete-key-9C", {"slot": "9C", "key": "ee"}, 0.2, True),
     (ResetCard(), "reset-card", {}, 3.0, True),
+    (LockCard(), "lock-card", {}, 1.0, True),
     (LeaveKey(Slot.KEY_MANAGEMENT, "ab"), "leave-key-9D", {"slot": "9D", "key": "ab"}, 0.0, True),
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from cardwright_cardops.plan.steps import (
     GenerateKey,
     ImportKey,
     LeaveKey,
+    LockCard,
     ResetCard,
     SetManagementKey,
     SetPuk,
@@ -54,6 +55,7 @@ def test_every_kind_has_words_of_its_own() -> None:
             "Leave the key that is in slot 9D to the archive: older messages open only with a copy from there",
         ),
         (ResetCard(), "Erase everything on the card and put it back to its factory state"),
+        (LockCard(), "Lock the card: its PIN is blocked until the help desk gives the card back"),
     ],
 )
 def test_words_of_steps(step: Step, words: str) -> None:

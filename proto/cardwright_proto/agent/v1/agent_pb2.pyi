@@ -156,6 +156,7 @@ class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_KIND_RECOVER: _OperationKind.ValueType  # 9
     OPERATION_KIND_SIGN_IN: _OperationKind.ValueType  # 10
     OPERATION_KIND_RECYCLE: _OperationKind.ValueType  # 11
+    OPERATION_KIND_LOCK: _OperationKind.ValueType  # 12
 
 class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper):
     """------------------------------------------------------------------------------------------------------ operations"""
@@ -172,6 +173,7 @@ OPERATION_KIND_FORGOTTEN_PIN: OperationKind.ValueType  # 8
 OPERATION_KIND_RECOVER: OperationKind.ValueType  # 9
 OPERATION_KIND_SIGN_IN: OperationKind.ValueType  # 10
 OPERATION_KIND_RECYCLE: OperationKind.ValueType  # 11
+OPERATION_KIND_LOCK: OperationKind.ValueType  # 12
 Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
 
 class _OperationPhase:
@@ -249,6 +251,8 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     PURPOSE_RECOVER: _Purpose.ValueType  # 6
     PURPOSE_RECYCLE: _Purpose.ValueType  # 7
     """Everything on the card is erased."""
+    PURPOSE_LOCK: _Purpose.ValueType  # 8
+    """The PIN is blocked until the help desk gives the card back."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """--------------------------------------------------------------------------------------------------------- updates
@@ -265,6 +269,8 @@ PURPOSE_FORGOTTEN_PIN: Purpose.ValueType  # 5
 PURPOSE_RECOVER: Purpose.ValueType  # 6
 PURPOSE_RECYCLE: Purpose.ValueType  # 7
 """Everything on the card is erased."""
+PURPOSE_LOCK: Purpose.ValueType  # 8
+"""The PIN is blocked until the help desk gives the card back."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 class _MethodKind:

@@ -228,6 +228,23 @@ class ResetCardStep(_message.Message):
 Global___ResetCardStep: _TypeAlias = ResetCardStep  # noqa: Y015
 
 @_typing.final
+class LockCardStep(_message.Message):
+    """Every try of the PIN is spent with values that the executing end makes up. It stands alone in its plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LockCardStep: _TypeAlias = LockCardStep  # noqa: Y015
+
+@_typing.final
 class DeleteKeyStep(_message.Message):
     """Of a PKCS#11 token only."""
 
@@ -292,6 +309,7 @@ class Step(_message.Message):
     RESET_CARD_FIELD_NUMBER: _builtins.int
     DELETE_KEY_FIELD_NUMBER: _builtins.int
     LEAVE_KEY_FIELD_NUMBER: _builtins.int
+    LOCK_CARD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def set_puk(self) -> Global___SetPukStep: ...
     @_builtins.property
@@ -314,6 +332,8 @@ class Step(_message.Message):
     def delete_key(self) -> Global___DeleteKeyStep: ...
     @_builtins.property
     def leave_key(self) -> Global___LeaveKeyStep: ...
+    @_builtins.property
+    def lock_card(self) -> Global___LockCardStep: ...
     def __init__(
         self,
         *,
@@ -328,12 +348,13 @@ class Step(_message.Message):
         reset_card: Global___ResetCardStep = ...,
         delete_key: Global___DeleteKeyStep = ...,
         leave_key: Global___LeaveKeyStep = ...,
+        lock_card: Global___LockCardStep = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "leave_key", b"leave_key", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "leave_key", b"leave_key", "lock_card", b"lock_card", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "leave_key", b"leave_key", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delete_key", b"delete_key", "generate_key", b"generate_key", "import_key", b"import_key", "kind", b"kind", "leave_key", b"leave_key", "lock_card", b"lock_card", "reset_card", b"reset_card", "set_management_key", b"set_management_key", "set_pin", b"set_pin", "set_puk", b"set_puk", "set_retries", b"set_retries", "write_certificate", b"write_certificate", "write_object", b"write_object"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["set_puk", "set_pin", "set_retries", "set_management_key", "generate_key", "import_key", "write_certificate", "write_object", "reset_card", "delete_key", "leave_key"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["set_puk", "set_pin", "set_retries", "set_management_key", "generate_key", "import_key", "write_certificate", "write_object", "reset_card", "delete_key", "leave_key", "lock_card"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

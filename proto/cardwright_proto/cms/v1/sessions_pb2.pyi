@@ -50,6 +50,8 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     """The holder proves who they are: one batch with sign_in, no preview, nothing on the card changes."""
     PURPOSE_RECYCLE: _Purpose.ValueType  # 8
     """Everything on the card is erased: an operator asked for it, and it goes back to stock."""
+    PURPOSE_LOCK: _Purpose.ValueType  # 9
+    """The PIN is blocked: an operator suspended the card with that. Nobody proves anything; the PUK is left alone."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """What the session is for."""
@@ -68,6 +70,8 @@ PURPOSE_PROVE: Purpose.ValueType  # 7
 """The holder proves who they are: one batch with sign_in, no preview, nothing on the card changes."""
 PURPOSE_RECYCLE: Purpose.ValueType  # 8
 """Everything on the card is erased: an operator asked for it, and it goes back to stock."""
+PURPOSE_LOCK: Purpose.ValueType  # 9
+"""The PIN is blocked: an operator suspended the card with that. Nobody proves anything; the PUK is left alone."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 class _Outcome:
