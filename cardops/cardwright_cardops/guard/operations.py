@@ -23,6 +23,7 @@ class Act(Enum):
     SM_SIGNER = "secure messaging signer"
     CHANNEL_KEYS = "channel keys"
     LEAVE_KEY = "leave key to archive"
+    LOCK_CARD = "lock card"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,11 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Lock:
+    """Spend every try of the PIN, and nothing else: the PUK stays good and gives the card a new one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """Put the whole application back to its factory state."""
 
@@ -224,6 +230,7 @@ Operation: TypeAlias = (
     | SetRetries
     | LoseKey
     | Block
+    | Lock
     | Reset
     | ProveKey
     | SignIn
@@ -247,6 +254,8 @@ def act_of(operation: Operation) -> Act | None:
             return Act.LEAVE_KEY
         case Reset() | Block():
             return Act.RESET
+        case Lock():
+            return Act.LOCK_CARD
         case ChangeChannelKeys():
             return Act.CHANNEL_KEYS
     return None

@@ -30,7 +30,9 @@ _NAMED: Final = {
     c.PAIRING_CODE: o.Act.PAIRING_CODE,
     c.SM_SIGNER: o.Act.SM_SIGNER,
 }
-_WIPES: Final = frozenset(("reset-card",))
+_WIPE, _LOCK = "reset-card", "lock-card"
+_ALONE: Final = frozenset((_WIPE, _LOCK))
+"""Steps of operations of their own, which hold nothing else. They need neither management key nor PIN."""
 _SECRETS_OF_THE_PERSON: Final = frozenset(("set-puk", "set-pin"))
 _FIRST: Final = _SECRETS_OF_THE_PERSON | {"set-retries", "generate-key"}
 """Steps that come before all others, in any order among themselves: keys are made while the server has nothing yet
@@ -68,13 +70,14 @@ def permit_for(
     contents: Mapping[int, bytes] = MappingProxyType({}),
     confirmed: frozenset[o.Act] = frozenset(),
     wipes: bool = False,
+    locks: bool = False,
 ) -> Permit:
     """The permit for the plan of one card.
 
     ``inventory`` is what this workstation read from that card. ``contents`` has the SHA-256 of the content of every
     object that the plan writes, by tag, as the preview shows it. ``confirmed`` are the acts that the person has typed
     the confirmation for; ``Permit.acts`` says which there are. ``wipes``: an operation was asked for that erases the
-    card and does nothing else; no other may hold a step that does. Raises PreviewUnfit.
+    card and does nothing else; ``locks``: one that locks it. No other may hold a step that does. Raises PreviewUnfit.
     """
     try:
         if plan["format"] != FORMAT or inventory["format"] != FORMAT:
@@ -87,8 +90,10 @@ def permit_for(
         }
         card = _Card(keys, {int(row["slot"], 16): row["key"] for row in inventory["certificates"]})
         steps = list(plan["steps"])
-        if {step["kind"] in _WIPES for step in steps} - {wipes}:
-            raise PreviewUnfit("A card is erased in an operation of its own, and nothing else is done in that.")
+        kinds = [step["kind"] for step in steps]
+        for alone, wanted, done in ((_WIPE, wipes, "erased"), (_LOCK, locks, "locked")):
+            if not (kinds in ([], [alone]) if wanted else alone not in kinds):
+                raise PreviewUnfit(f"A card is {done} in an operation of its own, and nothing else is done in that.")
         ranked = [
             entry
             for place, step in enumerate(steps)
@@ -196,6 +201,10 @@ def _reset_card(step: Document, rank: int, card: _Card, contents: Mapping[int, b
     yield Entry(o.Reset(), rank)
 
 
+def _lock_card(step: Document, rank: int, card: _Card, contents: Mapping[int, bytes]) -> Iterator[Entry]:
+    yield Entry(o.Lock(), rank)
+
+
 _Reader = Callable[[Document, int, _Card, Mapping[int, bytes]], Iterator[Entry]]
 _KEY_FIELDS: Final = ("slot", "algorithm", "pin_policy", "touch_policy", "replaces")
 _STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
@@ -209,7 +218,8 @@ _STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
     "write-object": (_write_object, ("tag",)),
     "delete-key": (_delete_key, ("slot", "key")),
     "leave-key": (_leave_key, ("slot", "key")),
-    "reset-card": (_reset_card, ()),
+    _WIPE: (_reset_card, ()),
+    _LOCK: (_lock_card, ()),
 }
 """The steps that can be shown, each with all its fields."""
 
@@ -217,7 +227,7 @@ _STEPS: Final[dict[str, tuple[_Reader, tuple[str, ...]]]] = {
 def _free(steps: list[Document], algorithm: str | None) -> Iterator[Entry]:
     """What the steps need at no fixed place: management key, PIN, requests of the keys that are made."""
     kinds = {step["kind"] for step in steps}
-    if kinds - _SECRETS_OF_THE_PERSON - _WIPES:
+    if kinds - _SECRETS_OF_THE_PERSON - _ALONE:
         algorithms = c.BLOCK_OCTETS if algorithm is None else (int(algorithm, 16),)
         yield from (Entry(o.Manage(one), None, MANAGE_TRIES) for one in algorithms)
     written = {_slot(step) for step in steps if step["kind"] == "write-certificate"}

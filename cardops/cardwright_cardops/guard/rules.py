@@ -333,7 +333,9 @@ def _set_puk(state: State, intent: SetPuk, item: object) -> Decision:
 
 
 def _block(state: State, intent: Block, item: object) -> Decision:
-    return _pay(state, lambda one: one == o.Block(intent.reference), "blocking the PIN or PUK", Rule.FLOOR)
+    # A lock pays for the PIN alone: with the PUK gone too, nothing but erasing would bring the card back.
+    paying = (o.Block(intent.reference), o.Lock()) if intent.reference == c.PIN else (o.Block(intent.reference),)
+    return _pay(state, lambda one: one in paying, "blocking the PIN or PUK", Rule.FLOOR)
 
 
 def is_factory_puk(value: Secret) -> bool:
