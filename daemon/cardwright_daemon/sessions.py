@@ -13,13 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from cardwright_cardops.away import AWAY
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.plan.inventory import Inventory
 from cardwright_cardops.plan.observe import EVERYTHING, Look
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.steps import STEP_KINDS, ImportKey, Plan
-from cardwright_cardops.transport.connection import CardRemoved, CardReset, ReaderGone, TransportError
-from cardwright_cardops.transport.pcsc_errors import ConnectionOver, NoCard, NoReader, PcscNotRunning
 from cardwright_cardops.wire_reading import MAX_MESSAGE
 
 from .cards import WHOLE, Card, Cards
@@ -56,13 +55,6 @@ CONSENT: Final = timedelta(minutes=10)
 ITEMS: Final = ("apdu", "verify_pin", "set_pin", "unblock", "set_puk", "block", "prove", "sign_request")
 _LOOK: Final = Look(objects=EVERYTHING.objects, counted=True, stage="look")
 """All that a server needs for its plan; else it looks for itself first, which takes one more round trip."""
-_BROKEN: Final = (TransportError, ServerUnreachable, StageEnded)
-_CARD_AWAY: Final = frozenset(
-    kind.code
-    for kind in (CardRemoved, CardReset, ReaderGone, NoCard, NoReader, PcscNotRunning, ConnectionOver, StageEnded)
-)
-"""What the server says of a card that was lost to it: the same that was told to it from here. A stage that ended for
-want of batches is one: the server or the line was slow, and may be quicker the next time."""
 AGAIN: Final[tuple[float, ...]] = (2.0, 5.0, 10.0, 20.0, 30.0)
 """Seconds after which what is left is tried again while the card stays in; the last ones repeat. Each is spread by half
 of itself: workstations that lost one server do not come back all at once."""
@@ -248,9 +240,10 @@ class Sessions:
             from .relay import Approved
             from .token_relay import RelayedToken
 
-            wipes = purpose is Purpose.RECYCLE
+            wipes, locks = purpose is Purpose.RECYCLE, purpose is Purpose.LOCK
             identity = None if isinstance(relayed, RelayedToken) else await relayed.identified(found)
-            approved = Approved(found.plan, found.contents, opening.card, wipes=wipes, identity=identity)
+            contents, shown = found.contents, opening.card
+            approved = Approved(found.plan, contents, shown, wipes=wipes, locks=locks, identity=identity)
             assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
             until = datetime.now(UTC) + CONSENT
             return _Waiting(session, messages, relayed, opening, approved, until, rules=found.pin_rules)
@@ -352,10 +345,11 @@ class Sessions:
         *,
         request: UUID | None = None,
         keys: tuple[str, ...] = (),
+        confirmed: frozenset[Act] = frozenset(),
         unasked: bool = False,
     ) -> Operation:
         """Preview and start in one, for acts that the caller named in full: unlocking, a forgotten PIN, recovery; and
-        ``unasked`` for what is mandatory.
+        ``unasked`` for what is mandatory. ``confirmed`` are the acts that were confirmed by name for it.
 
         Raises CardInOperation at once; everything else is in the operation.
         """
@@ -364,9 +358,10 @@ class Sessions:
         async def work(operation: Operation) -> None:
             found = await self._open(card, purpose, request, keys, prompter, operation)
             if isinstance(found, _Waiting):
-                if found.approved.permit.acts:
+                if found.approved.permit.acts - confirmed:
                     await self._give_up(found)
                     raise ConfirmationMissing("The server's plan holds acts that have to be confirmed by name.")
+                found.approved = replace(found.approved, confirmed=confirmed)
                 await self._carry_out(card, found, operation)
 
         return self._operations.start(KIND_OF[purpose], card, work, unasked=unasked)
@@ -506,9 +501,7 @@ def _teller(operation: Operation) -> Callable[[Progress], None]:
 
 def _broke_off(error: BaseException) -> bool:
     """Whether a session ended because card, line or server were away, and not because something was refused."""
-    from .token_relay import AWAY
-
-    return isinstance(error, _BROKEN) or (isinstance(error, CardwrightError) and error.code in _CARD_AWAY | AWAY)
+    return isinstance(error, ServerUnreachable) or (isinstance(error, CardwrightError) and error.code in AWAY)
 
 
 async def _left_within(card: Device, seconds: float) -> bool:

@@ -49,18 +49,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ITEMS: Final = tuple(TOKEN_ITEMS.values())
-AWAY: Final = frozenset(
-    {
-        "PKCS11_ANSWER_INVALID",
-        "PKCS11_DEVICE_ERROR",
-        "PKCS11_MODULE_CRASHED",
-        "PKCS11_SESSION",
-        "PKCS11_TIMEOUT",
-        "PKCS11_TOKEN_NOT_FOUND",
-        "PKCS11_TOKEN_REMOVED",
-    }
-)
-"""Codes of a token or module that was lost in the middle: the next session does the rest."""
 
 
 @dataclass(eq=False)
@@ -262,4 +250,4 @@ def _begun(state: TokenGuard | Deny) -> TokenGuard:
     return state
 
 
-__all__ = ["AWAY", "ITEMS", "RelayedToken", "look_at", "signed_in"]
+__all__ = ["ITEMS", "RelayedToken", "look_at", "signed_in"]

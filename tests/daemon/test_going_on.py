@@ -6,13 +6,18 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
 from cardwright_cardops.plan.policy import parse_keys
+from cardwright_cardops.program.items import AnyBatch
+from cardwright_cardops.rpc_status import RemoteError
+from cardwright_daemon import sessions
 from cardwright_daemon.link.ports import CardSession, Opening, Purpose, ServerRefused
 from cardwright_daemon.machine import Machine
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.reader.faults import FaultyCard, parse
-from tests.support.daemon_server import KEYS, Server, an_update
+from tests.support.daemon_server import KEYS, POLICY, Server, an_update
 from tests.support.daemon_sessions import PIN, issue, preview, start
 from tests.support.daemons import PATIENCE, Person, running
 
@@ -54,6 +59,31 @@ class Refusing(Server):
         if self.openings:
             raise ServerRefused("Nobody may do that here any more.")
         return await super().open(opening)
+
+
+@pytest.mark.parametrize("code", ["CARD_UNRESPONSIVE", "CARD_DEADLINE", "CARD_BUSY", "PCSC_FAILURE"])
+async def test_a_failure_of_the_card_that_the_server_tells_back_goes_on(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends the session with what it was told: that is no refusal of its own."""
+    monkeypatch.setattr(sessions, "AGAIN", (0.0,))
+    told = RemoteError("The card did not answer.")
+    told.code = code  # type: ignore[misc]
+    policy = replace(POLICY, slots=parse_keys("9a=p256,9e=p256"))
+    card, server = VirtualCard("yubikey-5.7", serial=77), Server(policy)
+
+    async def first_fails(number: int, batch: AnyBatch) -> AnyBatch:
+        if number == 2 and len(server.openings) == 1:
+            raise told
+        return batch
+
+    server.on_batch = first_fails
+    async with running(card, link=server, person=Person(*[PIN] * 4), readers=1) as run:
+        assert (await issue(run)).error.code == code
+        async with asyncio.timeout(PATIENCE):
+            while not [one for one in run.daemon.desk.operations.all if one.outcome == "done"]:
+                await asyncio.sleep(0.01)
+    assert len(server.openings) == 2
 
 
 async def test_what_is_refused_afterwards_does_not_go_on_and_says_so() -> None:

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Final, Protocol
 from uuid import UUID
 
+from cardwright_cardops.away import AWAY
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.records import DEFAULT, Records, fold
 
@@ -25,28 +26,7 @@ from .errors import LineLost, SessionLost
 from .model import LIVE, Agreed, CardKey, CardSession
 from .ports import Task
 
-BROKE_OFF: Final = frozenset(
-    {
-        LineLost.code,
-        SessionLost.code,
-        # As a workstation tells them: card, reader or smart card service went away, or the stage took too long.
-        "CARD_REMOVED",
-        "CARD_RESET",
-        "CARD_UNRESPONSIVE",
-        "CONNECTION_OVER",
-        "NO_CARD",
-        "NO_READER",
-        "PCSC_NOT_RUNNING",
-        "READER_GONE",
-        "STAGE_ENDED",
-        # The same of a PKCS#11 token and its module.
-        "PKCS11_DEVICE_ERROR",
-        "PKCS11_MODULE_CRASHED",
-        "PKCS11_TIMEOUT",
-        "PKCS11_TOKEN_NOT_FOUND",
-        "PKCS11_TOKEN_REMOVED",
-    }
-)
+BROKE_OFF: Final = AWAY | {LineLost.code, SessionLost.code}
 """Outcomes of sessions that nobody ended: neither the person nor a refusal."""
 
 
