@@ -189,6 +189,9 @@ class Office:
     async def subject(self, task: Task, slot: Slot, profile: str) -> bytes:
         return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Holder {slot.label}")]).public_bytes()
 
+    async def require_names(self, task: Task, profiles: Set[str]) -> None:
+        pass
+
     async def certify(
         self, orders: Sequence[CertificateOrder], also: Also | None = None
     ) -> tuple[Issued | Pending | Refused, ...]:

@@ -28,6 +28,10 @@ class ArchivedCertificates:
         """See ``Certificates``."""
         return await self._issuing.subject(task, slot, profile)
 
+    async def require_names(self, task: Task, profiles: Set[str]) -> None:
+        """See ``Certificates``."""
+        await self._issuing.require_names(task, profiles - {RECOVERED})
+
     async def certify(
         self, orders: Sequence[CertificateOrder], also: Also | None = None
     ) -> tuple[Issued | Pending | Refused, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cardwright_cardops.errors import CardwrightError
 
 
@@ -22,6 +24,23 @@ class CertificateRefused(IssuanceError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class NameMissing(CertificateRefused):
+    """A certificate has to say something of its holder or card that is not known.
+
+    ``missing``: kinds of names, as profiles have them. ``attributes``: those of the person that they are made of.
+    """
+
+    code = "CERTIFICATE_NAME_MISSING"
+    default_advice = "Add the attribute to the person, or change the mapping, or have the policy use another profile."
+
+    def __init__(self, profile: str, missing: Sequence[str], attributes: Sequence[str] = ()) -> None:
+        made_of = f" (made of the person's {', '.join(attributes)})" if attributes else ""
+        super().__init__("names", f"Profile {profile} needs what is not known: {', '.join(missing)}{made_of}.")
+        self.profile = profile
+        self.missing = tuple(missing)
+        self.attributes = tuple(attributes)
 
 
 class RequestReused(IssuanceError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -15,11 +15,13 @@ from cryptography.x509.oid import NameOID
 from cardwright_cardops.piv.objects.fascn import SIZE as FASCN_SIZE
 
 from ..vault.profiles import FASCN_NAME, MICROSOFT_SID, PKINIT_NAME, UPN
-from .errors import CertificateRefused
+from .errors import CertificateRefused, NameMissing
 from .profiles import Profile
 
 _SID_VALUE: Final = x509.ObjectIdentifier("1.3.6.1.4.1.311.25.2.1")
 _NT_PRINCIPAL: Final = 1
+COMMON_NAME: Final = "common-name"
+"""Of the subject; the other kinds of names are those of ``NameKind``."""
 LONGEST: Final = 256
 MOST: Final = 20
 
@@ -57,14 +59,17 @@ class HolderNames:
 
 
 def subject(profile: Profile, names: HolderNames, base: x509.Name) -> x509.Name:
-    """The subject under ``base``; for profiles of the vault's own keys the vault has it. Raises CertificateRefused."""
+    """The subject under ``base``; for profiles of the vault's own keys the vault has it.
+
+    Raises NameMissing, CertificateRefused.
+    """
+    if lacks := _missing_in_subject(profile, names):
+        raise NameMissing(profile.name, lacks)
     match profile.subject:
         case "card":
-            if names.card_uuid is None:
-                raise CertificateRefused("names", f"Profile {profile.name} names the card, whose UUID is not known.")
             own = [(NameOID.SERIAL_NUMBER, str(names.card_uuid))]
         case "machine":
-            own = [(NameOID.COMMON_NAME, _needed(names.common_name))]
+            own = [(NameOID.COMMON_NAME, names.common_name)]
         case _:
             own = [(NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in names.organizational_units[:MOST]]
             optional = (
@@ -74,7 +79,7 @@ def subject(profile: Profile, names: HolderNames, base: x509.Name) -> x509.Name:
                 (NameOID.SERIAL_NUMBER, names.serial_number),
             )
             own += [(oid, value) for oid, value in optional if value]
-            own.append((NameOID.COMMON_NAME, _needed(names.common_name)))
+            own.append((NameOID.COMMON_NAME, names.common_name))
     try:
         return x509.Name([*base.rdns, *(x509.RelativeDistinguishedName([_attribute(*one)]) for one in own)])
     except ValueError as cause:
@@ -82,17 +87,34 @@ def subject(profile: Profile, names: HolderNames, base: x509.Name) -> x509.Name:
 
 
 def alternative_names(profile: Profile, names: HolderNames) -> x509.SubjectAlternativeName | None:
-    """Names of the kinds that the profile has; None if there are none. Raises CertificateRefused if one is missing."""
-    found: list[x509.GeneralName] = []
-    for kind in (*profile.names_required, *profile.names_allowed):
-        try:
-            made = _MAKERS[kind](names)
-        except ValueError as cause:
-            raise CertificateRefused("names", f"The {kind} cannot be written: {cause}.") from cause
-        if not made and kind in profile.names_required:
-            raise CertificateRefused("names", f"Profile {profile.name} needs a {kind}, which is not known.")
-        found.extend(made)
+    """Names of the kinds that the profile has; None if there are none. Raises NameMissing, CertificateRefused."""
+    made = {kind: _made(kind, names) for kind in (*profile.names_required, *profile.names_allowed)}
+    if lacks := [kind for kind in profile.names_required if not made[kind]]:
+        raise NameMissing(profile.name, lacks)
+    found = [one for several in made.values() for one in several]
     return x509.SubjectAlternativeName(found) if found else None
+
+
+def extensions(profile: Profile, names: HolderNames) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    """The extensions that say who the holder is, and whether they are critical. Raises NameMissing, CertificateRefused.
+    """
+    found = alternative_names(profile, names)
+    if found is not None:
+        yield found, False
+    if profile.sid and names.sid:
+        yield sid_extension(names.sid), False
+
+
+def require_names(profile: Profile, names: HolderNames, base: x509.Name) -> None:
+    """Refuse what a certificate of this profile could not say. Raises NameMissing, with everything; CertificateRefused.
+    """
+    lacks = [*_missing_in_subject(profile, names)]
+    lacks += [kind for kind in profile.names_required if kind not in lacks and not _made(kind, names)]
+    if lacks:
+        raise NameMissing(profile.name, lacks)
+    subject(profile, names, base)
+    for _ in extensions(profile, names):
+        pass
 
 
 def sid_extension(sid: str) -> x509.UnrecognizedExtension:
@@ -193,7 +215,17 @@ def _attribute(oid: x509.ObjectIdentifier, value: str) -> x509.NameAttribute[str
     return x509.NameAttribute(oid, value)
 
 
-def _needed(value: str) -> str:
-    if not value.strip():
-        raise CertificateRefused("names", "A common name is needed.")
-    return value
+def _made(kind: str, names: HolderNames) -> list[x509.GeneralName]:
+    try:
+        return _MAKERS[kind](names)
+    except ValueError as cause:
+        raise CertificateRefused("names", f"The {kind} cannot be written: {cause}.") from cause
+
+
+def _missing_in_subject(profile: Profile, names: HolderNames) -> tuple[str, ...]:
+    match profile.subject:
+        case "card":
+            return ("card-uuid",) if names.card_uuid is None else ()
+        case "person" | "machine":
+            return (COMMON_NAME,) if not names.common_name.strip() else ()
+    return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -46,6 +46,7 @@ from .model import (
     RevocationReason,
     key_fingerprint,
 )
+from .names import HolderNames
 from .origin import evaluate
 from .profiles import Profile, Profiles
 from .requests import CertificateRequest, check_key, check_proof, policies_for
@@ -93,6 +94,17 @@ class IssuanceService:
         self.settings = settings
         self._vault = vault
         self._backends = {one.name: one for one in backends}
+
+    def require_names(self, name: str, holder: HolderNames, *, strict: bool) -> None:
+        """Refuse what a certificate of this profile could not say, before anybody makes a key for it.
+
+        What another authority says besides the subject it knows by itself. Raises NameMissing, CertificateRefused.
+        """
+        profile = self.profiles.pick(name, strict=strict)
+        if profile.name in self.settings.routes:
+            names.subject(profile, holder, self.settings.base)
+        else:
+            names.require_names(profile, holder, self.settings.base)
 
     async def certify(self, database: Database, who: Who, request: CertificateRequest) -> Answer:
         """Issue, or go on where an earlier call with the same ``request.id`` stopped.
@@ -148,7 +160,7 @@ class IssuanceService:
             not_before=begin,
             not_after=await _end(unit, request, profile, authority, begin),
             policies=policies,
-            extensions=tuple(_named(profile, request)),
+            extensions=tuple(names.extensions(profile, request.names)),
         )
         certificate = await keep(unit, who, request, authority, draft, origin, self.settings.places)
         order = await _ask(unit, request, profile, backend, origin, certificate)
@@ -491,11 +503,3 @@ async def _end(
     if end < unit.now + SHORTEST:
         raise CertificateRefused("validity", "Card, authority or content signer end within a day: renew that first.")
     return end
-
-
-def _named(profile: Profile, request: CertificateRequest) -> Iterable[tuple[x509.ExtensionType, bool]]:
-    found = names.alternative_names(profile, request.names)
-    if found is not None:
-        yield found, False
-    if profile.sid and request.names.sid:
-        yield names.sid_extension(request.names.sid), False

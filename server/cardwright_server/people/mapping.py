@@ -83,8 +83,15 @@ def certificate_fields(mapping: CertificateMapping, person: Person) -> Certifica
     units = tuple(unit for template in mapping.organizational_units if (unit := _filled(template, known)))
     for name in mapping.required:
         if not (units if name == "organizational_units" else single[name]):
-            raise FieldMissing(f"the certificate field {name} cannot be filled")
+            made_of = ", ".join(attributes_of(mapping, name))
+            raise FieldMissing(f"The certificate field {name} cannot be filled of the person's {made_of}.")
     return CertificateFields(**single, organizational_units=units)
+
+
+def attributes_of(mapping: CertificateMapping, field: str) -> tuple[str, ...]:
+    """Names of the attributes that a field is made of; none for what is no field."""
+    templates = getattr(mapping, field) if field in mapping.__struct_fields__ and field != "required" else ()
+    return tuple(dict.fromkeys(name for template in templates for name in _NAME.findall(template)))
 
 
 def _first(templates: tuple[str, ...], known: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from cardwright_cardops.plan import authority as ask
 from cardwright_cardops.plan.capabilities import backend_of
 from cardwright_cardops.plan.inventory import fingerprint
 from cardwright_cardops.plan.planner import RECOVERED
-from cardwright_cardops.plan.records import Kind
+from cardwright_cardops.plan.records import Kind, fold
 from cardwright_cardops.plan.steps import (
     GenerateKey,
     ImportKey,
@@ -124,6 +124,18 @@ class SessionAuthority:
         self._contents = contents
         self._now = now
 
+    async def preflight(self, plan: Plan, *, attests: bool) -> None:
+        """Refuse before the first write what this session may never finish.
+
+        Raises as ``require_allowed``, and what issuance raises where a certificate lacks a name.
+        """
+        require_allowed(plan, self._task, self._now, attests=attests)
+        issued = fold(self._ledger.entries).certificates
+        due = [step for step in plan.steps if isinstance(step, WriteCertificate) and step.profile != RECOVERED]
+        profiles = {step.profile for step in due if (step.slot, step.key) not in issued}
+        if profiles:
+            await self._certificates.require_names(self._task, profiles)
+
     async def answer(self, questions: tuple[ask.Question, ...]) -> tuple[ask.Reply, ...]:
         """One reply for each question. Raises OriginTooWeak, VaultError, and what issuance and escrow raise."""
         match questions[0]:
@@ -137,7 +149,7 @@ class SessionAuthority:
         match question:
             case ask.Preflight():
                 attests = backend_of(question.inventory.features).attests
-                require_allowed(question.plan, self._task, self._now, attests=attests)
+                await self.preflight(question.plan, attests=attests)
                 return ask.Granted(self._task.guid)
             case ask.KeyAlgorithms():
                 return await self._secrets.algorithms(question)

@@ -14,6 +14,8 @@ from cardwright_cardops.plan.capabilities import CapabilityMissing
 from cardwright_cardops.plan.execute import CertificateUnfit, ObjectTooLarge, ReadBackDiffers
 from cardwright_cardops.plan.planner import KeyInUse, RetiredSlotsFull, SelfSigningImpossible
 
+from ..issuance.errors import CertificateRefused
+from ..people.errors import FieldMissing
 from ..policies.errors import ComplianceRefused
 from .errors import CardEnds, CardNotProven, ClearSecretsRefused, EnrolmentMissing, NotAtGoal, OriginTooWeak
 
@@ -30,10 +32,12 @@ FOR_GOOD: Final = (
 MAY_PASS: Final = (
     AuthorityRefused,
     CardNotProven,
+    CertificateRefused,
     CertificateUnfit,
     ClearSecretsRefused,
     ComplianceRefused,
     EnrolmentMissing,
+    FieldMissing,
     ManagementKeyRefused,
     ManagementKeyUnknown,
     NotAtGoal,

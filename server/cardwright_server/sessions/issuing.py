@@ -17,7 +17,7 @@ from ..audit.model import SERVER
 from ..authentication.principal import Principal
 from ..issuance import status
 from ..issuance.backend import Signed as Made
-from ..issuance.errors import CertificateRefused, OriginRefused
+from ..issuance.errors import CertificateRefused, NameMissing, OriginRefused
 from ..issuance.model import Answer, CertificateState, Holder, HolderKind, Issued, Pending, Refused, RevocationReason
 from ..issuance.names import subject
 from ..issuance.origin import Attested, Evidence, Expected, MadeHere, Station
@@ -45,6 +45,15 @@ class IssuedCertificates:
         """See ``Certificates``. Raises CertificateRefused."""
         chosen = self._service.profiles.pick(profile, strict=task.policy.strict)
         return subject(chosen, await self._names.names(task), self._service.settings.base).public_bytes()
+
+    async def require_names(self, task: Task, profiles: Set[str]) -> None:
+        """See ``Certificates``. Raises NameMissing, CertificateRefused, NoSuchPerson, FieldMissing, StoreError."""
+        names = await self._names.names(task)
+        for profile in sorted(profiles):
+            try:
+                self._service.require_names(profile, names, strict=task.policy.strict)
+            except NameMissing as lacks:
+                raise NameMissing(lacks.profile, lacks.missing, self._names.made_of(lacks.missing)) from lacks
 
     async def certify(
         self, orders: Sequence[CertificateOrder], also: Also | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..issuance.names import HolderNames
-from ..people.mapping import CertificateMapping, certificate_fields
+from ..people.mapping import CertificateMapping, attributes_of, certificate_fields
 from ..people.service import PeopleService
 from ..store.unit import Database
 from .ports import Task
@@ -38,3 +40,8 @@ class DeviceNames:
             card_uuid=task.guid,
             holder_uuid=person.id,
         )
+
+    def made_of(self, kinds: Sequence[str]) -> tuple[str, ...]:
+        """See ``Names``."""
+        fields = (kind.replace("-", "_") for kind in kinds)
+        return tuple([name for field in fields for name in attributes_of(self._mapping, field)])

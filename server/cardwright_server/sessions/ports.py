@@ -147,6 +147,9 @@ class Certificates(Protocol):
     async def subject(self, task: Task, slot: Slot, profile: str) -> bytes:
         """DER Name that the request for a slot's certificate shall have."""
 
+    async def require_names(self, task: Task, profiles: Set[str]) -> None:
+        """Refuse what certificates of these profiles could not say of holder and card. Raises the domain's errors."""
+
     async def certify(
         self, orders: Sequence[CertificateOrder], also: Also | None = None
     ) -> tuple[Issued | Pending | Refused, ...]:
@@ -174,6 +177,9 @@ class Names(Protocol):
 
     async def names(self, task: Task) -> HolderNames:
         """Names of the card and of the person whose it is."""
+
+    def made_of(self, kinds: Sequence[str]) -> tuple[str, ...]:
+        """Attributes of a person that these kinds of names are made of; a card's own are made of none."""
 
 
 class Contents(Protocol):

@@ -46,7 +46,7 @@ from ..store.unit import Database, Unit
 from ..vault.model import Authorization
 from ..vault.protocol import Vault
 from . import store
-from .authority import SessionAuthority, require_allowed
+from .authority import SessionAuthority
 from .course import as_delivered, course, has_retired, intact, look, proving, steps_for, tells_enough, what_goes
 from .errors import (
     CardInSession,
@@ -236,7 +236,8 @@ class SessionService:
                 key = prover_shown(seen.identity, opened.keys)
                 await run_async(proving(key, os.urandom(32), alone=True), _Relay(line, ledger, greeting))
             return await self._finish(principal, task, ledger, outcome, seen)
-        require_allowed(plan, task, opened.now, attests=backend_of(card.features).attests)
+        authority = self._authority(principal, opened, ledger, task, {})
+        await authority.preflight(plan, attests=backend_of(card.features).attests)
         _require_known(plan, greeting)
         contents = await self._contents(task, plan, card, intact(card, ledger.objects))
         keys, unknown = made_unseen(card, fold(ledger.entries), opened.keys)

@@ -47,7 +47,7 @@ from cardwright_cardops.secret import Secret
 from ..devices.model import SecretName
 from ..store.columns import canonical
 from ..store.unit import Database
-from .authority import SessionAuthority, require_allowed
+from .authority import SessionAuthority
 from .course import as_delivered, what_goes, worn
 from .errors import CardNotProven, ConsentRefused, NotAtGoal, PeerTooOld, WrongCard
 from .ledger import Ledger
@@ -133,7 +133,7 @@ class TokenCourse:
             if self._prover is not None:
                 await self._prove(self._prover)
             return Conclusion(task, outcome, seen)
-        require_allowed(plan, task, self._now, attests=False)
+        await self._make_authority(task).preflight(plan, attests=False)
         if unknown := {step.kind for step in plan.steps} - self._greeting.steps:
             raise PeerTooOld(f"The workstation cannot show {', '.join(sorted(unknown))}.")
         carried = await _Carrying(self, task, plan).through()

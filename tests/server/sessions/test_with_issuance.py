@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +29,9 @@ class CardNames:
 
     async def names(self, task: Task) -> HolderNames:
         return HolderNames(common_name="Ada Lovelace", email="ada@example.test", card_uuid=task.guid)
+
+    def made_of(self, kinds: Sequence[str]) -> tuple[str, ...]:
+        return ()
 
 
 async def test_certificates_are_released_when_the_card_was_read_back(
