@@ -1,4 +1,4 @@
-"""Taking the PIN from a card that is not to be used, and knowing that it is gone. The PUK is left: it is the way back."""
+"""Taking the PIN from a card that is not to be used, and knowing that it is gone. The PUK stays: it is the way back."""
 
 from __future__ import annotations
 
