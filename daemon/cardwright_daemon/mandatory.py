@@ -1,7 +1,9 @@
 """What the server's policy makes mandatory from a date: told when it comes, and begun by itself where that is allowed.
 
 Only the machine's administrator can allow it (``machine``). What is begun so is an operation like any other: the PIN is
-asked for, acts that a person has to confirm by name are not done, and taking the card out ends it. It is never a loop:
+asked for, acts that a person has to confirm by name are not done, and taking the card out ends it. The one exception is
+a lock, an operation of its own: who holds a card that is to be locked may well not want it to be, so what the machine's
+administrator allowed stands for that confirmation. It is never a loop:
 each card is begun with a few times, with growing pauses, and then left until something else is due for it.
 """
 
@@ -12,19 +14,22 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from cardwright_cardops.errors import CardwrightError
 
 from .cards import Cards
 from .errors import CardInOperation
-from .link.ports import Due
+from .link.ports import Due, Purpose
 from .operations import Operations
 from .prompts import Prompter
 from .sessions import Sessions
 from .tokens import Device, Tokens
 from .waiting import sleep_until
+
+if TYPE_CHECKING:
+    from cardwright_cardops.guard import Act
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +150,7 @@ class Mandatory:
                 continue
             try:
                 begun = await self._sessions.through(
-                    card, due.purpose, self._prompter(), request=due.request, unasked=True
+                    card, due.purpose, self._prompter(), request=due.request, confirmed=_allowed(due), unasked=True
                 )
             except CardInOperation:
                 await self._operations.wait(card.operation)
@@ -164,6 +169,15 @@ class Mandatory:
         self._tried[name] = Tried(dues, count + 1, datetime.now(UTC))
         while len(self._tried) > MOST_KEPT:
             del self._tried[next(iter(self._tried))]
+
+
+def _allowed(due: Due) -> frozenset[Act]:
+    """What the machine's administrator confirmed for everybody: that a card is locked."""
+    if due.purpose is not Purpose.LOCK:
+        return frozenset()
+    from cardwright_cardops.guard import Act  # takes long to load
+
+    return frozenset({Act.LOCK_CARD})
 
 
 def _name_of(card: Device) -> UUID | str:

@@ -35,6 +35,7 @@ class Kind(Enum):
     RECOVER = "recover"
     SIGN_IN = "sign-in"
     RECYCLE = "recycle"
+    LOCK = "lock"
 
 
 class Phase(Enum):

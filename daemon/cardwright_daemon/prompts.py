@@ -41,6 +41,7 @@ _ACTS: Final = {
     Kind.RECOVER: "put recovered keys on {}",
     Kind.SIGN_IN: "sign in with {}",
     Kind.RECYCLE: "erase {}",
+    Kind.LOCK: "lock {}",
 }
 _FAULTS: Final = {
     PinFault.TOO_SHORT: "It is too short.",

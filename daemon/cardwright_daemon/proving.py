@@ -24,6 +24,7 @@ KIND_OF: Final = {
     Purpose.RECOVER: Kind.RECOVER,
     Purpose.PROVE: Kind.SIGN_IN,
     Purpose.RECYCLE: Kind.RECYCLE,
+    Purpose.LOCK: Kind.LOCK,
 }
 _ASKED: Final = {
     MethodKind.DIRECTORY_PASSWORD: Value.DIRECTORY_PASSWORD,

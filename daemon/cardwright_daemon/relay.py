@@ -51,7 +51,18 @@ from cardwright_cardops.transport.connection import CardReset, Connection
 
 from .cards import Card
 from .errors import StageEnded
-from .link.ports import EndStage, Execute, Finished, Message, Outcome, Preview, Progress, ServerUnreachable, StepAnswers
+from .link.ports import (
+    EndStage,
+    Execute,
+    Finished,
+    Message,
+    Outcome,
+    Preview,
+    Progress,
+    Purpose,
+    ServerUnreachable,
+    StepAnswers,
+)
 from .operations import Operation, Phase
 from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current, ask_new
@@ -73,16 +84,16 @@ Show = Callable[[Progress], None]
 class Approved:
     """A plan that the person agreed to, for the card of ``inventory``, which this workstation read itself.
 
-    ``contents``: SHA-256 of what is written to each object. ``confirmed``: acts that were confirmed by name.
-    ``wipes``: what was asked for is to erase the card. ``identity``: the card as it proved itself at the preview, where
-    what the inventory says of its key in 9E is not enough.
+    ``contents``: SHA-256 of what is written to each object. ``purpose``: what was asked for, as nothing else erases or
+    locks the card. ``confirmed``: acts that were confirmed by name. ``identity``: the card as it proved itself at the
+    preview, where what the inventory says of its key in 9E is not enough.
     """
 
     plan: Plan
     contents: Mapping[int, bytes]
     inventory: Inventory
+    purpose: Purpose
     confirmed: frozenset[Act] = frozenset()
-    wipes: bool = False
     identity: Identity | None = None
 
     @property
@@ -93,7 +104,8 @@ class Approved:
             self.inventory.document(),
             contents=self.contents,
             confirmed=self.confirmed,
-            wipes=self.wipes,
+            wipes=self.purpose is Purpose.RECYCLE,
+            locks=self.purpose is Purpose.LOCK,
         )
 
 

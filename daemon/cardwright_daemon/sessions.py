@@ -240,10 +240,8 @@ class Sessions:
             from .relay import Approved
             from .token_relay import RelayedToken
 
-            wipes, locks = purpose is Purpose.RECYCLE, purpose is Purpose.LOCK
             identity = None if isinstance(relayed, RelayedToken) else await relayed.identified(found)
-            contents, shown = found.contents, opening.card
-            approved = Approved(found.plan, contents, shown, wipes=wipes, locks=locks, identity=identity)
+            approved = Approved(found.plan, found.contents, opening.card, purpose, identity=identity)
             assert approved.permit  # what cannot be permitted is not shown: raises PreviewUnfit
             until = datetime.now(UTC) + CONSENT
             return _Waiting(session, messages, relayed, opening, approved, until, rules=found.pin_rules)

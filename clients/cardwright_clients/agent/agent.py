@@ -55,6 +55,7 @@ _SHOWN: Final = frozenset(
         OperationKind.UNLOCK,
         OperationKind.FORGOTTEN_PIN,
         OperationKind.RECOVER,
+        OperationKind.LOCK,
     }
 )
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -178,7 +179,7 @@ class Agent:
         elif operation.unasked and operation.id not in self._mine:
             self._mine.add(operation.id)
             self._offers.pop(operation.card, None)
-            await self._notices.show(f"offer:{operation.card}", words.begun(name))
+            await self._notices.show(f"offer:{operation.card}", words.begun(name, operation.kind))
         elif operation.words and self._steps.get(operation.id) != operation.words:
             self._steps[operation.id] = operation.words
             await self._notices.clear(f"offer:{operation.card}")

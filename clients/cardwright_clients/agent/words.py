@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from ..sdk.values import Card, Due, Operation, Purpose, UpdatePreview
+from ..sdk.values import Card, Due, Operation, OperationKind, Purpose, UpdatePreview
 from ..sdk.words import ACTIVATED, METHODS, due_words, ended, estimate, mandatory_words
 from .notices import Notice
 
@@ -16,6 +16,9 @@ FEW: Final = 4
 """Steps that are named; of the others it is said how many there are."""
 BY_METHOD: Final = {text[:1].upper() + text[1:]: kind for kind, text in METHODS.items()}
 """Words on the buttons for ways to prove who one is."""
+
+
+_WANTED: Final = {Purpose.ISSUE: "can be issued", Purpose.LOCK: "is to be locked"}
 
 
 def _upper(text: str) -> str:
@@ -38,7 +41,7 @@ def details(card: Card, due: Due, preview: UpdatePreview) -> Notice:
 
 
 def _offer(card: Card, due: Due, preview: UpdatePreview | None, most: int) -> Notice:
-    what = "can be issued" if due.purpose is Purpose.ISSUE else "has to be updated"
+    what = _WANTED.get(due.purpose, "has to be updated")
     if due.activates:
         what = "waits for you"
     parts = [_upper(due_words(due)) + "."]
@@ -74,8 +77,10 @@ def changed(card: Card, due: Due, preview: UpdatePreview) -> Notice:
     return Notice(made.title, f"It is another plan now. {made.text}", made.buttons, made.urgent)
 
 
-def begun(name: str) -> Notice:
+def begun(name: str, kind: OperationKind) -> Notice:
     """What is mandatory begins."""
+    if kind is OperationKind.LOCK:
+        return Notice(_upper(f"{name} is being locked"), "It has to be done now. You are not asked for anything.")
     return Notice(_upper(f"{name} is being updated"), "It has to be done now. You may be asked for your PIN.")
 
 

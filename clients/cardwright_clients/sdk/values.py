@@ -47,6 +47,7 @@ class OperationKind(Enum):
     RECOVER = "recover"
     SIGN_IN = "sign-in"
     RECYCLE = "recycle"
+    LOCK = "lock"
 
 
 class Phase(Enum):
@@ -83,6 +84,8 @@ class Purpose(Enum):
     RECOVER = "recover"
     RECYCLE = "recycle"
     """Everything on the card is erased: an operator asked for it."""
+    LOCK = "lock"
+    """The card's PIN is blocked: an operator suspended the card with that."""
 
 
 class MethodKind(Enum):

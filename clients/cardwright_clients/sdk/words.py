@@ -15,7 +15,7 @@ DUE: Final = {
     "unlock": "a new PIN can be set",
     "secrets": "the card's PUK or management key has to be changed",
     "request": "it was asked for",
-    "lock": "the card has to be locked",
+    "lock": "the card is to be locked: its PIN will not work until your help desk gives the card back",
     "revoked": "the card was revoked: it is not good for anything any more, hand it in",
 }
 """By the word of a DueItem."""
@@ -43,7 +43,12 @@ _DOING: Final = {
     OperationKind.RECOVER: "given its earlier keys",
     OperationKind.SIGN_IN: "used to sign in",
     OperationKind.RECYCLE: "erased",
+    OperationKind.LOCK: "locked",
 }
+_THEN: Final = {
+    OperationKind.LOCK: " Its PIN does not work until your help desk gives the card back. Nothing on it is lost."
+}
+"""What its holder does after an operation that ended well."""
 
 
 def due_words(due: Due) -> str:
@@ -83,4 +88,4 @@ def ended(operation: Operation) -> str:
             return f"The card is {done}, except for certificates that are not issued yet; they come by themselves."
         case Outcome.SHOWN_AGAIN:
             return "More is due than was agreed to. Nothing was done; it is shown again."
-    return f"The card is {done}."
+    return f"The card is {done}.{_THEN.get(operation.kind, '')}"

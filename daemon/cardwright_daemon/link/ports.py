@@ -67,6 +67,8 @@ class Purpose(Enum):
     RECOVER = "recover"
     RECYCLE = "recycle"
     """Everything on the card is erased."""
+    LOCK = "lock"
+    """The PIN is blocked: an operator suspended the card with that."""
     PROVE = "prove"
 
 

@@ -99,6 +99,7 @@ _PURPOSES: Final = {
     sessions_pb2.PURPOSE_UNLOCK_ASSISTED: Purpose.UNLOCK,
     sessions_pb2.PURPOSE_FORGOTTEN_PIN: Purpose.FORGOTTEN_PIN,
     sessions_pb2.PURPOSE_RECYCLE: Purpose.RECYCLE,
+    sessions_pb2.PURPOSE_LOCK: Purpose.LOCK,
 }
 _UNKNOWN_CARD: Final = frozenset({"NO_SUCH_DEVICE"})
 
@@ -422,8 +423,8 @@ def due_of(answer: sessions_pb2.DueResponse, card: Identity) -> Due:
     )
     if answer.due and not items:
         items = (DueItem("update", datetime.now(UTC)),)
-    # What somebody asked for comes first: it names the session that does it.
-    asked = sorted(answer.items, key=lambda row: not row.request)
+    # A lock comes before everything, then what somebody asked for: the first names the session that does it.
+    asked = sorted(answer.items, key=lambda row: (row.purpose != sessions_pb2.PURPOSE_LOCK, not row.request))
     purpose = Purpose.ISSUE if card.guid is None else Purpose.UPDATE
     mandatory = [_moment(row.mandatory_from) for row in answer.items if row.HasField("mandatory_from")]
     return Due(

@@ -50,6 +50,7 @@ PURPOSES: Final = {
     Purpose.FORGOTTEN_PIN: sessions_pb2.PURPOSE_FORGOTTEN_PIN,
     Purpose.PROVE: sessions_pb2.PURPOSE_PROVE,
     Purpose.RECYCLE: sessions_pb2.PURPOSE_RECYCLE,
+    Purpose.LOCK: sessions_pb2.PURPOSE_LOCK,
 }
 _OUTCOMES: Final = {
     sessions_pb2.OUTCOME_DONE: Outcome.DONE,
