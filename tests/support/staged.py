@@ -72,6 +72,11 @@ class StagedCard(Around[VirtualCard]):
         """The card's serial number."""
         return self.inside.serial
 
+    def count_anew(self) -> None:
+        """Begin to count what comes anew; what was refused stays, for the end is judged by it."""
+        self.commands.clear()
+        self.pin_commands = 0
+
     def hold(self, until: Callable[[], bool]) -> asyncio.Event:
         """Stop before the first command for which ``until`` is true; the event says that it is there."""
         reached, loop = asyncio.Event(), asyncio.get_running_loop()

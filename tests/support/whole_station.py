@@ -179,7 +179,7 @@ class Station:
         """Judge the end; the card may be used for something else then."""
         found = await self.wrong(held)
         assert found == [], found
-        held.card.commands.clear()
+        held.card.count_anew()
         held.jobs += 1
         if held.jobs < MOST_JOBS:
             self._issued.append(held)
@@ -365,7 +365,7 @@ async def stopped_at(
     """
     for _ in range(4):
         held = await station.ready(job, profile)
-        held.card.commands.clear()
+        held.card.count_anew()
         at: Callable[[], bool] = partial(_made_a_key, held.card.commands)
         if moment is not None:
             at = moment.of(partial(station.recorded, held), SESSIONS[job])

@@ -94,8 +94,7 @@ async def exchanged(station: Station, held: Held) -> VirtualCard:
     real = held.card.inside
     held.card.inside = copy_of(held).inside
     held.card.inside.power_on()
-    held.card.commands.clear()
-    held.card.pin_commands = 0
+    held.card.count_anew()
     with await asyncio.to_thread(pcsc.connect, station.cards_in[held.card.serial]) as other:
         await asyncio.to_thread(other.reset)
     return real
@@ -129,8 +128,7 @@ async def test_copy_is_inserted_in_place_of_a_blocked_card(station: Station) -> 
         await station.remove(held)
         real, held.card.inside = held.card.inside, copy_of(held).inside
         before = held.card.inside.snapshot()
-        held.card.commands.clear()
-        held.card.pin_commands = 0
+        held.card.count_anew()
         await station.insert(held, reader)
         code = await station.failure(held, UNLOCK)
         assert (code, held.card.pin_commands) == ("CARD_NOT_PROVEN", 0)
