@@ -18,7 +18,7 @@ from cardwright_cardops.piv.pins import FixedPins
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
-from cardwright_cardops.transport.direct import DirectConnection
+from cardwright_cardops.transport.direct import DirectCard, DirectConnection
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.api.sessions import Streams
 from cardwright_server.authentication.principal import Principal
@@ -145,13 +145,13 @@ class SessionWorld:
         ) as socket:
             yield socket
 
-    async def issue(self, card: VirtualCard, device: UUID, station: Station | None = None) -> Trip:
+    async def issue(self, card: DirectCard, device: UUID, station: Station | None = None) -> Trip:
         """Issue a bound device by a request."""
         request = await self.world.issuance(device)
         async with self.serving(self.office(device)) as socket:
             return await (station or Station(card)).run(socket, request=str(request.id))
 
-    async def update(self, card: VirtualCard, device: UUID, station: Station | None = None) -> Trip:
+    async def update(self, card: DirectCard, device: UUID, station: Station | None = None) -> Trip:
         """A session for what is due."""
         async with self.serving(self.office(device)) as socket:
             return await (station or Station(card)).run(socket, sessions_pb2.PURPOSE_UPDATE)

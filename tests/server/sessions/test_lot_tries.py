@@ -6,7 +6,7 @@ Setting the tries puts PIN and PUK back to what the maker publishes, which is ne
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -137,21 +137,28 @@ def breaks_in(seen: list[tuple[int, int]]) -> list[str]:
     return [f"apdu={first + 1}:remove", *(f"apdu={place + 1}:remove-after" for place in range(first, last + 1))]
 
 
-async def test_issuance_that_breaks_while_the_tries_are_set_costs_none(here: Scene) -> None:
-    await here.publish(TRIES)
-    card, device = await here.card()
+async def require_none_spent(
+    here: Scene,
+    ready: Callable[[], Awaitable[tuple[VirtualCard, UUID]]],
+    work: Callable[[Watched, UUID], Awaitable[Trip]],
+) -> None:
+    """``work`` undisturbed on one card that is ``ready``, then on another one broken off at each place, and again."""
+    card, device = await ready()
     undisturbed = Watched(card)
-    trip = await here.world.issue(undisturbed, device)  # type: ignore[arg-type]
-    assert await here.settled(card, device, trip, undisturbed) == 0
+    assert await here.settled(card, device, await work(undisturbed, device), undisturbed) == 0
     for fault in breaks_in(undisturbed.seen):
-        card, device = await here.card()
+        card, device = await ready()
         faulty = FaultyCard(card, fault)
         watched = Watched(faulty)
-        cut = await here.world.issue(watched, device)  # type: ignore[arg-type]
+        cut = await work(watched, device)
         assert (cut.outcome, len(faulty.struck)) == (0, 1), fault
         card.power_off()
-        again = await here.world.issue(watched, device)  # type: ignore[arg-type]
-        assert await here.settled(card, device, again, watched) == 0, fault
+        assert await here.settled(card, device, await work(watched, device), watched) == 0, fault
+
+
+async def test_issuance_that_breaks_while_the_tries_are_set_costs_none(here: Scene) -> None:
+    await here.publish(TRIES)
+    await require_none_spent(here, here.card, here.world.issue)
 
 
 async def test_an_update_that_breaks_while_the_tries_are_set_costs_none(here: Scene) -> None:
@@ -164,17 +171,9 @@ async def test_an_update_that_breaks_while_the_tries_are_set_costs_none(here: Sc
         card.power_off()
         cards.append((card, device))
     await here.publish(TRIES)
-    card, device = cards.pop()
-    undisturbed = Watched(card)
-    trip = await here.world.update(undisturbed, device)  # type: ignore[arg-type]
-    assert await here.settled(card, device, trip, undisturbed) == 0
-    for fault in breaks_in(undisturbed.seen):
-        card, device = cards.pop()
-        faulty = FaultyCard(card, fault)
-        watched = Watched(faulty)
-        cut = await here.world.update(watched, device)  # type: ignore[arg-type]
-        assert (cut.outcome, len(faulty.struck)) == (0, 1), fault
-        card.power_off()
-        again = await here.world.update(watched, device)  # type: ignore[arg-type]
-        assert await here.settled(card, device, again, watched) == 0, fault
+
+    async def issued() -> tuple[VirtualCard, UUID]:
+        return cards.pop()
+
+    await require_none_spent(here, issued, here.world.update)
     assert cards == []
