@@ -1,7 +1,8 @@
-"""The server's last answers what is due; of "nothing until then" and of the rules for PINs also a file.
+"""The server's last answers what is due, and the person's "later"; a file has of them what the next daemon needs.
 
-The file names neither a card nor a person: a row is a digest of server and card UUID, and what was said. It is for
-one server by its address and root; a file of another server or user, or one that cannot be read, is not used.
+That is "nothing until then", the rules for PINs, and what was put off. The file names neither a card nor a person: a
+row is a digest of server and card UUID, and what was said. It is for one server by its address and root; a file of
+another server or user, or one that cannot be read, is not used.
 """
 
 from __future__ import annotations
@@ -30,20 +31,27 @@ _log = logging.getLogger(__name__)
 FILE: Final = "due.json"
 MOST: Final = 1024
 """Answers that are kept."""
-MAX_OCTETS: Final = 1 << 18
+MAX_OCTETS: Final = 1 << 19
 LONGEST: Final = timedelta(days=400)
 """No certificate lives longer without a renewal; what a file says of later times is not believed."""
+LONGEST_LATER: Final = timedelta(days=30)
+"""So long an update is put off at most."""
+_SET_BACK: Final = 300.0
+"""Seconds by which a clock that is set right may go back; by more, and what was put off then is offered again."""
 _VERSION: Final = 1
 _Row = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """What is in the file: the server's mark, and by the digest of a card seconds since 1970, and its rules."""
+    """What is in the file: the server's mark, and by the digest of a card when there is something to ask for again, its
+    rules, and when what is due was put off until when. Times are seconds since 1970.
+    """
 
     version: int
     server: Annotated[str, msgspec.Meta(max_length=64)]
     nothing: Annotated[dict[_Row, int], msgspec.Meta(max_length=MOST)]
     rules: Annotated[dict[_Row, PinRules], msgspec.Meta(max_length=MOST)]
+    later: Annotated[dict[_Row, tuple[float, float]], msgspec.Meta(max_length=MOST)] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,7 @@ class Answers:
         self._kept: dict[UUID, Answer] = {}
         self._nothing: dict[str, int] | None = None
         self._rules: dict[str, PinRules] = {}
+        self._later: dict[str, tuple[float, float]] = {}
         self.dirty = False
         """Whether the file has to be written."""
 
@@ -105,6 +114,22 @@ class Answers:
         while len(self._rules) > MOST:
             del self._rules[next(iter(self._rules))]
 
+    def later(self, name: UUID | str) -> datetime | None:
+        """Until when what is due for a card was put off; ``name`` is its card UUID, or its serial number."""
+        self._rows()
+        row = self._later.get(self._row(name))
+        return datetime.fromtimestamp(row[1], UTC) if row is not None and _holds(row) else None
+
+    def put_later(self, name: UUID | str, until: datetime) -> None:
+        """What is due was put off."""
+        self._rows()
+        row = self._row(name)
+        self._later.pop(row, None)
+        self._later[row] = (datetime.now(UTC).timestamp(), until.timestamp())
+        self.dirty = True
+        while len(self._later) > MOST:
+            del self._later[next(iter(self._later))]
+
     def drop(self, guid: UUID | None) -> None:
         """What is due need not be true any more; None: of no card."""
         rows = self._rows()
@@ -123,7 +148,8 @@ class Answers:
         self.dirty = False
         now = datetime.now(UTC).timestamp()
         rows = {row: until for row, until in self._rows().items() if until > now}
-        return msgspec.json.encode(_Document(_VERSION, self._mark, rows, self._rules))
+        later = {row: times for row, times in self._later.items() if _holds(times)}
+        return msgspec.json.encode(_Document(_VERSION, self._mark, rows, self._rules, later))
 
     def write(self, content: bytes) -> None:
         """Write the file. Blocks. Never raises."""
@@ -132,10 +158,11 @@ class Answers:
         try:
             write_whole(self._path, content)
         except OSError as error:
-            _log.warning("what the server said is due cannot be kept: %s", error.strerror)
+            _log.warning("what the server said, or was put off, cannot be kept: %s", error.strerror)
 
-    def _row(self, guid: UUID) -> str:
-        return hashlib.sha256(self._mark.encode() + guid.bytes).hexdigest()[:32]
+    def _row(self, name: UUID | str) -> str:
+        octets = name.bytes if isinstance(name, UUID) else b"serial number " + name.encode()
+        return hashlib.sha256(self._mark.encode() + octets).hexdigest()[:32]
 
     def _rows(self) -> dict[str, int]:
         if self._nothing is None:
@@ -163,8 +190,15 @@ class Answers:
         if found.server != self._mark:
             _log.info("%s is of another server, and is not used", self._path)
             return {}
-        self._rules = found.rules
+        self._rules, self._later = found.rules, found.later
         return found.nothing
+
+
+def _holds(later: tuple[float, float]) -> bool:
+    """Whether what was put off still is. What was said in the future was said before the clock was set back."""
+    said, until = later
+    now = datetime.now(UTC).timestamp()
+    return said - _SET_BACK <= now < until <= said + LONGEST_LATER.total_seconds() + _SET_BACK
 
 
 def _own(path: Path) -> bytes:

@@ -67,7 +67,6 @@ class DueChecks:
         self._spread = spread
         self._answers = answers or Answers()
         self._saving: asyncio.Task[None] | None = None
-        self._postponed: dict[UUID | str, datetime] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         cards.inserted.append(self._inserted)
         cards.removed.append(self._gone)
@@ -128,16 +127,13 @@ class DueChecks:
     def postpone(self, card: Device, until: datetime) -> None:
         """Do not offer it before then; a mandatory one is offered from its date on."""
         if (name := _name_of(card)) is not None:
-            self._postponed[name] = until
+            self._answers.put_later(name, until)
+            self._save_soon()
 
     def postponed_until(self, card: Device) -> datetime | None:
         """When it is offered again, None where nobody said later."""
         name = _name_of(card)
-        until = self._postponed.get(name) if name is not None else None
-        if name is not None and until is not None and until <= datetime.now(UTC):
-            del self._postponed[name]
-            return None
-        return until
+        return self._answers.later(name) if name is not None else None
 
     def pushed(self, push: Push) -> None:
         """The server says that something changed."""

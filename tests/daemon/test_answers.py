@@ -22,7 +22,7 @@ from cardwright_daemon.config import Config
 from cardwright_daemon.link.ports import Due, DueItem, Push
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from tests.support.daemon_server import Server, an_update
-from tests.support.daemon_sessions import issued_card
+from tests.support.daemon_sessions import in_future, issued_card
 from tests.support.daemons import PATIENCE, Run, running, token
 
 SERVER = b"cms.example:8443 and its root"
@@ -62,7 +62,7 @@ def test_the_file_names_neither_card_nor_server(tmp_path: Path) -> None:
     written(path, guid)
     text = path.read_text()
     assert guid.hex not in text and str(guid) not in text and "example" not in text
-    assert set(json.loads(text)) == {"version", "server", "nothing", "rules"}
+    assert set(json.loads(text)) == {"version", "server", "nothing", "rules", "later"}
     assert re.fullmatch(r"[0-9a-f]{32}", next(iter(json.loads(text)["nothing"])))
 
 
@@ -140,6 +140,86 @@ def test_what_holds_no_more_is_not_believed(tmp_path: Path) -> None:
     assert kept(path).get(guid) is None
 
 
+@pytest.mark.parametrize("name", [UUID(int=7), "12345678"])
+def test_what_was_put_off_is_put_off_for_the_next_daemon(tmp_path: Path, name: UUID | str) -> None:
+    path, until = tmp_path / "due.json", datetime.now(UTC) + HOUR
+    answers = kept(path)
+    answers.put_later(name, until)
+    answers.drop(None)
+    answers.write(answers.take())
+    assert "12345678" not in path.read_text() and UUID(int=7).hex not in path.read_text()
+    assert (kept(path).later(name), kept(path).later("1")) == (until, None)
+    assert kept(path, b"another server").later(name) is None
+
+
+def test_no_file_puts_off_for_longer_than_a_person_can(tmp_path: Path) -> None:
+    """A clock that was set back does not make it longer; one that was set right by a little changes nothing."""
+    path, guid, now = tmp_path / "due.json", uuid4(), datetime.now(UTC).timestamp()
+    answers = kept(path)
+    answers.put_later(guid, datetime.now(UTC) + HOUR)
+    answers.write(answers.take())
+    document = json.loads(path.read_text())
+    (row,) = document["later"]
+    day = 86400.0
+    for said, until, holds in (
+        (now - 60, now + 60, True),
+        (now + 60, now + 120, True),
+        (now + day, now + day + 60, False),
+        (now - day, now - 1, False),
+        (now - day, now + 40 * day, False),
+        (now - 1e300, now + 60, False),
+        (now, 1e300, False),
+    ):
+        document["later"][row] = (said, until)
+        path.write_text(json.dumps(document))
+        assert (kept(path).later(guid) is not None) == holds, (said, until)
+
+
+def test_a_full_file_is_read_again(tmp_path: Path) -> None:
+    path, guids, until = tmp_path / "due.json", [uuid4() for _ in range(MOST + 1)], datetime.now(UTC) + HOUR
+    answers = kept(path)
+    for guid in guids:
+        answers.put(guid, nothing())
+        answers.put_rules(guid, PinRules(7, 8, digits_only=False))
+        answers.put_later(guid, until)
+    answers.write(answers.take())
+    assert path.stat().st_size < MAX_OCTETS
+    again = kept(path)
+    assert [again.later(guid) for guid in (guids[0], guids[1], guids[-1])] == [None, until, until]
+    assert again.rules(guids[-1]) is not None and again.get(guids[-1]) is not None
+
+
+def test_the_file_of_a_daemon_that_kept_no_later_is_read(tmp_path: Path) -> None:
+    path, guid = tmp_path / "due.json", uuid4()
+    written(path, guid)
+    path.write_text(path.read_text().replace(',"later":{}', ""))
+    assert kept(path).get(guid) is not None
+
+
+def test_what_was_put_off_is_not_kept_for_ever(tmp_path: Path) -> None:
+    path, guid = tmp_path / "due.json", uuid4()
+    answers = kept(path)
+    answers.put_later(guid, datetime.now(UTC) - HOUR)
+    answers.write(answers.take())
+    assert json.loads(path.read_text())["later"] == {}
+
+
+async def test_later_outlives_the_daemon(tmp_path: Path) -> None:
+    """Nobody is asked again at once because the machine was started anew; and it is no answer of the server's."""
+    path, card = tmp_path / "due.json", token()
+    server = Server()
+    await issued_card(server, card)
+    server.due_is = an_update()
+    later = in_future(timedelta(hours=2))
+    async with running(card, link=server, answers=kept(path)) as run:
+        identifier = (await run.client.card()).id
+        await run.client.updates.PostponeUpdate(pb.PostponeUpdateRequest(card=identifier, until=later))
+    async with running(card, link=server, answers=kept(path)) as run:
+        identifier = (await run.client.card()).id
+        found = (await run.client.updates.GetDue(pb.GetDueRequest(card=identifier))).due
+    assert found.items and found.postponed_until == later
+
+
 def _without(path: Path) -> Path:
     path.unlink()
     return path
@@ -151,6 +231,7 @@ SPOILT: dict[str, Callable[[Path], object]] = {
     "noise": lambda path: path.write_bytes(bytes(range(256)) * 8),
     "more": lambda path: path.write_text(path.read_text().replace('"version":1', '"version":1,"more":1')),
     "version": lambda path: path.write_text(path.read_text().replace('"version":1', '"version":2')),
+    "times": lambda path: path.write_text(path.read_text().replace('"later":{}', f'"later":{{"{"0" * 32}":[1,"x"]}}')),
     "rows": lambda path: path.write_text(re.sub(r'"([0-9a-f]{32})"', '"card 7"', path.read_text())),
     "long": lambda path: path.write_bytes(path.read_bytes() + b" " * MAX_OCTETS),
     "open to others": lambda path: path.chmod(0o644),

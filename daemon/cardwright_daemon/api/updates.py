@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.agent.v1 import agent_pb2_grpc
 
+from ..answers import LONGEST_LATER
 from ..desk import Desk
 from ..errors import BadRequest, UpdateMandatory
 from ..link.ports import Due, MethodKind, Purpose
@@ -19,8 +20,6 @@ from .edge import Context
 
 MOST_KEYS: Final = 64
 MAX_ACCOUNT: Final = 256
-LONGEST: Final = timedelta(days=30)
-"""For how long an update can be put off."""
 
 
 class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
@@ -70,8 +69,8 @@ class UpdateServicer(agent_pb2_grpc.UpdateServiceServicer):
         """Later."""
         card = await self._desk.device(request.card)
         until = to.moment_of(request, "until")
-        if until is None or until > datetime.now(UTC) + LONGEST:
-            raise BadRequest(f"An update is put off for at most {LONGEST.days} days.")
+        if until is None or until > datetime.now(UTC) + LONGEST_LATER:
+            raise BadRequest(f"An update is put off for at most {LONGEST_LATER.days} days.")
         found = await self._desk.due.due(card)
         if found and found.mandatory_from is not None:
             if found.mandatory_from <= datetime.now(UTC):
