@@ -19,7 +19,7 @@ from cardwright_daemon.link.ports import Due, DueItem, Purpose
 from cardwright_daemon.machine import Machine, load_machine
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from tests.support.daemon_server import Server
-from tests.support.daemon_sessions import PIN, faults_of, in_future, issued_card, preview, quiet, renewing, start
+from tests.support.daemon_sessions import PIN, begun, faults_of, in_future, issued_card, preview, quiet, renewing, start
 from tests.support.daemons import PATIENCE, Person, Run, failing, running, token
 
 BEGINS = Machine(begin_mandatory=True)
@@ -50,21 +50,6 @@ async def until(wanted: Any) -> None:
     async with asyncio.timeout(PATIENCE):
         while not wanted():
             await asyncio.sleep(0.01)
-
-
-async def begun(run: Run) -> pb.Operation:
-    """The operation that the daemon began by itself, when it is over."""
-    found: list[pb.Operation] = []
-
-    async def look() -> bool:
-        listed = await run.client.operations.ListOperations(pb.ListOperationsRequest())
-        found.extend(one for one in listed.operations if one.unasked and one.HasField("ended_at"))
-        return bool(found)
-
-    async with asyncio.timeout(PATIENCE):
-        while not await look():
-            await asyncio.sleep(0.01)
-    return found[0]
 
 
 async def test_what_is_mandatory_is_begun_and_the_pin_is_asked_for() -> None:

@@ -28,7 +28,8 @@ from cardwright_cardops.plan.execute import Report, execute
 from cardwright_cardops.plan.init import look_for, personalize
 from cardwright_cardops.plan.inventory import Identity, fingerprint
 from cardwright_cardops.plan.local_authority import LocalAuthority
-from cardwright_cardops.plan.observe import observe
+from cardwright_cardops.plan.locking import lock, state_of_pin
+from cardwright_cardops.plan.observe import Look, observe
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy, SecretsPolicy, parse_keys
@@ -101,6 +102,8 @@ class Server:
     signed_in: list[bytes] = field(default_factory=list)
     ca: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     pushed: Callable[[Push], None] | None = None
+    shows: Callable[[Plan], Plan] = lambda steps: steps
+    """The plan that it shows, and carries out, in place of the right one."""
 
     def journal(self, serial: str) -> MemoryJournal:
         """What is recorded of a card."""
@@ -235,18 +238,22 @@ class Session:
         journal = server.journal(opening.card.identity.serial)
         authority = Authority(server, LocalAuthority(journal=journal, new_puk=Secret(PUK), now=now), journal)
         records = fold(journal.recall(opening.card.identity))
-        unlocks = opening.purpose in (Purpose.UNLOCK, Purpose.FORGOTTEN_PIN)
-        if unlocks:
+        alone: Look | None = None
+        if opening.purpose in (Purpose.UNLOCK, Purpose.FORGOTTEN_PIN):
+            alone = look_for(server.policy)
             steps = Plan(server.policy.name, opening.card.identity, (SetPuk(), SetPin()))
+        elif opening.purpose is Purpose.LOCK:
+            steps, alone = lock(server.policy.name, opening.card), state_of_pin(STAGE)
         else:
             steps = plan(server.policy, opening.card, records, now=now, certifies_existing=False)
+        steps = server.shows(steps)
         if not steps:
             return Outcome.NOTHING_DUE
         await self._out.put(Preview(steps, authority.contents(steps, opening), server.pin_rules))
         if await self._in.get() != bytes.fromhex(steps.digest):
             raise CardwrightError("refused")
-        if unlocks:
-            execution = unlocking(server.policy, steps)
+        if alone is not None:
+            execution = carried_out(steps, alone)
         else:
             execution = personalize(
                 server.policy, now=now, expected=steps.digest, pace=Pace.PHASE,
@@ -281,9 +288,9 @@ class Session:
         await self._out.put(EndStage())
 
 
-def unlocking(policy: DevicePolicy, steps: Plan) -> Execution[Report]:
-    """A new PUK and a new PIN."""
-    card = yield from observe(look_for(policy, stage=STAGE))
+def carried_out(steps: Plan, look: Look) -> Execution[Report]:
+    """The steps of a plan that no policy asks for, after ``look``."""
+    card = yield from observe(look)
     records = fold((yield Recall(card.identity)))
     return (yield from execute(steps, card, Circumstances(records, pace=Pace.PHASE)))
 
@@ -355,6 +362,12 @@ class _Journal:
 
     async def note(self, entries: tuple[Entry, ...]) -> None:
         self._journal.note(entries)
+
+
+def a_lock(*, mandatory: bool = True) -> Due:
+    """An operator wants the card locked, now."""
+    now = datetime.now(UTC)
+    return Due((DueItem("lock", now),), purpose=Purpose.LOCK, mandatory_from=now if mandatory else None)
 
 
 def an_update(guid: UUID | None = None) -> Due:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +15,7 @@ from cardwright_simulators.card import VirtualCard
 from tests.oracle.card import Expected, judge
 from tests.support.card_init import P256
 from tests.support.daemon_server import PUK, Server
-from tests.support.daemons import Person, Run, running
+from tests.support.daemons import PATIENCE, Person, Run, running
 
 PIN = b"739146"
 GOAL = {0x9A: (P256, True), 0x9C: (P256, True), 0x9D: (P256, False), 0x9E: (P256, True)}
@@ -71,6 +73,22 @@ async def quiet(run: Run) -> None:
     while running_ones := [one for one in desk.operations.all if not one.over]:
         for one in running_ones:
             await desk.operations.wait(one.id)
+
+
+async def over(run: Run, wanted: Callable[[pb.Operation], bool]) -> pb.Operation:
+    """The first operation that ended and is as wanted, also one that nobody watched."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            listed = await run.client.operations.ListOperations(pb.ListOperationsRequest())
+            found = [one for one in listed.operations if one.HasField("ended_at") and wanted(one)]
+            if found:
+                return found[0]  # type: ignore[no-any-return]
+            await asyncio.sleep(0.01)
+
+
+async def begun(run: Run) -> pb.Operation:
+    """The operation that the daemon began by itself, when it is over."""
+    return await over(run, lambda one: one.unasked)
 
 
 def in_future(later: timedelta) -> Any:
