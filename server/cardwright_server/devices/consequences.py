@@ -54,5 +54,13 @@ class DeviceRequests(Protocol):
     async def prepared(self, unit: Unit, principal: Principal, request: UUID, device: UUID) -> None:
         """The request has its device now."""
 
+    async def open_unlock(
+        self, unit: Unit, principal: Principal, device: UUID, person: UUID | None, *, strict: bool
+    ) -> None:
+        """The card was locked and is given back: its holder may set a new PIN. Nothing where that is asked for."""
+
+    async def close_unlock(self, unit: Unit, principal: Principal, device: UUID) -> None:
+        """The device is out of use: what asks for a new PIN and is not carried out just now is closed."""
+
     async def close(self, unit: Unit, principal: Principal, device: UUID) -> None:
         """The device is gone: what is open about it is closed; what was to issue it waits for another one."""

@@ -92,11 +92,11 @@ class DeviceRestoreRefused(DeviceError):
 
 
 class CardLockUnavailable(DeviceError):
-    """No card session blocks a card: whoever asks for that must not believe that it happens."""
+    """This card cannot be locked, or nobody could open it again: whoever asks for that must not believe it happens."""
 
     code = "CARD_LOCK_UNAVAILABLE"
     default_effect = "Nothing was changed: the device is not suspended either."
-    default_advice = "Suspend it without blocking the card: its certificates go on hold, and it is refused everywhere."
+    default_advice = "Suspend it without locking the card: its certificates go on hold, and it is refused everywhere."
 
 
 class PukRefused(DeviceError):

@@ -21,6 +21,7 @@ from ..policies.model import AssignedPolicy
 from ..policies.service import PolicyService
 from ..store.unit import Unit
 from . import store
+from .card_lock import CardLocks
 from .consequences import Credentials, DeviceRequests
 from .due import DueList, What
 from .errors import (
@@ -55,7 +56,7 @@ class Told:
 
     ``reason``: of an incident or the end. ``values``: columns that binding or issuing sets. ``read_back``: the card
     was read back after the last step and is as planned. ``consistent``: it is as before the update, or as after it.
-    ``found``: a lost card is at hand.
+    ``found``: a lost card is at hand. ``lock_card``: it is to be locked at its next contact.
     ``expires_at`` and ``activate_by``: None for as late as the policy allows.
     """
 
@@ -66,6 +67,7 @@ class Told:
     read_back: bool = False
     consistent: bool = False
     found: bool = False
+    lock_card: bool = False
     disposition: Disposition | None = None
     expires_at: datetime | None = None
     activate_by: datetime | None = None
@@ -100,6 +102,8 @@ _CLEAN: dict[str, Any] = {
     "disposition": "",
     "card_locked": False,
 }
+_AT_THE_END = {DeviceState.TERMINATED: {"card_locked": False}}
+"""Nobody opens a card again whose device has ended."""
 _STARTS = (DeviceEvent.START, DeviceEvent.START_UPDATE)
 
 
@@ -119,6 +123,7 @@ class DeviceLifecycle:
         self._credentials = credentials
         self._requests = requests
         self._due = due
+        self.locks = CardLocks(requests, due)
         self._rules: Rules[DeviceState, DeviceEvent, _Move] = Rules(
             DEVICE,
             guards={
@@ -151,6 +156,9 @@ class DeviceLifecycle:
                 ),
                 "hold_credentials": self._hold_credentials,
                 "revoke_in_time": self._revoke_in_time,
+                "withdraw_unlock": lambda move: self.locks.withdraw(move.unit, move.principal, move.device),
+                "order_lock": self._order_lock,
+                "give_card_back": self._give_card_back,
                 "release_credentials": self._release_credentials,
                 "add_hold": self._add_hold,
                 "remove_hold": lambda move: store.remove_hold(move.unit, move.device.id, move.told.hold),
@@ -222,9 +230,9 @@ class DeviceLifecycle:
         row = await self._rules.choose(device.state, event, actor, move)
         if event in (DeviceEvent.ISSUE, DeviceEvent.PRODUCE):
             move.told = told = await self._within_policy(unit, device, told)
-        values = {"state": row.target, **_values(move, row.target)}
+        values = {"state": row.target, **_AT_THE_END.get(row.target, {}), **_values(move, row.target)}
         if row.target in REMEMBERED:
-            unit.beforehand(device_event(device, event, values, told.hold))
+            unit.beforehand(device_event(device, event, values, told.hold, lock=told.lock_card))
         number = await store.update(unit, device.id, device.version, values)
         reason = Reason(values.get("reason", device.reason))
         await self._record(move, row, number, reason)
@@ -268,6 +276,8 @@ class DeviceLifecycle:
         }
         if told.disposition is not None:
             facts["disposition"] = told.disposition
+        if told.lock_card:
+            facts["lock_card"] = True
         action = f"device.{row.event}"
         move.unit.audit(
             AuditEntry(
@@ -419,6 +429,15 @@ class DeviceLifecycle:
     async def _release_credentials(self, move: _Move) -> None:
         await self._credentials.release(move.unit, move.device.org, move.device.id)
         await self._due.remove(move.unit, move.device.id, What.REVOKED)
+
+    async def _order_lock(self, move: _Move) -> None:
+        if move.told.lock_card:
+            await self.locks.order(move.unit, move.device)
+
+    async def _give_card_back(self, move: _Move) -> None:
+        policy = await self.policy_of(move.unit, move.device)
+        document = None if policy is None else policy.document
+        await self.locks.give_back(move.unit, move.principal, move.device, document)
 
     async def _activate_credentials(self, move: _Move) -> None:
         await self._credentials.activate(move.unit, move.device.org, move.device.id, move.told.session)

@@ -15,6 +15,8 @@ SERVER = frozenset({Actor.SERVER})
 TIMER = frozenset({Actor.TIMER})
 
 _END = ("revoke_credentials", "close_requests", "forget_due")
+_OUT_OF_USE = ("hold_credentials", "withdraw_unlock")
+_BACK = ("release_credentials", "give_card_back")
 _OVER = (*_END, "tell_that_it_is_over")
 """A card of which somebody may still have hopes: its holder is told when it is inserted."""
 
@@ -62,17 +64,17 @@ ROWS: tuple[_Row, ...] = (
     ),
     _Row(_S.PRODUCED, _E.LAPSE, _S.TERMINATED, TIMER, guard="not_activated_in_time", effects=_OVER),
     # Suspension: one hold for each reason.
-    _Row(_S.ISSUED, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", "hold_credentials")),
-    _Row(_S.UPDATING, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", "hold_credentials")),
-    _Row(_S.SUSPENDED, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", "hold_credentials")),
-    _Row(_S.INVALID, _E.SUSPEND, _S.INVALID, DESK | SERVER, effects=("add_hold", "hold_credentials")),
+    _Row(_S.ISSUED, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", *_OUT_OF_USE, "order_lock")),
+    _Row(_S.UPDATING, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", *_OUT_OF_USE, "order_lock")),
+    _Row(_S.SUSPENDED, _E.SUSPEND, _S.SUSPENDED, DESK | SERVER, effects=("add_hold", *_OUT_OF_USE, "order_lock")),
+    _Row(_S.INVALID, _E.SUSPEND, _S.INVALID, DESK | SERVER, effects=("add_hold", *_OUT_OF_USE, "order_lock")),
     _Row(
         _S.SUSPENDED,
         _E.RESUME,
         _S.ISSUED,
         DESK | SERVER,
         guard="is_the_last_hold",
-        effects=("remove_hold", "release_credentials"),
+        effects=("remove_hold", *_BACK),
     ),
     _Row(_S.SUSPENDED, _E.RESUME, _S.SUSPENDED, DESK | SERVER, guard="is_held_so", effects=("remove_hold",)),
     _Row(_S.INVALID, _E.RESUME, _S.INVALID, DESK | SERVER, guard="is_held_so", effects=("remove_hold",)),
@@ -94,12 +96,12 @@ ROWS: tuple[_Row, ...] = (
         _E.FAIL_UPDATE,
         _S.INVALID,
         SERVER | TIMER,
-        effects=("revoke_new_credentials", "hold_credentials"),
+        effects=("revoke_new_credentials", *_OUT_OF_USE),
         note="reason failed; the help desk is told",
     ),
     # Incidents and replacement.
     *(
-        _Row(state, _E.REPORT_INCIDENT, _S.INVALID, DESK | USER, effects=("hold_credentials", "revoke_in_time"))
+        _Row(state, _E.REPORT_INCIDENT, _S.INVALID, DESK | USER, effects=(*_OUT_OF_USE, "revoke_in_time"))
         for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
     ),
     _Row(
@@ -108,7 +110,7 @@ ROWS: tuple[_Row, ...] = (
         _S.INVALID,
         DESK | USER,
         guard="is_graver",
-        effects=("hold_credentials", "revoke_in_time"),
+        effects=(*_OUT_OF_USE, "revoke_in_time"),
         note="forgotten turns out to be lost",
     ),
     _Row(
@@ -117,7 +119,7 @@ ROWS: tuple[_Row, ...] = (
         _S.ISSUED,
         DESK | USER | SERVER,
         guard="may_return",
-        effects=("release_credentials",),
+        effects=_BACK,
     ),
     _Row(
         _S.INVALID,
@@ -139,7 +141,7 @@ ROWS: tuple[_Row, ...] = (
         for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
     ),
     *(
-        _Row(state, _E.EXPIRE, _S.INVALID, TIMER, guard="has_expired", effects=("hold_credentials",))
+        _Row(state, _E.EXPIRE, _S.INVALID, TIMER, guard="has_expired", effects=_OUT_OF_USE)
         for state in (_S.ISSUED, _S.UPDATING, _S.SUSPENDED)
     ),
     *(

@@ -25,8 +25,9 @@ from ..requests.service import RequestService
 from ..store.ids import new_id
 from ..store.unit import Unit
 from . import store
+from .card_lock import require_lockable
 from .due import DueList, What
-from .errors import BadDevice, CardLockUnavailable, NoSuchDevice, SelfBindingClosed
+from .errors import BadDevice, NoSuchDevice, SelfBindingClosed
 from .lifecycle import DeviceLifecycle, Told
 from .machine import DEVICE
 from .model import (
@@ -173,20 +174,25 @@ class DeviceService:
     ) -> Device:
         """Hold a device for one more reason; its certificates go on hold. Twice for one reason is once.
 
+        ``lock_card``: its PIN is blocked at its next contact, too; of a device that is held already as well.
         Raises as ``unbind``, BadDevice for a reason that is the server's to give, and CardLockUnavailable.
         """
         device, permission = await self._permitted(unit, principal, "DeviceService.Suspend", identifier)
         if hold in SERVERS_HOLDS and principal.kind is not PrincipalKind.SYSTEM:
             raise BadDevice(f"only the server holds a device for {hold}")
         if lock_card:
-            raise CardLockUnavailable("cards themselves are not blocked here")
-        told = Told(hold=hold, remark=remark)
+            policy = await self._lifecycle.policy_of(unit, device)
+            require_lockable(device, None if policy is None else policy.document)
+        told = Told(hold=hold, lock_card=lock_card, remark=remark)
         return await self._move(unit, permission, device, DeviceEvent.SUSPEND, told)
 
     async def resume(
         self, unit: Unit, principal: Principal, identifier: UUID, hold: HoldReason = HoldReason.OPERATOR
     ) -> Device:
-        """Lift one hold. Only when none is left, the device is in use again. Raises as ``unbind``, and NoSuchHold."""
+        """Lift one hold. Only when none is left, the device is in use again; a card that was locked gets a new PIN.
+
+        Raises as ``unbind``, and NoSuchHold.
+        """
         device, permission = await self._permitted(unit, principal, "DeviceService.Resume", identifier)
         return await self._move(unit, permission, device, DeviceEvent.RESUME, Told(hold=hold))
 

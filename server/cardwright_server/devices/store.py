@@ -172,6 +172,13 @@ async def put_back(unit: Unit, org: UUID, identifier: UUID, kind: str, values: M
     return True
 
 
+async def put_back_lock(unit: Unit, org: UUID, identifier: UUID, locked: bool, at: datetime) -> bool:
+    """Say of a device whether its card was locked at ``at``; False if it is not known, or was changed later."""
+    changed = sql_update(device).where(device.c.id == identifier, device.c.org == org, device.c.changed_at < at)
+    values = {"card_locked": locked, "changed_at": at, "version": device.c.version + 1}
+    return (await unit.execute(changed.values(**values))).rowcount > 0
+
+
 async def note_step(unit: Unit, org: UUID, subject: UUID, number: int, values: Mapping[str, Any]) -> None:
     """Write a step of a device's machine."""
     await note(unit, device_transition, org, subject, number, values)

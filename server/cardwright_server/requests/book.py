@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from ..authentication.principal import Principal, server
-from ..devices.due import DueList, What
+from ..devices.due import DueList
 from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import INCIDENTS, Device, DeviceEvent, DeviceState, Reason
 from ..machine import Actor, Rules
@@ -30,14 +30,7 @@ from .model import (
     RequestKind,
     RequestState,
 )
-from .record import moved, noted
-
-ASKED = frozenset(
-    {RequestKind.UPDATE, RequestKind.REISSUE, RequestKind.RECOVERY, RequestKind.UNLOCK, RequestKind.RECYCLE}
-)
-"""Kinds that are carried out on a card that somebody has already."""
-CARRIED_OUT = frozenset({RequestState.READY, RequestState.EXECUTING, RequestState.RETRYABLE})
-"""States in which a session may work on a request, or does."""
+from .record import moved, opened, say_what_is_due
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,27 +117,19 @@ class RequestBook:
         approved = row.target is RequestState.APPROVED
         values = {
             "kind": wanted.kind,
-            "state": row.target,
-            "device": wanted.device.id,
-            "person": wanted.device.person,
             "reason": wanted.reason,
             "temporary": wanted.temporary,
             "strict": wanted.strict,
-            "made_by": principal.actor,
-            "made_by_kind": principal.kind,
             "approved_by": principal.actor if approved else None,
-            "attempts": 0,
             "expires_at": None if lifetime is None else unit.now + lifetime,
             "idempotency_key": wanted.key,
             "fingerprint": wanted.fingerprint,
         }
-        identifier = await store.insert(unit, principal.org, values)
-        made = await self.request(unit, principal.org, identifier)
-        await noted(unit, principal, made, row, actor, made.version, None)
+        made = await opened(unit, principal, wanted.device.id, wanted.device.person, row, actor, values)
         move.request = made
         await self._rules.perform(row, move)
-        await self._say_what_is_due(unit, made)
-        return await self.request(unit, principal.org, identifier)
+        await say_what_is_due(unit, self._due, made)
+        return await self.request(unit, principal.org, made.id)
 
     async def move(
         self,
@@ -172,24 +157,8 @@ class RequestBook:
         now = await moved(unit, principal, request, row, actor, changed, session)
         move.request = now
         await self._rules.perform(row, move)
-        await self._say_what_is_due(unit, now)
+        await say_what_is_due(unit, self._due, now)
         return await self.request(unit, request.org, request.id)
-
-    async def _say_what_is_due(self, unit: Unit, request: Request) -> None:
-        """Workstations are told of what was asked for and can be done now: the oldest of it."""
-        if request.kind not in ASKED:
-            return
-        waiting = [
-            one
-            for one in await store.open_of(unit, request.org, request.device)
-            if one.kind in ASKED and one.state in CARRIED_OUT
-        ]
-        if not waiting:
-            await self._due.remove(unit, request.device, What.REQUEST)
-            return
-        first = waiting[0]
-        detail = {"request": str(first.id), "kind": first.kind.value}
-        await self._due.put(unit, request.org, request.device, What.REQUEST, first.created_at, detail=detail)
 
     @staticmethod
     def _needs_no_approval(move: _Move) -> bool:

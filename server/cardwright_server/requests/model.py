@@ -81,6 +81,10 @@ LIFETIMES: Mapping[RequestKind, timedelta | None] = {
     RequestKind.RECOVERY: timedelta(days=7),
 }
 """How long each kind waits, by database time; None: as long as its device."""
+GIVEN_BACK = timedelta(days=30)
+"""How long a request to unlock waits that giving a locked card back brings about. Nobody is on the telephone then: it
+waits for a card that is elsewhere, as an issuance does.
+"""
 
 POSSIBLE: Mapping[RequestKind, frozenset[DeviceState]] = {
     RequestKind.ISSUANCE: frozenset({DeviceState.ASSIGNED, DeviceState.FAILED}),

@@ -6,12 +6,14 @@ from uuid import UUID
 
 from ..authentication.principal import Principal
 from ..devices.consequences import Replacement
+from ..devices.due import DueList
+from ..devices.model import Reason
 from ..machine import Actor
 from ..store.unit import Unit
 from . import store
 from .errors import NoSuchRequest
-from .model import REQUEST, WAITING, RequestEvent, RequestKind, RequestState
-from .record import moved
+from .model import GIVEN_BACK, REQUEST, WAITING, RequestEvent, RequestKind, RequestState
+from .record import moved, opened, say_what_is_due
 
 
 class RequestsOfDevice:
@@ -55,6 +57,30 @@ class RequestsOfDevice:
             raise NoSuchRequest("there is no such request")
         row = REQUEST.next(found.state, RequestEvent.PREPARE, Actor.SERVER)
         await moved(unit, principal, found, row, Actor.SERVER, {"card": device})
+
+    async def open_unlock(
+        self, unit: Unit, principal: Principal, device: UUID, person: UUID | None, *, strict: bool
+    ) -> None:
+        """See ``DeviceRequests``. Nobody has to approve it, and it waits for a card that is elsewhere."""
+        if await store.open_of(unit, principal.org, device, RequestKind.UNLOCK):
+            return
+        row = REQUEST.next(None, RequestEvent.OPEN, Actor.SERVER, lambda guard: guard == "needs_no_approval")
+        values = {
+            "kind": RequestKind.UNLOCK,
+            "reason": Reason.NONE,
+            "temporary": False,
+            "strict": strict,
+            "expires_at": unit.now + GIVEN_BACK,
+            "fingerprint": "",
+        }
+        await say_what_is_due(unit, DueList(), await opened(unit, principal, device, person, row, Actor.SERVER, values))
+
+    async def close_unlock(self, unit: Unit, principal: Principal, device: UUID) -> None:
+        """See ``DeviceRequests``."""
+        for found in await store.open_of(unit, principal.org, device, RequestKind.UNLOCK):
+            if found.state in WAITING:
+                row = REQUEST.next(found.state, RequestEvent.CLOSE, Actor.SERVER)
+                await say_what_is_due(unit, DueList(), await moved(unit, principal, found, row, Actor.SERVER, {}))
 
     async def close(self, unit: Unit, principal: Principal, device: UUID) -> None:
         """See ``DeviceRequests``. A replacement of the device stays open: its holder still needs one."""

@@ -1,4 +1,4 @@
-"""How a step of a request is written down: the row, the step, the audit, and the event for others."""
+"""How a step of a request is written down: the row, the step, the audit, the event for others, and what is due."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from uuid import UUID
 
 from ..audit.model import AuditEntry, Fact, Target
 from ..authentication.principal import Principal
+from ..devices.due import DueList, What
 from ..machine import Actor, Transition
 from ..notify.model import DomainEvent
 from ..store.unit import Unit
 from . import store
-from .model import CLOSED, Request, RequestEvent, RequestState
+from .model import CLOSED, Request, RequestEvent, RequestKind, RequestState
 
 Step = Transition[RequestState, RequestEvent]
+ASKED = frozenset(
+    {RequestKind.UPDATE, RequestKind.REISSUE, RequestKind.RECOVERY, RequestKind.UNLOCK, RequestKind.RECYCLE}
+)
+"""Kinds that are carried out on a card that somebody has already."""
+CARRIED_OUT = frozenset({RequestState.READY, RequestState.EXECUTING, RequestState.RETRYABLE})
+"""States in which a session may work on a request, or does."""
 
 
 async def moved(
@@ -33,6 +40,31 @@ async def moved(
     found = await store.by_id(unit, request.org, request.id)
     assert found is not None
     return found
+
+
+async def opened(
+    unit: Unit,
+    principal: Principal,
+    device: UUID,
+    person: UUID | None,
+    row: Step,
+    actor: Actor,
+    values: Mapping[str, Any],
+) -> Request:
+    """Write down a new request of a principal's about a device, and record it."""
+    said = {
+        "state": row.target,
+        "device": device,
+        "person": person,
+        "made_by": principal.actor,
+        "made_by_kind": principal.kind,
+        "attempts": 0,
+        **values,
+    }
+    made = await store.by_id(unit, principal.org, await store.insert(unit, principal.org, said))
+    assert made is not None
+    await noted(unit, principal, made, row, actor, made.version, None)
+    return made
 
 
 async def noted(
@@ -62,3 +94,17 @@ async def noted(
     target = Target("request", request.id)
     unit.audit(AuditEntry(request.org, principal.who, action, target, facts=facts, session=session))
     unit.emit(DomainEvent(request.org, action, "request", request.id, request.person, dict(facts)))
+
+
+async def say_what_is_due(unit: Unit, due: DueList, request: Request) -> None:
+    """Workstations are told of what was asked for and can be done now: the oldest of it."""
+    if request.kind not in ASKED:
+        return
+    found = await store.open_of(unit, request.org, request.device)
+    waiting = [one for one in found if one.kind in ASKED and one.state in CARRIED_OUT]
+    if not waiting:
+        await due.remove(unit, request.device, What.REQUEST)
+        return
+    first = waiting[0]
+    detail = {"request": str(first.id), "kind": first.kind.value}
+    await due.put(unit, request.org, request.device, What.REQUEST, first.created_at, detail=detail)

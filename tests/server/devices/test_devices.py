@@ -10,10 +10,8 @@ import pytest
 
 from cardwright_server.authentication.errors import AccessDenied, AuthorizationError, NotYourOwn, ProofRequired
 from cardwright_server.authentication.model import Method
-from cardwright_server.devices.due import What
 from cardwright_server.devices.errors import (
     BadDevice,
-    CardLockUnavailable,
     DeviceRestoreRefused,
     KindNotAllowed,
     NoSuchDevice,
@@ -221,15 +219,6 @@ async def test_the_holds_of_the_server_are_lifted_by_the_server(world: World) ->
     assert await follow(PersonStatus.ACTIVE) is DeviceState.SUSPENDED
     assert await follow(PersonStatus.ACTIVE) is DeviceState.SUSPENDED
     assert (await call(world, "resume", world.helper, device.id)).state is DeviceState.ISSUED
-
-
-async def test_nobody_is_told_that_a_card_itself_will_be_blocked(world: World) -> None:
-    device = (await world.issued()).id
-    with pytest.raises(CardLockUnavailable):
-        await call(world, "suspend", world.helper, device, lock_card=True)
-    assert await world.state(device) is DeviceState.ISSUED
-    found = await world.database.read(lambda unit: world.services.due.due(unit, world.org, device))
-    assert What.LOCK not in {item.what for item in found.what}
 
 
 @pytest.mark.parametrize("incident", [Reason.FORGOTTEN, Reason.DAMAGED, Reason.LOST, Reason.STOLEN])

@@ -39,6 +39,14 @@ class AgreeingRequests:
     async def prepared(self, unit: Unit, principal: Principal, request: UUID, device: UUID) -> None:
         raise AssertionError("nothing is replaced here")
 
+    async def open_unlock(
+        self, unit: Unit, principal: Principal, device: UUID, person: UUID | None, *, strict: bool
+    ) -> None:
+        return
+
+    async def close_unlock(self, unit: Unit, principal: Principal, device: UUID) -> None:
+        return
+
     async def close(self, unit: Unit, principal: Principal, device: UUID) -> None:
         return
 
