@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cardwright_cardops.plan.policy import parse_keys
+from cardwright_cardops.program.items import AnyBatch
 from cardwright_clients.agent.agent import Agent, Manner
 from cardwright_clients.agent.notices import Notice, Pressed, plain
 from cardwright_clients.sdk import DaemonClient
@@ -20,10 +21,12 @@ from cardwright_daemon.link.ports import CardSession, Opening
 from cardwright_daemon.machine import Machine
 from cardwright_simulators.reader.faults import FaultyCard, parse
 from tests.clients.test_cli_daemon import ISSUE, Wary
-from tests.support.daemon_server import KEYS, Server, an_update
+from tests.support.daemon_server import KEYS, Server, a_lock, an_update
+from tests.support.daemon_sessions import issued_card
 from tests.support.daemons import PATIENCE, Bench, Person, Run, running, token
 
 PIN = b"739146"
+LOCKED = "The card is locked. Its PIN does not work until your help desk gives the card back. Nothing on it is lost."
 
 
 @dataclass
@@ -253,6 +256,49 @@ async def test_what_the_daemon_begins_by_itself_is_told_and_only_once() -> None:
             assert due.begins_at is not None and due.begins_at > datetime.now(UTC) + timedelta(minutes=9)
         assert len(server.openings) == 1
         assert wall.get("offer:") is None
+
+
+async def test_a_lock_says_what_happens_and_what_the_holder_does_then() -> None:
+    """It is confirmed by its name, so the agent has no button for it; what came of it, it tells."""
+    card_in_use, server = token(), Server()
+    await issued_card(server, card_in_use)
+    server.due_is = a_lock()
+    async with running(card_in_use, link=server) as run, agent(run) as wall:
+        async with DaemonClient(run.daemon.socket.parent) as daemon:
+            (card,) = await daemon.settled_cards()
+            due = await daemon.due(card.id, refresh=True)
+            offer = await wall.notice("offer:")
+            assert (offer.title, offer.buttons, offer.urgent) == ("Card 12345678 is to be locked", (), True)
+            assert offer.text == (
+                "The card is to be locked: its PIN will not work until your help desk gives the card back. It takes"
+                " about 1 s: Lock the card: its PIN is blocked until the help desk gives the card back. Some of it has"
+                " to be confirmed by name: run 'cardwright update'. It is mandatory and cannot be put off."
+            )
+            server.due_is = ports.Due()
+            shown = await daemon.preview_when_free(card.id, due.purpose)
+            begun = await daemon.start(card.id, shown, confirmed=["lock card"])
+            assert (await daemon.wait(begun.id)).error is None
+        result = await wall.notice("result:")
+        assert (result.text, result.buttons) == (LOCKED, ())
+
+
+async def test_a_lock_that_begins_by_itself_asks_for_nothing() -> None:
+    card, server, told = token(), Server(), asyncio.Event()
+    await issued_card(server, card)
+
+    async def slow(number: int, batch: AnyBatch) -> AnyBatch:
+        await told.wait()
+        return batch
+
+    server.due_is, server.on_batch, person = a_lock(), slow, Person()
+    async with running(link=server, person=person, machine=BEGINS) as run, agent(run) as wall:
+        run.bench.insert(card)
+        begun = await wall.until(lambda wall: _titled(wall, "Card 12345678 is being locked"))
+        assert (begun.text, begun.buttons) == ("It has to be done now. You are not asked for anything.", ())
+        server.due_is = ports.Due()
+        told.set()
+        assert (await wall.notice("result:")).text == LOCKED
+    assert person.asked == []
 
 
 async def test_it_becomes_mandatory_while_it_is_offered() -> None:

@@ -20,7 +20,7 @@ from cardwright_daemon import sessions
 from cardwright_daemon.link import ports
 from cardwright_daemon.link.ports import CardSession, EscrowedKey, LinkState, Opening, Proof, ServerUnreachable
 from tests.support.command_line import Ran
-from tests.support.daemon_server import PUK, Server, an_update
+from tests.support.daemon_server import PUK, Server, a_lock, an_update
 from tests.support.daemon_sessions import renewing
 from tests.support.daemons import Person, token
 from tests.support.seat import Seat, seated
@@ -161,6 +161,38 @@ async def test_update_wants_acts_confirmed_by_their_names(monkeypatch: pytest.Mo
         assert (refused.code, server.batches) == (130, 0)
         assert seat.asked[0] == "It includes the act 'set retries'. Do you want that"
         assert (await seat.cli("update", "--yes", "--confirm", "set retries")).code == 0
+
+
+async def test_a_lock_is_done_by_update_once_it_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, person = Server(), Person(PIN, PIN)
+    async with seated(monkeypatch, token(), link=server, person=person) as seat:
+        await issued(seat)
+        asked = len(person.asked)
+        server.due_is = a_lock()
+        told = await seat.done("status")
+        seat.terminal(False)
+        refused = await seat.cli("update")
+        monkeypatch.setattr(update, "on_terminal", lambda: False)
+        unnamed = await seat.cli("update", "--yes")
+        server.due_is = replace(a_lock(), until=None)
+        done = await seat.done("update", "--yes", "--confirm", "lock card")
+        again = (await seat.done("update", "--yes", "--confirm", "lock card", "--json")).json["cards"][0]
+        state = (await seat.done("pin", "status", "--json")).json
+    what = "the card is to be locked: its PIN will not work until your help desk gives the card back"
+    assert what in told.out and "It is mandatory and cannot be put off." in told.out
+    assert (refused.code, seat.asked) == (130, ["It includes the act 'lock card'. Do you want that"])
+    assert unnamed.code == 2 and "lock card" in unnamed.err
+    lines = done.out.splitlines()
+    assert lines[0] == f"card 12345678: {what}. In about 1 s this is done:"
+    assert lines[1] == "  Lock the card: its PIN is blocked until the help desk gives the card back"
+    assert lines[-1] == (
+        "card 12345678: The card is locked. Its PIN does not work until your help desk gives the card back."
+        " Nothing on it is lost."
+    )
+    assert (again["steps"], again["operation"], again["error"]) == ([], None, None)
+    assert state["pin"]["tries_left"] == 0
+    assert state["puk"]["tries_left"] == 3
+    assert len(person.asked) == asked, "no dialog was shown"
 
 
 async def test_update_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
