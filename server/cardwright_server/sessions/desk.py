@@ -26,7 +26,7 @@ from ..requests.model import Request, RequestKind, RequestState
 from ..requests.service import RequestService
 from ..store.unit import Unit
 from . import store
-from .errors import NothingToDo, RecycledElsewhere, WrongCard
+from .errors import NothingToDo, NotInUse, RecycledElsewhere, WrongCard
 from .failures import Failure
 from .model import Greeting, Outcome, Purpose
 from .ports import Task
@@ -77,7 +77,7 @@ class Desk:
         """See ``Devices``: the request that is named, else the open one of the card with this card UUID, or of the one
         that has none yet and shows the maker's number of a bound device. An update takes an open re-issue, too.
 
-        Raises NoSuchRequest, NoSuchDevice, NothingToDo, RecycledElsewhere.
+        Raises NoSuchRequest, NoSuchDevice, NothingToDo, NotInUse, RecycledElsewhere.
         """
         trusted = self._stations.is_trusted(principal.workstation)
         if greeting.purpose is Purpose.RECYCLE and principal.kind is PrincipalKind.WORKSTATION and not trusted:
@@ -252,6 +252,9 @@ class Desk:
         activates = device.state is DeviceState.PRODUCED and greeting.purpose is Purpose.ISSUE
         if not open_ones and greeting.purpose is not Purpose.UPDATE and not activates:
             raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")
+        if not open_ones and greeting.purpose is Purpose.UPDATE and device.state not in _IN_USE:
+            # Or a bound card would be written, and its certificates released, that nobody agreed to.
+            raise NotInUse(device.state)
         return device, open_ones[0] if open_ones else None
 
 

@@ -129,6 +129,18 @@ class NotAtGoal(SessionError):
     default_advice = "Start again: the next session looks at the card and does the rest."
 
 
+class NotInUse(SessionError):
+    """Only a card in use is updated without a request for it."""
+
+    code = "CARD_NOT_IN_USE"
+    default_effect = "Nothing was sent to the card."
+    default_advice = "A new card is issued by a request; the help desk knows why one that was in use is out of it."
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"The device is {state}: only one in use is updated without a request.")
+        self.state = state
+
+
 class NothingToDo(SessionError):
     """No device or open request fits the card and what the session is for."""
 

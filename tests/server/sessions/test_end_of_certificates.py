@@ -95,7 +95,7 @@ class Life:
         assert await self.scheduler.run() == Run(lapsed=1, ended=1)  # nobody approved that replacement
         device = await self.world.world.device(self.device)
         assert device.state is DeviceState.INVALID
-        assert (await self.updated())[0] == "CARD_ENDS"
+        assert (await self.updated())[0] == "CARD_NOT_IN_USE"
         assert self.card.snapshot() == before
 
     async def states(self) -> dict[str, CertificateState]:
