@@ -22,6 +22,7 @@ from cardwright_cardops.plan.observe import EVERYTHING, Look, observe
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
+from cardwright_cardops.transport.connection import CardRemoved as CardRemovedError
 from cardwright_cardops.transport.connection import CardReset, Connection, TransportError
 from cardwright_cardops.transport.trace import Trace, TracedConnection
 from cardwright_cardops.transport.watcher import (
@@ -90,6 +91,12 @@ class Card:
         if self.identity.serial:
             return f"card {self.identity.serial}"
         return f"card {self.identity.guid}" if self.identity.guid else f"the card in {self.reader}"
+
+    async def left(self) -> CardwrightError:
+        """Wait until it is taken out; the error that whoever waits for its person ends with."""
+        await self.gone.wait()
+        message = f"The card left {self.reader} while the PIN was asked for."
+        return CardRemovedError(message, reader=self.reader, sent=False)
 
 
 @dataclass(eq=False)

@@ -14,10 +14,10 @@ from cardwright_cardops.piv.references import PinReference
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 
+from .asking import while_in
 from .cards import IDENTITY, Card, Cards
 from .errors import BadRequest
 from .operations import Kind, Operation, Operations
-from .pins import while_in
 from .prompts import Prompter, StagePins, act_of, ask_current
 
 if TYPE_CHECKING:

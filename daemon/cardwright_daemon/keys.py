@@ -22,11 +22,11 @@ from cardwright_cardops.program.runner import run
 from cardwright_cardops.transport.connection import Connection
 from cardwright_cardops.wire_reading import MAX_MESSAGE
 
+from .asking import while_in
 from .cards import Card, Cards
 from .errors import BadRequest
 from .link.ports import Opening, Pfx, Proof, Purpose, ServerLink, SignInChallenge
 from .operations import Kind, Operation, Operations
-from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current
 from .proving import KIND_OF, Proofs
 from .tokens import Device, TokenDevice

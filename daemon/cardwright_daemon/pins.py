@@ -7,10 +7,10 @@ card, send. A wrong value is asked for again while the card leaves more than one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from cardwright_cardops.iso7816.status import VerificationFailed
 from cardwright_cardops.piv import programs
@@ -24,12 +24,12 @@ from cardwright_cardops.program.items import Program
 from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
-from cardwright_cardops.transport.connection import CardRemoved, Connection
+from cardwright_cardops.transport.connection import Connection
 
+from .asking import while_in
 from .cards import Card, Cards
 from .operations import Kind, Operation, Operations
 from .prompts import Prompter, StagePins, act_of, ask_current, ask_new
-from .tokens import Device
 
 T = TypeVar("T")
 
@@ -75,13 +75,14 @@ class Pins:
             async with self._held(card) as held:
                 error = ""
                 while True:
-                    with operation.prompting():
-                        tries = await held.tries(reference, keep)
-                        old = await while_in(card, ask_current(prompter, reference, act, tries, error=error))
-                        new = await while_in(card, ask_new(prompter, reference, act, rules, old))
-                    pins = StagePins(old, new)
-                    program = _changing(held.marks, reference, old, new)
+                    pins = StagePins()
                     try:
+                        with operation.prompting():
+                            tries = await held.tries(reference, keep)
+                            asked = ask_current(prompter, reference, act, tries, error=error)
+                            old = pins.current = await while_in(card, asked)
+                            new = pins.new = await while_in(card, ask_new(prompter, reference, act, rules, old))
+                        program = _changing(held.marks, reference, old, new)
                         with operation.writing():
                             await held.run(program, pins, keep)
                         return
@@ -102,14 +103,13 @@ class Pins:
             async with self._held(card) as held:
                 error = ""
                 while True:
-                    with operation.prompting():
-                        tries = await held.tries(PinReference.PUK, keep)
-                        puk = await while_in(
-                            card, ask_current(prompter, PinReference.PUK, act, tries, error=error)
-                        )
-                        new = await while_in(card, ask_new(prompter, PinReference.PIN, act, rules))
-                    pins = StagePins(puk, new)
+                    pins = StagePins()
                     try:
+                        with operation.prompting():
+                            tries = await held.tries(PinReference.PUK, keep)
+                            asked = ask_current(prompter, PinReference.PUK, act, tries, error=error)
+                            puk = pins.current = await while_in(card, asked)
+                            pins.new = await while_in(card, ask_new(prompter, PinReference.PIN, act, rules))
                         with operation.writing():
                             await held.run(programs.unblock_pin(held.marks, puk), pins, keep)
                         return
@@ -177,21 +177,3 @@ def _again(wrong: VerificationFailed, keep: int) -> str:
     if wrong.tries_left is None or wrong.tries_left <= keep:
         raise wrong
     return _WRONG
-
-
-async def while_in(card: Device, asking: Awaitable[T]) -> T:
-    """What ``asking`` gives; it is cancelled when the card is taken out. Raises CardRemoved, and as ``asking``."""
-    task = asyncio.ensure_future(asking)
-    gone = asyncio.ensure_future(card.gone.wait())
-    both: set[asyncio.Future[Any]] = {task, gone}
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            message = f"The card left {card.reader} while the PIN was asked for."
-            raise CardRemoved(message, reader=card.reader, sent=False)
-        return task.result()
-    finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})

@@ -212,7 +212,11 @@ async def ask_new(
         value = await prompter.ask(Asked(name, act, note=note, error=error))
         error = _fault(value, is_puk, rules, old)
         if not error:
-            again = await prompter.ask(Asked(f"{name} once more", act))
+            try:
+                again = await prompter.ask(Asked(f"{name} once more", act))
+            except BaseException:
+                value.wipe()
+                raise
             same = again == value
             if again is not value:
                 again.wipe()

@@ -9,9 +9,9 @@ from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.rpc_status import RemoteError
 from cardwright_cardops.secret import Secret
 
+from .asking import while_in
 from .link.ports import Method, MethodKind, Proof, Purpose, ServerLink
 from .operations import Kind
-from .pins import while_in
 from .prompts import Asked, Prompter, Value, act_of
 from .tokens import Device
 

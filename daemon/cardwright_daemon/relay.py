@@ -49,6 +49,7 @@ from cardwright_cardops.program.local import LocalExecutor
 from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.connection import CardReset, Connection
 
+from .asking import while_in
 from .cards import Card
 from .errors import StageEnded
 from .link.ports import (
@@ -64,7 +65,6 @@ from .link.ports import (
     StepAnswers,
 )
 from .operations import Operation, Phase
-from .pins import while_in
 from .prompts import Prompter, StagePins, ask_current, ask_new
 from .worker import ReaderWorker
 

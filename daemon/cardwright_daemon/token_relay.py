@@ -25,6 +25,7 @@ from cardwright_cardops.plan.token import TokenAnswer, TokenFeatures
 from cardwright_cardops.program.token_items import TOKEN_ITEMS, TokenBatch
 from cardwright_cardops.secret import Secret
 
+from .asking import while_in
 from .errors import StageEnded
 from .link.ports import (
     EndStage,
@@ -146,7 +147,8 @@ class RelayedToken:
         wants = self.wants(permit)
         if wants.new:
             with self.operation.prompting():
-                self._pins.new = await ask_new(self.prompter, PinReference.PIN, self.act, self.rules)
+                asked = ask_new(self.prompter, PinReference.PIN, self.act, self.rules)
+                self._pins.new = await while_in(self.card, asked)
         if wants.current:
             await self.logged_in()
         self._executor.logs_in = wants.current
@@ -161,7 +163,8 @@ class RelayedToken:
         while True:
             longest = self.card.token.info.max_pin_length
             with self.operation.prompting():
-                pin = await ask_current(self.prompter, PinReference.PIN, self.act, None, error=error, longest=longest)
+                asked = ask_current(self.prompter, PinReference.PIN, self.act, None, error=error, longest=longest)
+                pin = await while_in(self.card, asked)
             try:
                 await self.card.worker.run(lambda pin=pin: self._executor.log_in(pin))  # type: ignore[misc]
                 self._pins.current = pin

@@ -22,11 +22,12 @@ from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.pin_rules import PinRules
 from cardwright_cardops.plan.token import TokenName
 
+from .asking import while_in
 from .cards import Card
 from .config import Pkcs11Module
 from .errors import NoSuchCard
 from .operations import Kind, Operation, Operations
-from .prompts import Prompter, ask_current, ask_new
+from .prompts import Prompter, StagePins, ask_current, ask_new
 from .worker import ReaderWorker
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ TOKEN: Final = "token-"
 """How the ids of PKCS#11 tokens begin."""
 FIRST_LOOK: Final = 1.0
 """Seconds before the first look: clients are answered first."""
+WHILE_ASKED: Final = 2.0
+"""Seconds between looks for a token whose person is asked for a PIN."""
 LONGEST_PAUSE: Final = 600.0
 """Seconds between looks at a module that fails, at most."""
 
@@ -83,6 +86,25 @@ class TokenDevice:
     def name(self) -> str:
         """What to call it in a sentence of ours."""
         return f"token {self.token.info.identity.serial or self.token.info.identity.label}"
+
+    async def left(self) -> CardwrightError:
+        """Wait until it is taken out; the error that whoever waits for its person ends with.
+
+        It looks, as nothing tells. Only that the token is gone counts: a module that fails otherwise may be well again
+        when the PIN was typed, and is looked at less and less often.
+        """
+        from cardwright_cardops.pkcs11.errors import TokenRemoved
+
+        failed = 0
+        while True:
+            await asyncio.sleep(pause_after(WHILE_ASKED, failed))
+            try:
+                await self.worker.run(self.token.refresh)
+                failed = 0
+            except TokenRemoved as error:
+                return error
+            except CardwrightError:
+                failed += 1
 
 
 Device: TypeAlias = Card | TokenDevice
@@ -242,11 +264,12 @@ class Tokens:
         async def work(operation: Operation) -> None:
             error = ""
             while True:
-                longest = device.token.info.max_pin_length
-                with operation.prompting():
-                    old = await ask_current(prompter, PinReference.PIN, act, None, error=error, longest=longest)
-                    new = await ask_new(prompter, PinReference.PIN, act, rules, old)
+                longest, pins = device.token.info.max_pin_length, StagePins()
                 try:
+                    with operation.prompting():
+                        asked = ask_current(prompter, PinReference.PIN, act, None, error=error, longest=longest)
+                        old = pins.current = await while_in(device, asked)
+                        new = pins.new = await while_in(device, ask_new(prompter, PinReference.PIN, act, rules, old))
                     with operation.writing():
                         send = partial(device.token.change_pin, old, new, spend_last_try=last_try)
                         await device.worker.run(send)
@@ -255,8 +278,7 @@ class Tokens:
                     # The token reads its flags anew before each try and refuses the last one by itself.
                     error = "It was wrong."
                 finally:
-                    old.wipe()
-                    new.wipe()
+                    pins.wipe()
 
         await self._operations.run(Kind.CHANGE_PIN, device, work)
 

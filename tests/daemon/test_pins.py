@@ -7,8 +7,10 @@ import asyncio
 import grpc
 import pytest
 
+from cardwright_cardops.secret import Secret
 from cardwright_cardops.transport.connection import CardRemoved
 from cardwright_daemon.config import Pins
+from cardwright_daemon.prompts import Asked
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.card.log import Verify
@@ -129,6 +131,31 @@ async def test_a_closed_dialog_sends_nothing() -> None:
             await run.client.pins.ChangePin(pb.ChangePinRequest(card=identifier))
         assert caught.value.code() is grpc.StatusCode.CANCELLED
         assert await status(run, identifier) == (3, 3)
+
+
+class Remembering(Person):
+    """What was typed is in ``typed``, as the daemon holds it."""
+
+    def __init__(self, *answers: bytes | asyncio.Event | None) -> None:
+        super().__init__(*answers)
+        self.typed: list[Secret] = []
+
+    async def ask(self, asked: Asked) -> Secret:
+        """See ``Prompter``."""
+        self.typed.append(await super().ask(asked))
+        return self.typed[-1]
+
+
+@pytest.mark.parametrize("call", ["ChangePin", "UnblockPin"])
+@pytest.mark.parametrize("answers", [(b"123456", None), (b"123456", b"739146", None)])
+async def test_what_was_typed_before_a_dialog_was_closed_is_wiped(call: str, answers: tuple[bytes | None]) -> None:
+    person = Remembering(*answers)
+    request = {"ChangePin": pb.ChangePinRequest, "UnblockPin": pb.UnblockPinRequest}[call]
+    async with running(VirtualCard("yubikey-5.7", serial=1), person=person) as run:
+        card = (await run.client.card()).id
+        assert (await failing(getattr(run.client.pins, call)(request(card=card)))).code == "PINENTRY_CANCELLED"
+    assert len(person.typed) == len(answers) - 1
+    assert not [one for one in person.typed if any(one.reveal())]
 
 
 async def test_taking_the_card_out_closes_the_dialog() -> None:

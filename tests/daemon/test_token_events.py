@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_simulators.card import VirtualCard
 from tests.support.daemon_pcscd import on_pcsc
 from tests.support.daemon_server import Server
-from tests.support.daemons import PATIENCE, Person, Run, running
+from tests.support.daemons import PATIENCE, Person, Run, failing, running
 from tests.support.fake_module import compiled
 from tests.support.pcscd import Pcscd
 from tests.support.softhsm import LABEL, SOFTHSM, SoftHsm
@@ -193,6 +195,60 @@ async def test_a_card_behind_opensc_is_told_of_as_a_token(pcscd: Pcscd) -> None:
         await asyncio.to_thread(pcscd.remove, reader)
         assert await events.next() == (label, False)
         call.cancel()
+
+
+async def test_a_token_that_is_taken_out_closes_the_dialog(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "WHILE_ASKED", 0.01)
+    place.insert()
+    async with running(person=Person(asyncio.Event()), pkcs11=(place.module,)) as run:
+        (device,) = await listed(run)
+        change = asyncio.ensure_future(failing(run.client.pins.ChangePin(pb.ChangePinRequest(card=device.id))))
+        await run.person.waits.wait()
+        place.remove()
+        assert (await change).code == "PKCS11_TOKEN_REMOVED"
+        assert not run.person.asking
+
+
+async def test_a_module_that_dies_while_the_pin_is_asked_for_costs_no_dialog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "WHILE_ASKED", 0.01)
+    token, typed, new = SoftHsm.make(tmp_path), asyncio.Event(), b"582047"
+    module = Pkcs11Module(str(SOFTHSM), token.environment, look_seconds=0)
+    async with running(person=Person(typed, token.pin.reveal(), new, new), pkcs11=(module,)) as run:
+        (device,) = await listed(run)
+        (shelf,) = run.daemon.desk.tokens._shelves
+        before = shelf.module.pid
+        assert before is not None
+        change = asyncio.ensure_future(run.client.pins.ChangePin(pb.ChangePinRequest(card=device.id)))
+        await run.person.waits.wait()
+        os.kill(before, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            while shelf.module.pid in (None, before):
+                await asyncio.sleep(0.01)
+        typed.set()
+        await change
+    assert [one.what for one in run.person.asked] == ["current PIN"] * 2 + ["new PIN", "new PIN once more"]
+
+
+@pytest.mark.pcscd
+async def test_a_card_behind_opensc_that_is_pulled_closes_the_dialog(
+    pcscd: Pcscd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = next(Path("/usr/lib").rglob("opensc-pkcs11.so"), None)
+    if path is None:
+        pytest.skip("opensc-pkcs11.so is not installed (packages.txt)")
+    monkeypatch.setattr(watching, "WHILE_ASKED", 0.01)
+    person = Person(asyncio.Event())
+    async with on_pcsc(person, pkcs11=(Pkcs11Module(str(path), look_seconds=NEVER),)) as (_, client):
+        reader = await asyncio.to_thread(pcscd.insert, VirtualCard("yubikey-5.7", key_pool=POOL))
+        cards = (await client.cards.ListCards(pb.ListCardsRequest(tokens=True))).cards
+        (token,) = [one for one in cards if one.kind == pb.CARD_KIND_PKCS11]
+        change = asyncio.ensure_future(failing(client.pins.ChangePin(pb.ChangePinRequest(card=token.id))))
+        await person.waits.wait()
+        await asyncio.to_thread(pcscd.remove, reader)
+        assert (await change).code == "PKCS11_TOKEN_REMOVED"
+        assert not person.asking
 
 
 async def listed(run: Run) -> list[pb.Card]:

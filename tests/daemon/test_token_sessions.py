@@ -20,9 +20,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from cardwright_cardops.pkcs11.errors import error_of
 from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.token_state import name_of
-from cardwright_daemon import sessions
+from cardwright_daemon import sessions, tokens
 from cardwright_daemon.config import Pkcs11Module
 from cardwright_daemon.link.ports import CardSession, Due, Opening, Purpose
 from cardwright_daemon.link.session import StreamSession, begin, hello, say
@@ -198,6 +199,39 @@ async def test_a_module_that_dies_in_the_middle_is_gone_on_with(
     assert [(one.what, one.error) for one in run.person.asked] == [
         ("current PIN", ""), ("current PIN", "It was wrong."), ("current PIN", ""),
     ]  # fmt: skip
+
+
+async def test_a_token_that_is_taken_out_closes_the_dialog_and_is_gone_on_with(
+    world: SessionWorld, soft: SoftToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a card: nothing was done, and what was agreed to is done when it is back."""
+    monkeypatch.setattr(sessions, "AGAIN", (0.0,))
+    monkeypatch.setattr(tokens, "WHILE_ASKED", 0.01)
+    device = await bound(world, soft)
+    await issued(world, soft, device)
+    request = await world.database.transact(
+        lambda unit: world.world.services.requests.create_reissue(unit, world.world.issuer, device)
+    )
+    async with desk(world, soft, device) as (run, card, _):
+        never = asyncio.Event()
+        run.person.answers = [never, PIN]
+        token = (await run.daemon.desk.tokens.get(card)).token
+        wanted = pb.PreviewUpdateRequest(card=card, purpose=pb.PURPOSE_REISSUE, request=str(request.request.id))
+        shown = await run.client.updates.PreviewUpdate(wanted)
+        starting = asyncio.create_task(start(run, card, shown))
+        await run.person.waits.wait()
+
+        def gone() -> None:
+            raise error_of("TOKEN_GONE")
+
+        vars(token)["refresh"] = gone
+        assert (await starting).error.code == "PKCS11_TOKEN_REMOVED"
+        assert len(run.person.asked) == 1
+        vars(token).pop("refresh")
+        await over(run)
+        assert run.daemon.desk.operations.all[-1].outcome == "done"
+    assert soft.holds() == all_of("82", *IDS)
+    assert [one.what for one in run.person.asked] == ["current PIN"] * 2
 
 
 def strike(module: Any, name: str) -> None:

@@ -45,13 +45,19 @@ class Person:
         self.told: list[str] = []
         self.waits = asyncio.Event()
         """Somebody is asked and does not answer."""
+        self.asking = 0
+        """Dialogs that are open."""
 
     async def ask(self, asked: Asked) -> Secret:
         self.asked.append(asked)
         answer = self.answers.pop(0)
         if isinstance(answer, asyncio.Event):
             self.waits.set()
-            await answer.wait()
+            self.asking += 1
+            try:
+                await answer.wait()
+            finally:
+                self.asking -= 1
             return await self.ask(asked)
         if answer is None:
             raise PinentryCancelled("The PIN entry was cancelled.")
