@@ -174,10 +174,15 @@ async def test_a_lock_is_done_by_update_once_it_is_confirmed(monkeypatch: pytest
         refused = await seat.cli("update")
         monkeypatch.setattr(update, "on_terminal", lambda: False)
         unnamed = await seat.cli("update", "--yes")
-        server.due_is = replace(a_lock(), until=None)
         done = await seat.done("update", "--yes", "--confirm", "lock card")
         again = (await seat.done("update", "--yes", "--confirm", "lock card", "--json")).json["cards"][0]
         state = (await seat.done("pin", "status", "--json")).json
+        server.due_is = ports.Due(suspended=True)
+        after = [(await seat.done(*words)).out for words in (("status",), ("update", "--yes"))]
+        as_json = (await seat.done("status", "--json")).json["cards"][0]["due"]
+    suspended = "the card is suspended: it is good for nothing until your help desk gives it back"
+    assert all(suspended in out and "mandatory" not in out for out in after)
+    assert (as_json["suspended"], as_json["items"]) == (True, [])
     what = "the card is to be locked: its PIN will not work until your help desk gives the card back"
     assert what in told.out and "It is mandatory and cannot be put off." in told.out
     assert (refused.code, seat.asked) == (130, ["It includes the act 'lock card'. Do you want that"])

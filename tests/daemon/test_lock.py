@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 
 from cardwright_cardops.piv import commands
 from cardwright_cardops.piv.references import PinReference
 from cardwright_cardops.piv.vendor import yubico
+from cardwright_cardops.plan.inventory import Identity
 from cardwright_cardops.plan.records import MemoryJournal
 from cardwright_cardops.plan.steps import LockCard, Plan, ResetCard, SetPuk, Step
 from cardwright_cardops.program.items import AnyBatch, Apdu, Batch, Block, Group, Item, SetPin, VerifyPin
@@ -23,8 +26,10 @@ from cardwright_cardops.transport.connection import CardRemoved
 from cardwright_cardops.transport.direct import DirectConnection
 from cardwright_daemon import relay, sessions
 from cardwright_daemon.link.ports import Due, Purpose
+from cardwright_daemon.link.server import due_of
 from cardwright_daemon.machine import Machine
 from cardwright_proto.agent.v1 import agent_pb2 as pb
+from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_simulators.card import Verify, VirtualCard
 from cardwright_simulators.card.state import CardState
 from cardwright_simulators.reader.around import Around
@@ -159,6 +164,20 @@ async def test_it_begins_by_itself_nowhere_else(machine: Machine, mandatory: boo
         await quiet(run)
     assert untouched(card)
     assert server.openings == []
+
+
+def test_a_lock_comes_before_what_was_asked_for() -> None:
+    now = datetime.now(UTC)
+    answer = sessions_pb2.DueResponse(due=True, proven=True, suspended=True)
+    answer.until.FromDatetime(now)
+    answer.items.add(kind=sessions_pb2.DUE_KIND_REQUEST, since=now, purpose=sessions_pb2.PURPOSE_REISSUE,
+                     request=str(uuid4()))  # fmt: skip
+    answer.items.add(kind=sessions_pb2.DUE_KIND_LOCK, since=now, mandatory_from=now,
+                     purpose=sessions_pb2.PURPOSE_LOCK)  # fmt: skip
+    due = due_of(answer, Identity(guid=uuid4()))
+    assert (due.purpose, due.request, due.mandatory_from) == (Purpose.LOCK, None, now)
+    # Somebody may give the card back at any moment, so the answer is not kept.
+    assert (due.suspended, due.until) == (True, None)
 
 
 # --------------------------------------------------------------------------------------------------- hostile servers

@@ -105,7 +105,7 @@ async def _put_off(daemon: DaemonClient, card: Card, hours: timedelta, terms: Te
     """Not now."""
     due = await daemon.postpone(card.id, datetime.now(UTC) + hours)
     if not terms.as_json and not due:
-        say(f"{card.name}: nothing is due.")
+        say(f"{card.name}: {due_words(due)}.")
     elif not terms.as_json and due.postponed_until is not None:
         say(f"{card.name}: not offered before {due.postponed_until:%Y-%m-%d %H:%M} UTC.")
     return Offer(card, due)
@@ -219,7 +219,7 @@ async def _offered(daemon: DaemonClient, card: Card, terms: Terms) -> Offer:
         due = await daemon.due(card.id, refresh=True)
         if not due:
             if not terms.as_json:
-                say(f"{card.name}: nothing is due.")
+                say(f"{card.name}: {due_words(due)}.")
             return Offer(card, due)
         if (due.is_over or (due.activates and terms.show_only)) and not terms.recycle:
             if not terms.as_json:

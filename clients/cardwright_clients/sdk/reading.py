@@ -170,6 +170,7 @@ def due(message: pb.Due) -> v.Due:
         request=_uuid(message.request, "request"),
         continues=message.continues,
         begins_at=moment(message, "begins_at"),
+        suspended=message.suspended,
     )
 
 

@@ -322,7 +322,8 @@ class Due:
 
     ``until``: the answer holds until then. ``mandatory_from``: from then on it cannot be put off. ``postponed_until``:
     the person said later. ``continues``: consent that was given covers what is left. ``begins_at``: when the daemon
-    begins it by itself, where it is mandatory and the machine's administrator allows that.
+    begins it by itself, where it is mandatory and the machine's administrator allows that. ``suspended``: the card is
+    held out of use.
     """
 
     items: tuple[DueItem, ...] = ()
@@ -333,6 +334,7 @@ class Due:
     request: UUID | None = None
     continues: bool = False
     begins_at: datetime | None = None
+    suspended: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.items)

@@ -20,6 +20,8 @@ DUE: Final = {
 }
 """By the word of a DueItem."""
 
+SUSPENDED: Final = "the card is suspended: it is good for nothing until your help desk gives it back"
+"""Of a card for which nothing is due because of that."""
 ACTIVATED: Final = "it is activated, and can be used now"
 """After a session that had nothing to write, and that its holder began because of that."""
 
@@ -55,6 +57,10 @@ def due_words(due: Due) -> str:
     """One line: why something is due."""
     if due and due.purpose is Purpose.RECYCLE:
         return "everything on it is to be erased: it goes back to stock"
+    if due and due.purpose is Purpose.LOCK:
+        return DUE["lock"]
+    if due.suspended and not due:
+        return SUSPENDED
     known = [DUE.get(one.what, "an update is due") for one in due.items]
     return "; ".join(dict.fromkeys(known)) or "nothing is due"
 

@@ -210,6 +210,7 @@ def due(value: Due, postponed: datetime | None, continues: bool, begins: datetim
         request=str(value.request or ""),
         continues=continues,
         begins_at=time(begins),
+        suspended=value.suspended,
     )
 
 

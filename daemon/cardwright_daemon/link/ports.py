@@ -98,6 +98,7 @@ class Due:
     """What is due for a card, the most pressing first.
 
     ``until``: the answer holds until then, None: only now. ``mandatory_from``: from then on it is done unasked.
+    ``suspended``: the card is held out of use.
     """
 
     items: tuple[DueItem, ...] = ()
@@ -105,6 +106,7 @@ class Due:
     purpose: Purpose = Purpose.UPDATE
     request: UUID | None = None
     mandatory_from: datetime | None = None
+    suspended: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.items)

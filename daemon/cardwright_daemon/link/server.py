@@ -429,10 +429,11 @@ def due_of(answer: sessions_pb2.DueResponse, card: Identity) -> Due:
     mandatory = [_moment(row.mandatory_from) for row in answer.items if row.HasField("mandatory_from")]
     return Due(
         items,
-        _moment(answer.until) if answer.HasField("until") else None,
+        _moment(answer.until) if answer.HasField("until") and not answer.suspended else None,
         _PURPOSES.get(asked[0].purpose, purpose) if asked else purpose,
         _uuid(asked[0].request) if asked and asked[0].request else None,
         min(mandatory, default=None),
+        answer.suspended,
     )
 
 

@@ -1449,11 +1449,14 @@ class Due(_message.Message):
     REQUEST_FIELD_NUMBER: _builtins.int
     CONTINUES_FIELD_NUMBER: _builtins.int
     BEGINS_AT_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     purpose: Global___Purpose.ValueType
     request: _builtins.str
     """UUID of the request; empty where the server finds it by the card."""
     continues: _builtins.bool
     """Whether consent that was given covers what is left, so that it goes on by itself."""
+    suspended: _builtins.bool
+    """The card is held out of use: it is good for nothing until the help desk gives it back."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueItem]:
         """The most pressing first; empty: nothing."""
@@ -1485,10 +1488,11 @@ class Due(_message.Message):
         request: _builtins.str = ...,
         continues: _builtins.bool = ...,
         begins_at: _timestamp_pb2.Timestamp = ...,
+        suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "mandatory_from", b"mandatory_from", "postponed_until", b"postponed_until", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "continues", b"continues", "items", b"items", "mandatory_from", b"mandatory_from", "postponed_until", b"postponed_until", "purpose", b"purpose", "request", b"request", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at", b"begins_at", "continues", b"continues", "items", b"items", "mandatory_from", b"mandatory_from", "postponed_until", b"postponed_until", "purpose", b"purpose", "request", b"request", "suspended", b"suspended", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

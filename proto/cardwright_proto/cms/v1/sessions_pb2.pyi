@@ -759,12 +759,15 @@ class DueResponse(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     POLICY_NUMBER_FIELD_NUMBER: _builtins.int
     POLICY_CHANGED_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     due: _builtins.bool
     proven: _builtins.bool
     """Whether ``proof`` held. Without it the fields from here on are empty."""
     policy_number: _builtins.int
     """The version of the policy in force for this card, and whether it is another one than the workstation knows."""
     policy_changed: _builtins.bool
+    suspended: _builtins.bool
+    """An operator or a policy holds the card out of use. The answer may be another one at any time."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___DueItem]: ...
     @_builtins.property
@@ -780,10 +783,11 @@ class DueResponse(_message.Message):
         until: _timestamp_pb2.Timestamp = ...,
         policy_number: _builtins.int = ...,
         policy_changed: _builtins.bool = ...,
+        suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "items", b"items", "policy_changed", b"policy_changed", "policy_number", b"policy_number", "proven", b"proven", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "items", b"items", "policy_changed", b"policy_changed", "policy_number", b"policy_number", "proven", b"proven", "suspended", b"suspended", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
