@@ -214,12 +214,16 @@ class Tokens:
 
     async def _looked(self, shelf: _Shelf) -> bool:
         """Look which tokens are there, and tell what changed; whether that could be found out."""
+        from cardwright_cardops.pkcs11.errors import ModuleUnusable
+
         path = str(shelf.module.path)
         try:
             tokens = await shelf.worker.run(shelf.module.tokens)
         except CardwrightError as error:
             if path not in self.problems:
                 _log.warning("%s cannot be used: %s", path, error.code)
+            # To whoever hears of it the module cannot be used, whatever it answered; its advice is for other acts.
+            error.effect, error.advice = "", ModuleUnusable.default_advice
             self.problems[path] = error
             if not any(device.operation for device in shelf.present.values()):
                 # Some never get over what went wrong once, as SoftHSM2's whose folder was away: the next look is a

@@ -27,7 +27,10 @@ class ModuleUnusable(Pkcs11Error):
 
     code = "PKCS11_MODULE_UNUSABLE"
     default_effect = UNCHANGED
-    default_advice = "Check the path of the module and that the service it needs (pcscd) is running."
+    default_advice = (
+        "Check the path of the module, and that what it needs is there: its configuration, its folder of tokens,"
+        " or pcscd."
+    )
 
 
 class ModuleCrashed(Pkcs11Error):

@@ -18,7 +18,7 @@ import click
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.workstation import SOCKET, FolderUnsafe, default_folder, has_folder, require_own
 
-from ..sdk.values import Asking, Card, CardKind
+from ..sdk.values import Asking, Card, CardKind, FailedModule
 from .cards import CardSummary, Choice, choose
 from .output import say
 from .tree import describe
@@ -90,9 +90,11 @@ async def pick(daemon: DaemonClient, choice: Choice, *, tokens: bool = False) ->
     if not any(fits(choice, card) for card in cards) and len(found) > len(cards):
         cards = tuple(card for card in found if card.kind is CardKind.PKCS11)
     if not cards:
-        service = (await daemon.readers()).service
-        if service is not None:
-            raise service
+        readers = await daemon.readers()
+        for module in readers.modules if tokens else ():
+            say(f"PKCS#11: {failed_words(module)}", err=True)
+        if readers.service is not None:
+            raise readers.service
     summaries = {id(summary := _summary(card)): (summary, card) for card in cards}
     chosen = choose(tuple(summary for summary, _ in summaries.values()), choice)
     if chosen.problem is not None:
@@ -106,7 +108,14 @@ async def all_readable(daemon: DaemonClient) -> tuple[Card, ...]:
     for card in cards:
         if card.problem is not None:
             say(f"{card.reader}: {card.problem.message}", err=True)
+    for module in (await daemon.readers()).modules:
+        say(f"PKCS#11: {failed_words(module)}", err=True)
     return tuple(card for card in cards if card.problem is None)
+
+
+def failed_words(module: FailedModule) -> str:
+    """Which module it is, why it cannot be used, and what to do."""
+    return f"{module.path} cannot be used. {module.problem.message} {module.problem.advice}".rstrip()
 
 
 def fits(choice: Choice, card: Card) -> bool:

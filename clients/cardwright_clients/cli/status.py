@@ -12,7 +12,7 @@ from cardwright_cardops.errors import CardwrightError
 
 from ..sdk.values import Card, CardKind, CardState, Due, LinkState, Operation, Readers, WorkstationReport
 from ..sdk.words import due_words, mandatory_words
-from .daemon_line import at_daemon, document
+from .daemon_line import at_daemon, document, failed_words
 from .output import json_option, say, show_fields, show_json, show_table
 
 if TYPE_CHECKING:
@@ -48,20 +48,22 @@ def command(as_json: bool) -> None:
     fields.append(("server", LINKS[report.link] + (f" ({report.link_error})" if report.link_error else "")))
     if state.readers.service is not None:
         fields.append(("smart cards", state.readers.service.message))
+    fields += [("PKCS#11", failed_words(module)) for module in state.readers.modules]
     show_fields(fields)
     by_id = {card.id: card for card in state.cards}
     rows = [(one.name, *_row(by_id.get(one.card), state)) for one in state.readers.readers]
     rows += [(card.reader, *_row(card, state)) for card in state.cards if card.kind is CardKind.PKCS11]
     if not rows:
-        say("There is no reader.")
+        say("There is no reader." if not state.readers.modules else "There is no reader, and no token is known.")
     else:
         show_table(rows, ("READER", "CARD", "STATE"))
 
 
 async def _look(daemon: DaemonClient) -> _State:
-    report, readers, cards, operations = await asyncio.gather(
-        daemon.report(), daemon.readers(), daemon.settled_cards(tokens=True), daemon.operations()
+    report, cards, operations = await asyncio.gather(
+        daemon.report(), daemon.settled_cards(tokens=True), daemon.operations()
     )
+    readers = await daemon.readers()  # which modules fail is known once tokens were looked for
     ready = [card for card in cards if card.state is CardState.READY]
     due: dict[str, Due | CardwrightError] = {}
     if report.link is not LinkState.NOT_CONFIGURED:
@@ -101,6 +103,7 @@ def _document(state: _State) -> dict[str, object]:
         "daemon": {"version": state.report.version, "started_at": document(state.report.started_at)},
         "server": {"state": document(state.report.link), "error": state.report.link_error or None},
         "service": document(state.readers.service),
+        "modules": document(state.readers.modules),
         "readers": document(state.readers.readers),
         "cards": [
             {

@@ -124,9 +124,8 @@ class DaemonClient:
     # ------------------------------------------------------------------------------------------ readers and cards
 
     async def readers(self) -> v.Readers:
-        """All readers, and whether the smart card service can be used."""
-        answer = await self._call(self._stubs.cards.ListReaders, pb.ListReadersRequest())
-        return v.Readers(tuple(map(read.reader, answer.readers)), read.error(answer, "service"))
+        """All readers, and whether the smart card service and the PKCS#11 modules can be used."""
+        return read.readers(await self._call(self._stubs.cards.ListReaders, pb.ListReadersRequest()))
 
     async def cards(self, *, tokens: bool = False) -> tuple[v.Card, ...]:
         """All cards that are in; ``tokens`` of the configured PKCS#11 modules, too."""

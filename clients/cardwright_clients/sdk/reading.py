@@ -71,6 +71,12 @@ def reader(message: pb.Reader) -> v.Reader:
     return v.Reader(message.name, message.card)
 
 
+def readers(message: pb.ListReadersResponse) -> v.Readers:
+    """Readers, and what cannot be used."""
+    failed = tuple(v.FailedModule(one.path, wire.error_from_wire(one.problem)) for one in message.modules)
+    return v.Readers(tuple(map(reader, message.readers)), error(message, "service"), failed)
+
+
 def card(message: pb.Card) -> v.Card:
     """A card."""
     return v.Card(

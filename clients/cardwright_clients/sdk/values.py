@@ -140,11 +140,23 @@ class Reader:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedModule:
+    """A PKCS#11 module of the daemon's configuration that cannot be used, by the path of its file, and why."""
+
+    path: str
+    problem: CardwrightError
+
+
+@dataclass(frozen=True, slots=True)
 class Readers:
-    """All readers; ``service`` is why the smart card service cannot be used, None while it can."""
+    """All readers; ``service`` is why the smart card service cannot be used, None while it can.
+
+    ``modules`` cannot be used either, as it was when tokens were last looked for: ``DaemonClient.cards`` looks.
+    """
 
     readers: tuple[Reader, ...]
     service: CardwrightError | None = None
+    modules: tuple[FailedModule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,11 @@ class CardServicer(agent_pb2_grpc.CardServiceServicer):
 
     async def ListReaders(self, request: pb.ListReadersRequest, context: Context) -> pb.ListReadersResponse:
         """All readers."""
-        cards = self._desk.cards
+        cards, failed = self._desk.cards, self._desk.tokens.problems
         return pb.ListReadersResponse(
-            readers=[to.reader(reader) for reader in cards.readers], service=to.error(cards.service)
+            readers=[to.reader(reader) for reader in cards.readers],
+            service=to.error(cards.service),
+            modules=[pb.FailedModule(path=path, problem=to.error(error)) for path, error in failed.items()],
         )
 
     async def ListCards(self, request: pb.ListCardsRequest, context: Context) -> pb.ListCardsResponse:

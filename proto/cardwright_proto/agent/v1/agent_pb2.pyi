@@ -416,26 +416,58 @@ class ListReadersRequest(_message.Message):
 Global___ListReadersRequest: _TypeAlias = ListReadersRequest  # noqa: Y015
 
 @_typing.final
+class FailedModule(_message.Message):
+    """A PKCS#11 module of the configuration that cannot be used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Of its file, as it stands in the configuration."""
+    @_builtins.property
+    def problem(self) -> _errors_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        problem: _errors_pb2.Error = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["problem", b"problem"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedModule: _TypeAlias = FailedModule  # noqa: Y015
+
+@_typing.final
 class ListReadersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     READERS_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
+    MODULES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def readers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reader]: ...
     @_builtins.property
     def service(self) -> _errors_pb2.Error:
         """Why the smart card service cannot be used; not set while it can."""
 
+    @_builtins.property
+    def modules(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedModule]:
+        """As it was when tokens were last looked for; ListCards looks."""
+
     def __init__(
         self,
         *,
         readers: _abc.Iterable[Global___Reader] = ...,
         service: _errors_pb2.Error = ...,
+        modules: _abc.Iterable[Global___FailedModule] = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["service", b"service"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["readers", b"readers", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["modules", b"modules", "readers", b"readers", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
