@@ -103,11 +103,13 @@ class SessionWorld:
         told = {"givenName": ("Ada",), "sn": ("Lovelace",), "userPrincipalName": (f"{login}@example.test",)}
         return await make_person(self.database, self.org, login, (self.world.group,), **told)
 
-    async def bound(self, card: VirtualCard, person: Person | None = None) -> UUID:
+    async def bound(
+        self, card: VirtualCard, person: Person | None = None, kind: DeviceKind = DeviceKind.SMART_CARD
+    ) -> UUID:
         """A stocked device with the card's number, bound to a person."""
         one = Delivered(new_id(), str(card.serial or new_id()))
         holder = person or await self.person()
-        kind, world = DeviceKind.SMART_CARD, self.world
+        world = self.world
 
         async def work(unit: Unit) -> None:
             await world.free.stock.register(unit, world.issuer, kind, [one])

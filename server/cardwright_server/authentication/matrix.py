@@ -172,7 +172,7 @@ RULES: Mapping[str, Rule] = {
     "RequestService.CreateUnlock": _rule("H", own=(Service.UNLOCK_SELF, Service.FORGOTTEN_PIN), refuse=_NOT_OWN),
     "RequestService.CreateUpdate": _rule("IH", refuse=_NOT_OWN, part=Part.REQUEST, server=True),
     "RequestService.CreateReissue": _rule("IH", refuse=_NOT_OWN, part=Part.REQUEST, server=True),
-    "RequestService.CreateRecycle": _rule("I", _STOCK, refuse=_NOT_OWN),
+    "RequestService.CreateRecycle": _rule("I", _STOCK, refuse=_NOT_OWN, server=True),
     "RequestService.CreateTermination": _rule("H", refuse=_NOT_OWN, part=Part.REQUEST),
     "RequestService.CreateRecovery": _rule("IS", refuse=_NOT_OWN, part=Part.REQUEST),
     "RequestService.Approve": _rule("IS", refuse=_NOT_MINE, part=Part.APPROVE),

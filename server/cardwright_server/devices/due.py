@@ -91,6 +91,7 @@ class DueOfCard:
     """What is due for a card at ``now``, the time of the database. ``beside``: what was asked along."""
 
     device: UUID
+    kind: DeviceKind
     state: DeviceState
     due: Due
     life: int
@@ -115,6 +116,7 @@ class RowOfCard(NamedTuple):
     now: datetime
     device: UUID
     guid: UUID | None
+    kind: str
     state: str
     life: int
     policy_number: int | None
@@ -133,7 +135,7 @@ def _of_card(beside: ColumnElement[Any], *conditions: ColumnElement[bool]) -> Se
     """In the order of ``RowOfCard``."""
     joined = device.outerjoin(device_due, device_due.c.device == device.c.id)
     now = func.coalesce(bindparam("now", type_=UtcTime), func.now(type_=UtcTime), type_=UtcTime)
-    facts = (device.c.id, device.c.guid, device.c.state, device.c.life, device.c.policy_number)
+    facts = (device.c.id, device.c.guid, device.c.kind, device.c.state, device.c.life, device.c.policy_number)
     due = (device_due.c.what, device_due.c.due_at, device_due.c.ends_at, type_coerce(device_due.c.detail, Text))
     # Said so that no index serves it: that of the card UUID is always the better one, and a plan is kept for long.
     mine = device.c.org.is_not_distinct_from(bindparam("org", type_=device.c.org.type))
@@ -366,7 +368,14 @@ def due_of(rows: Sequence[RowOfCard]) -> DueOfCard:
     first = rows[0]
     things = [row._replace(detail=msgspec.json.decode(row.detail)) for row in rows if row.what is not None]
     return DueOfCard(
-        first.device, DeviceState(first.state), _due(things), first.life, first.policy_number, first.now, first.beside
+        first.device,
+        DeviceKind(first.kind),
+        DeviceState(first.state),
+        _due(things),
+        first.life,
+        first.policy_number,
+        first.now,
+        first.beside,
     )
 
 

@@ -20,13 +20,13 @@ from ..devices.lifecycle import DeviceLifecycle, Told, may_be_used_again
 from ..devices.model import INCIDENTS, Device, DeviceEvent, Reason
 from ..machine import Actor, IllegalTransition
 from ..people.service import PeopleService
-from ..policies.model import UnlockMethod
+from ..policies.model import DeviceKind, UnlockMethod
 from ..store.columns import canonical
 from ..store.unit import Unit
 from . import store
 from .book import RequestBook, Wanted
 from .errors import IdempotencyConflict, NoSuchRequest, RequestNotPossible, UnlockClosed
-from .model import POSSIBLE, REQUEST, WAITING, Opened, Request, RequestEvent, RequestKind, RequestState
+from .model import CLOSED, POSSIBLE, REQUEST, WAITING, Opened, Request, RequestEvent, RequestKind, RequestState
 
 MOST_RESULTS = 201
 """A full page, and one more that shows whether anything follows."""
@@ -123,6 +123,22 @@ class RequestService:
                 raise RequestNotPossible(f"a device that was {ended.reason} is not at hand unless somebody says so")
             raise RequestNotPossible("a device that was destroyed is not used again")
         return await self._open(unit, permission, Wanted(RequestKind.RECYCLE, ended), key)
+
+    async def recycle_unasked(self, unit: Unit, org: UUID, device: UUID) -> Request | None:
+        """The request by which the server has a virtual card erased that is at its end and comes again: no operator
+        has it at hand. None for every other device, for one that an issuance may still go on with, for what was lost,
+        stolen or destroyed, and where such a request failed or was taken back. Raises NoSuchDevice.
+        """
+        ended = await self._lifecycle.device(unit, org, device)
+        at_its_end = ended.state in POSSIBLE[RequestKind.RECYCLE] and may_be_used_again(ended, found=False)
+        if ended.kind is not DeviceKind.VIRTUAL_CARD or not at_its_end:
+            return None
+        if any(one.kind in _PRODUCES and one.worked_on == device for one in await self.open_of(unit, org, device)):
+            return None
+        # Once before it was ever in use, and once after: it is not asked for again and again.
+        key = f"{device} {ended.life} {'new' if ended.issued_at is None else 'used'}"
+        opened = await self.create_recycle(unit, server(org), device, key=key)
+        return None if opened.request.state in CLOSED else opened.request
 
     async def for_incident(self, unit: Unit, permission: Permission, device: UUID) -> Opened:
         """The replacement that a reported incident brings about; the report was authorized. Raises NoSuchDevice."""

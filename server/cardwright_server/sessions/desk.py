@@ -80,9 +80,10 @@ class Desk:
         Raises NoSuchRequest, NoSuchDevice, NothingToDo, NotInUse, RecycledElsewhere.
         """
         trusted = self._stations.is_trusted(principal.workstation)
-        if greeting.purpose is Purpose.RECYCLE and principal.kind is PrincipalKind.WORKSTATION and not trusted:
-            raise RecycledElsewhere("This workstation is none where cards are erased.")
         device, request = await self._found(unit, principal.org, greeting)
+        elsewhere = principal.kind is PrincipalKind.WORKSTATION and not trusted
+        if greeting.purpose is Purpose.RECYCLE and elsewhere and device.kind is not DeviceKind.VIRTUAL_CARD:
+            raise RecycledElsewhere("This workstation is none where cards are erased.")
         is_reissue = request is not None and request.kind is RequestKind.REISSUE
         purpose = Purpose.REISSUE if is_reissue else greeting.purpose
         brings_up = greeting.purpose.follows_policy
@@ -249,6 +250,9 @@ class Desk:
         if not open_ones and greeting.purpose is Purpose.UPDATE:
             # A card whose key in 9E is being made anew is not told what is due for it, so it asks for what there is.
             open_ones = [one for one in everything if one.kind is RequestKind.REISSUE and one.state in _MAY_START]
+        if not open_ones and greeting.purpose is Purpose.RECYCLE:
+            unasked = await self._requests.recycle_unasked(unit, org, device.id)
+            open_ones = [] if unasked is None else [unasked]
         activates = device.state is DeviceState.PRODUCED and greeting.purpose is Purpose.ISSUE
         if not open_ones and greeting.purpose is not Purpose.UPDATE and not activates:
             raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")

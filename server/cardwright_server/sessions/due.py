@@ -21,7 +21,8 @@ from ..authentication.principal import Principal, PrincipalKind
 from ..devices.due import MANDATORY_AFTER, DueItem, DueList, DueOfCard, DueOfCards, RowOfCard, What, due_of
 from ..devices.errors import NoSuchDevice
 from ..devices.model import DeviceState
-from ..requests.model import RequestKind, RequestState
+from ..policies.model import DeviceKind
+from ..requests.model import POSSIBLE, RequestKind, RequestState
 from ..requests.service import RequestService
 from ..store.gathering import Gathering
 from ..store.unit import Database, Unit
@@ -116,6 +117,8 @@ class DueChecks:
         found = await self._found(principal.org, card)
         if found is None:
             raise NoSuchDevice("this card is not known here")
+        if found.kind is DeviceKind.VIRTUAL_CARD and found.state in POSSIBLE[RequestKind.RECYCLE]:
+            found = await self._recycled(principal.org, found)
         if not self._stations.is_trusted(principal.workstation):
             found = _without(found, What.SECRETS)
         if card.guid is None:
@@ -149,10 +152,14 @@ class DueChecks:
     async def _found(self, org: UUID, card: CardName) -> DueOfCard | None:
         if card.guid is not None:
             rows = await self._gathered.get((org, card.guid))
-            return None if rows is None else due_of(rows)
+            if rows is not None:
+                return due_of(rows)
         if not card.serial:
             return None
-        return await self._database.glance(lambda unit: self._due.of_blank(unit, org, card.serial))
+        blank = await self._database.glance(lambda unit: self._due.of_blank(unit, org, card.serial))
+        # A card whose issuance failed shows a card UUID that its device never got.
+        failed = blank is not None and blank.state is DeviceState.FAILED
+        return blank if card.guid is None or failed else None
 
     async def _ask(self, keys: Sequence[tuple[UUID, UUID]]) -> Mapping[tuple[UUID, UUID], Sequence[RowOfCard]]:
         """One statement for each organization, which is one."""
@@ -168,6 +175,16 @@ class DueChecks:
             }
 
         return await self._database.glance(work)
+
+    async def _recycled(self, org: UUID, found: DueOfCard) -> DueOfCard:
+        """What is due for a virtual card at its end that came again: to be erased, where nothing is against it."""
+
+        async def work(unit: Unit) -> DueOfCard:
+            asked = await self._requests.recycle_unasked(unit, org, found.device)
+            return found if asked is None else replace(found, due=await self._due.due(unit, org, found.device))
+
+        asked_for = any(one.what is What.REQUEST for one in found.due.what)
+        return found if asked_for else await self._database.transact(work)
 
     async def _ready(self, unit: Unit, org: UUID, device: UUID) -> bool:
         """Whether a blank card's issuance may begin."""

@@ -104,7 +104,7 @@ RequestService.CreateReplacement           S! S! -  -  -   + - + -
 RequestService.CreateUnlock                -  S! -  -  -   + - - -
 RequestService.CreateUpdate                S! S! -  -  -   - - + -
 RequestService.CreateReissue               S! S! -  -  -   - - + -
-RequestService.CreateRecycle               s! -  -  -  -   - - - -
+RequestService.CreateRecycle               s! -  -  -  -   - - + -
 RequestService.CreateTermination           -  S! -  -  -   - - - -
 RequestService.CreateRecovery              S! -  S! -  -   - - - -
 RequestService.Approve                     S! -  S! -  -   - - - -
