@@ -20,12 +20,14 @@ from .errors import NoSuchCertificate
 from .journal import hold_event, revoke_event
 from .model import (
     CERTIFICATE,
+    ORDER,
     UNRELEASED,
     Authority,
     Certificate,
     CertificateEvent,
     CertificateState,
     HolderKind,
+    Order,
     RevocationReason,
 )
 
@@ -39,6 +41,12 @@ Covered = Callable[[Unit, Permission], Awaitable[Any]]
 async def of_device(unit: Unit, org: UUID, device: UUID) -> list[Certificate]:
     """Every certificate of a device's slots, the one that ends last first."""
     return await store.certificates_of_holder(unit, org, HolderKind.DEVICE_SLOT, device)
+
+
+async def awaited(unit: Unit, org: UUID, device: UUID, part: str) -> Order | None:
+    """What was ordered last for a device's slot, while the authority has not answered; None once it has."""
+    order = await store.newest_order(unit, org, device, part)
+    return order if order is not None and order.state not in ORDER.final else None
 
 
 async def of_session(unit: Unit, org: UUID, session: UUID) -> list[Certificate]:

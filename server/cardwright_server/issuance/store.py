@@ -297,6 +297,13 @@ async def order_by_request(unit: Unit, org: UUID, request: UUID) -> Order | None
     return _order(row) if row is not None else None
 
 
+async def newest_order(unit: Unit, org: UUID, device: UUID, part: str) -> Order | None:
+    """The last one for a device's slot."""
+    mine = (_O.org == org, _O.holder_kind == HolderKind.DEVICE_SLOT, _O.holder == device, _O.holder_part == part)
+    row = await unit.row(select(certificate_order).where(*mine).order_by(_O.created_at.desc(), _O.id.desc()).limit(1))
+    return _order(row) if row is not None else None
+
+
 async def open_orders(unit: Unit, states: Iterable[OrderState], limit: int) -> list[Order]:
     """Orders without an answer, the oldest first."""
     rows = await unit.rows(

@@ -19,7 +19,7 @@ from ..devices.model import Device, DeviceEvent, DeviceState
 from ..devices.numbering import NINES, Numbering
 from ..devices.stock import StockService
 from ..issuance import status
-from ..issuance.model import UNRELEASED, Certificate, CertificateState
+from ..issuance.model import UNRELEASED, Certificate, CertificateState, public_key_of
 from ..machine import Actor
 from ..policies.model import DeviceKind, Policy
 from ..requests.model import Request, RequestKind, RequestState
@@ -142,8 +142,8 @@ class Desk:
     async def holder(self, unit: Unit, org: UUID, guid: UUID) -> Holder | None:
         """See ``Holders``: who holds the card in use, and the keys in 9A that prove it, the newest first.
 
-        Those whose certificates count, and those of a session that broke off before the card was read back: the card
-        has no other one any more.
+        Those whose certificates count, those of a session that broke off before the card was read back, and the one
+        that another authority has not certified yet: the card has no other one any more.
         """
         device = await self._lifecycle.by_guid(unit, org, guid)
         if device is None or device.person is None or device.state not in _IN_USE:
@@ -154,6 +154,9 @@ class Desk:
             for one in await status.of_device(unit, org, device.id)
             if one.holder.part == part and _proves(one) and one.not_after > unit.now
         ]
+        awaited = await status.awaited(unit, org, device.id, part)
+        if awaited is not None and awaited.holder.person == device.person:
+            good.insert(0, public_key_of(awaited.public_key))
         return Holder(device.id, device.person, tuple(key for key in good if isinstance(key, PublicKey)))
 
     async def begin(self, unit: Unit, permission: Permission, task: Task, session: UUID) -> None:
