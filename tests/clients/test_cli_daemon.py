@@ -179,10 +179,14 @@ async def test_a_lock_is_done_by_update_once_it_is_confirmed(monkeypatch: pytest
         state = (await seat.done("pin", "status", "--json")).json
         server.due_is = ports.Due(suspended=True)
         after = [(await seat.done(*words)).out for words in (("status",), ("update", "--yes"))]
+        sessions_before = len(server.openings)
+        unlocking = await seat.cli("unlock", "--json")
         as_json = (await seat.done("status", "--json")).json["cards"][0]["due"]
     suspended = "the card is suspended: it is good for nothing until your help desk gives it back"
     assert all(suspended in out and "mandatory" not in out for out in after)
     assert (as_json["suspended"], as_json["items"]) == (True, [])
+    assert (unlocking.code, unlocking.json["error"]["code"]) == (1, "CARD_SUSPENDED")
+    assert len(server.openings) == sessions_before
     what = "the card is to be locked: its PIN will not work until your help desk gives the card back"
     assert what in told.out and "It is mandatory and cannot be put off." in told.out
     assert (refused.code, seat.asked) == (130, ["It includes the act 'lock card'. Do you want that"])

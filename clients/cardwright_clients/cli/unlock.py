@@ -9,6 +9,7 @@ import click
 
 from cardwright_cardops.errors import CardwrightError
 
+from ..sdk.errors import CardSuspended
 from ..sdk.values import Card, Operation, Purpose
 from ..sdk.words import ended
 from .cards import Choice, card_options
@@ -57,9 +58,11 @@ def command(choice: Choice, forgotten: bool, request: UUID | None, who: Who, as_
 
 
 async def _asked(daemon: DaemonClient, card: Card, forgotten: bool) -> UUID | None:
-    """The request that the help desk made for the card, None where the holder has to make one."""
+    """The request that the help desk made for the card, None where the holder has to make one. Raises CardSuspended."""
     try:
         due = await daemon.due(card.id, refresh=True)
     except CardwrightError:
         return None  # what keeps the server from answering is told when it is asked to unlock
+    if due.suspended:
+        raise CardSuspended(f"{card.name} is suspended.")
     return due.request if due.purpose is (Purpose.FORGOTTEN_PIN if forgotten else Purpose.UNLOCK) else None

@@ -32,6 +32,14 @@ class OperationLost(CardwrightError):
     default_advice = "Take the card out, put it in again and start again: only what is missing is done."
 
 
+class CardSuspended(CardwrightError):
+    """The card is held out of use, so its PIN is not set anew."""
+
+    code = "CARD_SUSPENDED"
+    default_effect = "Nothing was sent to the card."
+    default_advice = "Ask your help desk to give the card back; then it can be unlocked."
+
+
 class ServerUnreachable(CardwrightError):
     """No server of this name and root answers, or the line to it was lost."""
 
