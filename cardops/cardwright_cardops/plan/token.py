@@ -62,6 +62,11 @@ class TokenName:
         return Identity(self.guid, "", self.number, card_key)
 
 
+def is_number(text: str) -> bool:
+    """Whether ``text`` can be the ``number`` of a token: a bare serial number is none."""
+    return ":" in text and " " not in text and text.isascii() and len(text) <= LONGEST_NUMBER
+
+
 def _plain(text: str) -> str:
     return text.encode("ascii", "replace").decode().replace(" ", "-")
 

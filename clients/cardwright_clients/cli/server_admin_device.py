@@ -79,7 +79,11 @@ def show(line: ServerLine, device: str, as_json: bool) -> None:
 def register(
     line: ServerLine, serials: tuple[str, ...], kind: str, lot: str, file: Path | None, as_json: bool
 ) -> None:
-    """Take the devices with these SERIALS, or those of --file, into stock: 1000 at a time, all of them or none."""
+    """Take the devices with these SERIALS, or those of --file, into stock: 1000 at a time, all of them or none.
+
+    A PKCS#11 token is named by manufacturer and serial number as 'cardwright status' shows them, for example
+    SoftHSM-project:1f2e3d4c5b6a7988.
+    """
     if bool(serials) == (file is not None):
         raise click.UsageError("Give serial numbers, or --file.")
     devices = secrets.of_devices(file) if file is not None else [pb.DeliveredDevice(serial=one) for one in serials]

@@ -34,6 +34,16 @@ class BadDevice(DeviceError):
     default_advice = "Correct what was given."
 
 
+class TokenNumberIncomplete(BadDevice):
+    """A PKCS#11 token is known by its manufacturer and serial number; under less nobody would ever find it."""
+
+    code = "TOKEN_NUMBER_INCOMPLETE"
+    default_advice = (
+        "Put the token in and copy the number that 'cardwright status' shows: manufacturer, colon and serial number,"
+        " such as SoftHSM-project:1f2e3d4c5b6a7988."
+    )
+
+
 class PersonNotActive(DeviceError):
     """Devices are bound to active persons only."""
 

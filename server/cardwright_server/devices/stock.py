@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from cardwright_cardops.plan.token import is_number
 from cardwright_cardops.secret import Secret
 
 from ..acting import part_for
@@ -21,7 +22,7 @@ from ..store.unit import Unit
 from ..vault.model import DataClass, DataContext, MasterPurpose, VendorCard, Wrapped
 from ..vault.protocol import Vault
 from . import store
-from .errors import BadDevice, DeviceKnown, NoSuchDevice
+from .errors import BadDevice, DeviceKnown, NoSuchDevice, TokenNumberIncomplete
 from .lifecycle import DeviceLifecycle
 from .machine import DEVICE
 from .model import Derivation, Device, DeviceEvent, Lot, SecretName, SecretSource, derivation_data
@@ -145,7 +146,10 @@ class StockService:
         delivered: Sequence[Delivered],
         lot: UUID | None = None,
     ) -> list[UUID]:
-        """Take devices into stock, all or none. Raises AuthorizationError, BadDevice, DeviceKnown, NoSuchDevice."""
+        """Take devices into stock, all or none.
+
+        Raises AuthorizationError, BadDevice, TokenNumberIncomplete, DeviceKnown, NoSuchDevice.
+        """
         call = Call("DeviceService.Register")
         permission = await self._authorize(unit, principal, call, CallTarget(principal.org))
         if len(delivered) > MOST_AT_ONCE:
@@ -158,7 +162,7 @@ class StockService:
                 raise BadDevice(f"the lot holds devices of the kind {of.kind}")
         actor = part_for(DEVICE, None, DeviceEvent.REGISTER, permission)
         for one in delivered:
-            _check(one, source)
+            _check(kind, one, source)
             if derivation is not Derivation.NONE and derivation_data(derivation, one.serial.strip()) is None:
                 raise BadDevice(f"the KDF {derivation} of this lot makes nothing of the serial number {one.serial}")
             values: dict[str, Any] = {"id": one.id, "kind": kind, "serial": one.serial.strip(), "lot": lot}
@@ -223,10 +227,12 @@ def _check_lot(org: UUID, lot: Lot, secrets: Sequence[SealedSecret]) -> None:
         raise BadDevice(f"a lot has a name of 1 to {LONGEST_NAME} characters")
 
 
-def _check(one: Delivered, source: SecretSource) -> None:
+def _check(kind: DeviceKind, one: Delivered, source: SecretSource) -> None:
     serial = one.serial.strip()
     if not 0 < len(serial) <= LONGEST_SERIAL or not (serial.isascii() and serial.isprintable()):
         raise BadDevice(f"a serial number has 1 to {LONGEST_SERIAL} printable ASCII characters")
+    if kind is DeviceKind.PKCS11_TOKEN and not is_number(serial):
+        raise TokenNumberIncomplete(f"{serial} is no number of a PKCS#11 token")
     if bool(one.secrets) != (source is SecretSource.PER_CARD) or any(row.owner != one.id for row in one.secrets):
         raise BadDevice("secrets of their own have the devices of a per-card lot, sealed for each")
     if any(secret.name is SecretName.MASTER for secret in one.secrets):

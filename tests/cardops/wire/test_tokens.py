@@ -13,7 +13,7 @@ from cardwright_cardops import wire_tokens as wire
 from cardwright_cardops.piv.algorithms import Algorithm
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Inventory
-from cardwright_cardops.plan.token import StepNotDone, TokenAnswer, TokenFeatures, TokenName
+from cardwright_cardops.plan.token import StepNotDone, TokenAnswer, TokenFeatures, TokenName, is_number
 from cardwright_cardops.program import token_items as t
 from cardwright_cardops.program.items import Outcome
 from cardwright_cardops.secret import Secret
@@ -120,6 +120,7 @@ def test_a_name_gives_one_uuid_and_a_number_that_fits(label: str, serial: str, m
     name = TokenName(label, serial, maker, model)
     assert name.guid == TokenName(label, serial, maker, model).guid
     assert len(name.number) <= 40 and name.number.isascii() and name.number.isprintable()
+    assert is_number(name.number), "it could not be registered"
     assert TokenName(label + "x", serial, maker, model).guid != name.guid
     assert TokenName(label, serial + "x", maker, model).guid != name.guid
 

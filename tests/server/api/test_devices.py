@@ -258,6 +258,8 @@ async def test_stock_is_taken_all_or_none(served: Managed) -> None:
     again.lot = str(uuid4())
     del again.devices[1]
     assert await refused(served, "Register", again) == ("NOT_FOUND", "NO_SUCH_DEVICE")
+    again.kind, again.lot = pb.DEVICE_KIND_PKCS11_TOKEN, ""
+    assert await refused(served, "Register", again) == ("INVALID_ARGUMENT", "TOKEN_NUMBER_INCOMPLETE")
     assert not (await ask(served, "Find", pb.FindDevicesRequest(serial="A-2"))).devices
     assert await served.recorded() == before
 

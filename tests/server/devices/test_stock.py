@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cardwright_cardops.secret import Secret
 from cardwright_server.authentication.errors import AccessDenied
-from cardwright_server.devices.errors import BadDevice, DeviceKnown, NoSuchDevice
+from cardwright_server.devices.errors import BadDevice, DeviceKnown, NoSuchDevice, TokenNumberIncomplete
 from cardwright_server.devices.model import Derivation, DeviceState, Lot, SecretName, SecretSource
 from cardwright_server.devices.stock import Delivered, SecretSealer
 from cardwright_server.policies.model import DeviceKind
@@ -168,6 +168,18 @@ async def test_lots_whose_secrets_do_not_fit(world: World, sealer: SecretSealer)
         await register(world, [own], factory)
     with pytest.raises(BadDevice):
         await register(world, [Delivered(new_id(), "F-2")], factory, DeviceKind.USB_KEY)
+
+
+@pytest.mark.parametrize("number", ["1f2e3d4c5b6a7988", "SoftHSM project:1f2e3d4c5b6a7988", "x" * 40 + ":1"])
+async def test_a_token_is_not_registered_by_what_nobody_would_find_it_by(world: World, number: str) -> None:
+    whole = Delivered(new_id(), "SoftHSM-project:1f2e3d4c5b6a7988")
+    with pytest.raises(TokenNumberIncomplete) as caught:
+        await register(world, [whole, Delivered(new_id(), number)], kind=DeviceKind.PKCS11_TOKEN)
+    assert caught.value.code == "TOKEN_NUMBER_INCOMPLETE" and "SoftHSM-project:" in caught.value.advice
+    with pytest.raises(NoSuchDevice):
+        await world.device(whole.id)
+    await register(world, [whole], kind=DeviceKind.PKCS11_TOKEN)
+    await register(world, [Delivered(new_id(), "1f2e3d4c5b6a7988")])
 
 
 async def test_a_device_without_a_lot_has_factory_secrets(world: World) -> None:
