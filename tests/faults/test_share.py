@@ -14,6 +14,7 @@ SHARES = (
     ("yubikey-5.4", "update", 43),
     ("pivapplet", "unlock", 9),
     ("tdes-only", "recycle", 17),
+    ("yubikey-5.7", "lock", 9),
 )
 
 

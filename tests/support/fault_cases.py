@@ -142,7 +142,7 @@ async def carried_out(here: FaultWorld, course: Course, case: Case) -> list[str]
 
 
 async def _once_more(here: FaultWorld, job: Job, card: VirtualCard, socket: str) -> Trip | None:
-    """A session once the one before let go of the card; None where its request was done already."""
+    """A session once the one before let go of the card; None where its work was done already."""
     while True:
         card.power_off()
         if is_done(here, job):
@@ -153,8 +153,11 @@ async def _once_more(here: FaultWorld, job: Job, card: VirtualCard, socket: str)
 
 
 def is_done(here: FaultWorld, job: Job) -> bool:
-    """Whether the request of a job is done."""
-    return job.request is not None and Books.read(here.path).of("device_request", id=job.request.hex)[0][
+    """Whether the request of a job is done, or the card locked that nobody asked for by a request."""
+    books = Books.read(here.path)
+    if job.purpose == sessions_pb2.PURPOSE_LOCK:
+        return not books.of("device_due", device=here.device.hex, what="lock")
+    return job.request is not None and books.of("device_request", id=job.request.hex)[0][
         "state"] == "done"  # fmt: skip
 
 

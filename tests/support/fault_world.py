@@ -42,13 +42,14 @@ from cardwright_server.vault.model import (
 )
 from cardwright_simulators.card import VirtualCard
 from tests.oracle.books import Books, SecretName, remembered
+from tests.oracle.locked import judge_locked
 from tests.oracle.recycled import judge_recycled
 from tests.oracle.server import Told, judge, picture
 from tests.support.audit import Signer
 from tests.support.databases import Clock
 from tests.support.people import make_operator
 from tests.support.session_world import SessionWorld, make_session_world
-from tests.support.sessions import PIN, Station, Trip
+from tests.support.sessions import PIN, Station, Trip, a_workstation
 from tests.support.virtual import POOL
 
 PROFILES = ("yubikey-5.7", "yubikey-5.4", "pivapplet", "tdes-only", "t0-short")
@@ -58,6 +59,8 @@ ESCROWED = frozenset({0x9D})
 ON_CURVES = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
 SERIAL = 12345678
 PLENTY = Limit(10_000_000, 10_000_000)
+JUDGES = {sessions_pb2.PURPOSE_RECYCLE: judge_recycled, sessions_pb2.PURPOSE_LOCK: judge_locked}
+"""Of jobs that end with another card than one in use."""
 _BEHALF = Authorization("oracle", "oracle")
 
 
@@ -219,8 +222,7 @@ class FaultWorld:
     async def wrong(self, job: Job, card: VirtualCard, like: object = None) -> list[str]:
         """What the judge finds; ``like`` is the picture that the end has to have."""
         books, told = await self.seen(job)
-        recycled = job.purpose == sessions_pb2.PURPOSE_RECYCLE
-        found = (judge_recycled if recycled else judge)(card.snapshot(), books, told)
+        found = JUDGES.get(job.purpose, judge)(card.snapshot(), books, told)
         if like is not None:
             ends: Any = picture(card.snapshot(), books, told)
             found += [f"the end is another one: {name}" for name, one in dict(like).items() if ends[name] != one]  # type: ignore[call-overload]
@@ -333,4 +335,13 @@ async def recycling(here: FaultWorld) -> tuple[Job, VirtualCard]:
     return Job("recycle", here.moment(card), sessions_pb2.PURPOSE_RECYCLE, people.issuer, request=request), card
 
 
-JOBS = {"issue": issuance, "update": renewal, "unlock": unlock, "recycle": recycling}
+async def locking(here: FaultWorld) -> tuple[Job, VirtualCard]:
+    """A card that somebody suspended so that it is locked at its next contact, wherever that is."""
+    card = await issued(here)
+    people = here.world.world
+    devices, device = people.services.devices, here.device
+    await here.database.transact(lambda unit: devices.suspend(unit, people.helper, device, lock_card=True))
+    return Job("lock", here.moment(card), sessions_pb2.PURPOSE_LOCK, a_workstation(here.world.org)), card
+
+
+JOBS = {"issue": issuance, "update": renewal, "unlock": unlock, "recycle": recycling, "lock": locking}

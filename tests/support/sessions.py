@@ -177,6 +177,12 @@ class Office:
     async def exposed(self, unit: Unit, task: Task, workstation: UUID | None, puk: str) -> None:
         pass
 
+    async def still_wanted(self, unit: Unit, task: Task) -> None:
+        pass
+
+    async def locking(self, unit: Unit, task: Task) -> None:
+        pass
+
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:
@@ -319,7 +325,7 @@ class Station:
     pin: bytes = PIN
     agrees: bool = True
     confirms: bool = True
-    """Whether they type the confirmation for erasing a card, leaving a key to the archive, setting tries; no other."""
+    """Whether they type the confirmation for erasing or locking a card, leaving a key, setting tries; no other."""
     guarded: bool = True
     steps: Sequence[str] = STEPS
     items: Sequence[str] = ITEMS
@@ -410,10 +416,12 @@ class Station:
             return local
         plan = wire.plan_from_wire(preview.plan)
         contents = {int(row.tag, 16): row.digest for row in preview.contents}
-        wipes = purpose == sessions_pb2.PURPOSE_RECYCLE
-        acts = (Act.RESET,) if wipes else (Act.LEAVE_KEY, Act.SET_RETRIES)
+        wipes, locks = (purpose == one for one in (sessions_pb2.PURPOSE_RECYCLE, sessions_pb2.PURPOSE_LOCK))
+        acts = (Act.RESET,) if wipes else (Act.LOCK_CARD,) if locks else (Act.LEAVE_KEY, Act.SET_RETRIES)
         confirmed = frozenset(acts) if self.confirms else frozenset[Act]()
-        permit = permit_for(plan.document(), seen.document(), contents=contents, confirmed=confirmed, wipes=wipes)
+        permit = permit_for(
+            plan.document(), seen.document(), contents=contents, confirmed=confirmed, wipes=wipes, locks=locks
+        )
         identity = identity_of(seen.document())
         if preview.card_keys or preview.card_key_unknown:
             identity = present_identity(local, identity, preview.card_keys, unknown=preview.card_key_unknown)

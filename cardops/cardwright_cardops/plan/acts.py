@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from ..piv.algorithms import ManagementAlgorithm, PrivateKey, PublicKey
 from ..piv.references import Slot
-from ..program.items import Answer, Batch, Group, Item
+from ..program.items import ONLY_OK, Answer, Batch, Group, Item
 from ..secret import Secret
 from .authority import AuthorityRefused, Refused, Reply, SignFirst
 from .capabilities import Backend, backend_of
@@ -63,7 +63,7 @@ class Act:
     """One step's items, and what the journal keeps once the card has confirmed them.
 
     ``judge`` sees each answer first and may raise an error that says more than its status word; ``take`` gets the
-    answers that were accepted.
+    answers whose status words are among ``accept``.
     """
 
     step: Step | None
@@ -72,6 +72,7 @@ class Act:
     confirm: tuple[Entry, ...] = ()
     judge: Callable[[Answer], None] | None = None
     take: Callable[[tuple[Answer, ...]], None] | None = None
+    accept: frozenset[int] = ONLY_OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Session:
                 for answer in group:
                     if act.judge is not None:
                         act.judge(answer)
-                    answer.require(act.doing)
+                    answer.require(act.doing, act.accept)
                 yield from self._confirmed(act, group)
 
     def _confirmed(self, act: Act, answers: tuple[Answer, ...]) -> Execution[None]:

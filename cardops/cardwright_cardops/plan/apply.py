@@ -103,9 +103,8 @@ def _emptied(inventory: Inventory) -> Inventory:
 
 
 def _set(inventory: Inventory, state: SecretState) -> SecretState:
-    if not inventory.features.metadata:
-        return state
-    return replace(state, is_default=False, tries_left=state.tries_total)
+    told = False if inventory.features.metadata else state.is_default
+    return replace(state, is_default=told, tries_left=state.tries_total)
 
 
 def _with_key(

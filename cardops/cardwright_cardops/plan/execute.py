@@ -31,7 +31,7 @@ from .acts import Act, Circumstances, Pace, Session, Signature, expect
 from .apply import apply
 from .conduct import Execution, asking
 from .inventory import Inventory, fingerprint, public_key, spki
-from .locking import block, state_of_pin
+from .locking import block
 from .observe import observe, taken_in
 from .planner import SELF_SIGNED
 from .policy import slot_pin_policy
@@ -126,7 +126,7 @@ def execute(plan: Plan, inventory: Inventory, circumstances: Circumstances | Non
             return Report(tuple(session.done), inventory=(yield from observe(all_slots(session.how.stage))))
         if session.steps(LockCard):
             yield from block(session)
-            return Report(tuple(session.done), inventory=(yield from observe(state_of_pin(session.how.stage))))
+            return Report(tuple(session.done), inventory=session.inventory)
         yield from (_by_steps(session) if session.how.pace is Pace.STEP else _by_phases(session))
     except CardwrightError as error:
         error.effect = session.so_far(error.effect)

@@ -55,6 +55,7 @@ _PURPOSES = {
     sessions_pb2.PURPOSE_FORGOTTEN_PIN: Purpose.FORGOTTEN_PIN,
     sessions_pb2.PURPOSE_PROVE: Purpose.PROVE,
     sessions_pb2.PURPOSE_RECYCLE: Purpose.RECYCLE,
+    sessions_pb2.PURPOSE_LOCK: Purpose.LOCK,
 }
 _NUMBERS = {purpose: number for number, purpose in _PURPOSES.items()}
 _OUTCOMES = {
@@ -384,4 +385,5 @@ def _due(answer: DueAnswer, known: int) -> sessions_pb2.DueResponse:
         made.until.FromDatetime(answer.until)
     made.policy_number = answer.policy_number
     made.policy_changed = answer.policy_number != known
+    made.suspended = answer.suspended
     return made

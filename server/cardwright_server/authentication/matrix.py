@@ -200,6 +200,8 @@ RULES: Mapping[str, Rule] = {
     "SessionService.Run/forgotten-pin": _rule("H", own=(Service.FORGOTTEN_PIN,), refuse=_NOT_OWN),
     # What an operator asked for is carried out at an issuance station, too; sessions look at the kind of the station.
     "SessionService.Run/recycle": _rule("I", _STOCK, refuse=_NOT_OWN, workstation=True),
+    # Whoever has the card would not prove who they are: that an operator ordered it is enough.
+    "SessionService.Run/lock": _rule("IH", refuse=_NOT_OWN, workstation=True),
     "SessionService.Run/prove": _ANYONE,
     "CertificateService.Get": _rule("IHSU", own=_SEEN),
     "CertificateService.Find": _rule("IHSU", _SOME),

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, func, select
+from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select
 from sqlalchemy import update as sql_update
 
 from ..policies.model import DeviceKind
@@ -174,7 +174,10 @@ async def put_back(unit: Unit, org: UUID, identifier: UUID, kind: str, values: M
 
 async def put_back_lock(unit: Unit, org: UUID, identifier: UUID, locked: bool, at: datetime) -> bool:
     """Say of a device whether its card was locked at ``at``; False if it is not known, or was changed later."""
-    changed = sql_update(device).where(device.c.id == identifier, device.c.org == org, device.c.changed_at < at)
+    # One transaction may have written the device, and then this.
+    same = and_(device.c.changed_at == at, device.c.card_locked.is_not(locked))
+    earlier = or_(device.c.changed_at < at, same)
+    changed = sql_update(device).where(device.c.id == identifier, device.c.org == org, earlier)
     values = {"card_locked": locked, "changed_at": at, "version": device.c.version + 1}
     return (await unit.execute(changed.values(**values))).rowcount > 0
 

@@ -97,7 +97,9 @@ async def noted(
 
 
 async def say_what_is_due(unit: Unit, due: DueList, request: Request) -> None:
-    """Workstations are told of what was asked for and can be done now: the oldest of it."""
+    """Workstations are told of what was asked for and can be done now: the oldest of it, but first a new PIN, without
+    which the holder can prove nothing for the rest.
+    """
     if request.kind not in ASKED:
         return
     found = await store.open_of(unit, request.org, request.device)
@@ -105,6 +107,6 @@ async def say_what_is_due(unit: Unit, due: DueList, request: Request) -> None:
     if not waiting:
         await due.remove(unit, request.device, What.REQUEST)
         return
-    first = waiting[0]
+    first = min(waiting, key=lambda one: (one.kind is not RequestKind.UNLOCK, one.id))
     detail = {"request": str(first.id), "kind": first.kind.value}
     await due.put(unit, request.org, request.device, What.REQUEST, first.created_at, detail=detail)

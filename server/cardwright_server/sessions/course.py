@@ -18,6 +18,7 @@ from cardwright_cardops.plan.conduct import Execution, Recall
 from cardwright_cardops.plan.execute import Report, execute
 from cardwright_cardops.plan.init import PlanChanged, look_for
 from cardwright_cardops.plan.inventory import Inventory, Presence, SecretState
+from cardwright_cardops.plan.locking import lock, state_of_pin
 from cardwright_cardops.plan.observe import Look, observe_with_witness
 from cardwright_cardops.plan.planner import plan
 from cardwright_cardops.plan.policy import DevicePolicy
@@ -40,6 +41,11 @@ def look(policy: DevicePolicy, *, retired: bool = False, stage: str = STAGE) -> 
     wanted = replace(wanted, objects=tuple(tag for tag in wanted.objects if not _behind_pin(tag)))
     slots = (*wanted.slots, *ACTIVE_SLOTS, *(RETIRED_SLOTS if retired else ()))
     return replace(wanted, slots=tuple(dict.fromkeys(slots)))
+
+
+def look_of(purpose: Purpose, policy: DevicePolicy, *, retired: bool = False) -> Look:
+    """What is read in a session of that purpose before anything is done."""
+    return state_of_pin(STAGE) if purpose is Purpose.LOCK else look(policy, retired=retired)
 
 
 def has_retired(card: Inventory) -> bool:
@@ -158,6 +164,8 @@ def steps_for(
         return Plan(policy.name, card.identity, (SetPuk(), SetPin()))
     if purpose is Purpose.RECYCLE:
         return wipe(policy.name, card, records)
+    if purpose is Purpose.LOCK:
+        return lock(policy.name, card)
     card = worn(purpose, policy, believed(policy, card, objects), records, now, made, revoked)
     steps = plan(policy, card, records, now=now, certifies_existing=False)
     if rotate and policy.secrets.puk and not any(isinstance(step, SetPuk) for step in steps.steps):
@@ -205,7 +213,7 @@ def course(
     not as it was shown, and what observe, plan and execute raise.
     """
     asked = management_algorithm if purpose.follows_policy else None
-    card, sealed = yield from observe_with_witness(look(policy, retired=retired), asked)
+    card, sealed = yield from observe_with_witness(look_of(purpose, policy, retired=retired), asked)
     records = fold((yield Recall(card.identity)))
     # Setting the tries put the maker's PUK back, and nothing else since: the lot's would cost a try.
     factory_puk = SecretName.PUK in initial and card.puk.is_default is True

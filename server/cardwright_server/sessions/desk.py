@@ -40,6 +40,7 @@ _KINDS = {
     Purpose.UNLOCK_ASSISTED: frozenset({RequestKind.UNLOCK}),
     Purpose.FORGOTTEN_PIN: frozenset({RequestKind.UNLOCK}),
     Purpose.RECYCLE: frozenset({RequestKind.RECYCLE}),
+    Purpose.LOCK: frozenset[RequestKind](),
 }
 
 
@@ -170,10 +171,23 @@ class Desk:
             detail = {"puk": puk, "workstation": None if workstation is None else str(workstation)}
             await self._due.put(unit, task.org, task.device, What.SECRETS, unit.now, detail=detail)
 
+    async def still_wanted(self, unit: Unit, task: Task) -> None:
+        """See ``Devices``. Raises NothingToDo."""
+        if task.purpose is Purpose.LOCK:
+            await self._require_order(unit, await self._lifecycle.device(unit, task.org, task.device))
+
+    async def locking(self, unit: Unit, task: Task) -> None:
+        """See ``Devices``. Raises StaleVersion."""
+        await self._lifecycle.locks.begin(unit, await self._lifecycle.device(unit, task.org, task.device))
+
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:
         """See ``Devices``. What waits for certificates stays open, and goes on at the next contact."""
+        if task.purpose is Purpose.LOCK:
+            device = await self._lifecycle.device(unit, task.org, task.device)
+            await self._lifecycle.locks.done(unit, principal, device, session)
+            return
         if task.trusted and await store.noted_puk(unit, task.org, session):
             await self._due.remove(unit, task.device, What.SECRETS)
         values: dict[str, Any] = {"guid": task.guid, "fascn": task.fascn.hex()}
@@ -196,6 +210,13 @@ class Desk:
             await self._requests.finish(unit, task.org, task.request, session, told, produce=task.waits)
         if brought_up:
             await self._note_renewal(unit, task, card)
+        if task.purpose.unlocks or (brought_up and card.pin.tries_left):
+            device = await self._lifecycle.device(unit, task.org, task.device)
+            await self._lifecycle.locks.over(unit, principal, device, session)
+
+    async def _require_order(self, unit: Unit, device: Device) -> None:
+        if not await self._lifecycle.locks.is_ordered(unit, device):
+            raise NothingToDo("Nobody wants this card to be locked, or not any more.")
 
     async def _note_renewal(self, unit: Unit, task: Task, card: Inventory) -> None:
         """From when a certificate that can be renewed is due to be, and when the first of all ends."""
@@ -248,6 +269,9 @@ class Desk:
             device = None if blank is None else await self._lifecycle.device(unit, org, blank.device)
         if device is None:
             raise NothingToDo("No device of ours shows this card UUID or number; name the request.")
+        if greeting.purpose is Purpose.LOCK:
+            await self._require_order(unit, device)
+            return device, None
         everything = await self._requests.open_of(unit, org, device.id)
         open_ones = [one for one in everything if one.kind in kinds]
         if not open_ones and greeting.purpose is Purpose.UPDATE:

@@ -54,7 +54,12 @@ _PURPOSES: Final = {
     RequestKind.UNLOCK: Purpose.UNLOCK_ASSISTED,
     RequestKind.RECYCLE: Purpose.RECYCLE,
 }
-_OF: Final = {What.UNLOCK: Purpose.UNLOCK, What.REPLACEMENT: Purpose.ISSUE, What.ACTIVATION: Purpose.ISSUE}
+_OF: Final = {
+    What.LOCK: Purpose.LOCK,
+    What.UNLOCK: Purpose.UNLOCK,
+    What.REPLACEMENT: Purpose.ISSUE,
+    What.ACTIVATION: Purpose.ISSUE,
+}
 _TO_BE_WRITTEN: Final = frozenset((DeviceState.ASSIGNED, DeviceState.IN_PRODUCTION, DeviceState.FAILED))
 _NOT_READY: Final = frozenset((RequestState.PENDING, RequestState.APPROVED))
 _SKEW: Final = (timedelta(0), timedelta(minutes=-1), timedelta(minutes=1))
@@ -93,6 +98,7 @@ class DueAnswer:
     things: tuple[DueThing, ...] = ()
     until: datetime | None = None
     policy_number: int = 0
+    suspended: bool = False
 
 
 class DueChecks:
@@ -129,8 +135,9 @@ class DueChecks:
             due = await self._database.glance(lambda unit: self._ready(unit, principal.org, found.device))
         if card.guid is None or not proof or not _proves(found, card.guid, proof):
             return DueAnswer(due)
-        things = tuple(map(_thing, found.due.what))
-        return DueAnswer(due, True, things, found.due.until, found.policy_number or 0)
+        things = tuple(map(_thing, _told_once(found.due.what)))
+        suspended = found.state is DeviceState.SUSPENDED
+        return DueAnswer(due, True, things, found.due.until, found.policy_number or 0, suspended)
 
     async def devices(self, principal: Principal, cards: Sequence[CardName]) -> dict[UUID, CardName]:
         """The devices of cards that are to be watched; those that are not ours are left out, and nothing is said.
@@ -211,13 +218,22 @@ def _without(found: DueOfCard, left_out: What) -> DueOfCard:
     return replace(found, due=replace(found.due, what=what))
 
 
+def _told_once(what: Sequence[DueItem]) -> Sequence[DueItem]:
+    """What is due. A locked card that was given back and the request to unlock it are one thing."""
+    asked = next((one for one in what if one.detail.get("kind") == RequestKind.UNLOCK), None)
+    if asked is None or all(one.what is not What.UNLOCK for one in what):
+        return what
+    given_back = (replace(one, detail=asked.detail) if one.what is What.UNLOCK else one for one in what)
+    return [one for one in given_back if one is not asked]
+
+
 def _thing(item: DueItem) -> DueThing:
     mandatory = item.since if item.what in _AT_ONCE else None
     if item.ends_at is not None:
         mandatory = max(item.since, item.ends_at - MANDATORY_BEFORE)
     elif isinstance(days := item.detail.get(MANDATORY_AFTER), int):
         mandatory = item.since + timedelta(days=days)
-    asked = item.detail.get("request") if item.what is What.REQUEST else None
+    asked = item.detail.get("request") if item.what in (What.REQUEST, What.UNLOCK) else None
     purpose = _PURPOSES[RequestKind(str(item.detail["kind"]))] if asked is not None else _OF.get(item.what)
     request = None if asked is None else UUID(str(asked))
     return DueThing(

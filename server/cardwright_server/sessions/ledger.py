@@ -78,6 +78,7 @@ class Ledger:
         self._due: list[tuple[SessionEvent, Mapping[str, object]]] = []
         self._again = again
         self._also: list[Write] = []
+        self._sent: list[Write] = []
         self._knows = knows
         self._proof = proof
         self._alone = alone
@@ -148,11 +149,17 @@ class Ledger:
         """What another domain has to write before the next batch leaves: it goes with the next commit."""
         self._also.append(write)
 
+    def once_sent(self, write: Write) -> None:
+        """What is true of the card once the next batch left: it goes with the commit before that, and with no end of a
+        session that sends nothing more.
+        """
+        self._sent.append(write)
+
     async def commit(self) -> None:
         """Commit what was noted, if anything was. Raises SessionLost, AuthorizationError, StoreError."""
         if self._lost:
             raise SessionLost("The session's hold on the card ran out.")
-        if len(self._entries) > self._kept or self._keys or self._written or self._also:
+        if len(self._entries) > self._kept or self._keys or self._written or self._also or self._sent:
             await self.write()
 
     async def write(self, *events: SessionEvent, values: Mapping[str, object] | None = None) -> None:
@@ -163,6 +170,8 @@ class Ledger:
 
         async def work(unit: Unit) -> CardSession:
             await self._again(unit)
+            for write in self._sent:
+                await write(unit)
             return await self.within(unit, *events, values=values)
 
         self.written(await self._database.transact(work))
@@ -209,6 +218,7 @@ class Ledger:
         self._written.clear()
         self._due.clear()
         self._also.clear()
+        self._sent.clear()
 
     async def renew(self) -> None:
         """Hold the card for longer; after a failure ``commit`` raises SessionLost."""

@@ -34,6 +34,8 @@ class Purpose(StrEnum):
     """As unlock, of a card that is not blocked."""
     RECYCLE = "recycle"
     """Everything on the card goes, and the device back to stock."""
+    LOCK = "lock"
+    """The PIN is blocked: somebody suspended the device with that."""
     PROVE = "prove"
     """The holder proves who they are by the card: nothing is planned, and nothing on the card changes."""
 

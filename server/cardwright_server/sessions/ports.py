@@ -110,6 +110,12 @@ class Devices(Protocol):
     async def exposed(self, unit: Unit, task: Task, workstation: UUID | None, puk: str) -> None:
         """A workstation is about to see the card's next PUK, whose generation this is, over an open channel."""
 
+    async def still_wanted(self, unit: Unit, task: Task) -> None:
+        """Asked before anything is written. Raises the domain's error where a lock was taken back meanwhile."""
+
+    async def locking(self, unit: Unit, task: Task) -> None:
+        """A session is about to block the card's PIN."""
+
     async def finished(
         self, unit: Unit, principal: Principal, task: Task, session: UUID, outcome: Outcome, card: Inventory
     ) -> None:

@@ -32,7 +32,8 @@ def prover_for(
         return prover_of(task, keys)
     if task.purpose is Purpose.RECYCLE:
         return _erased_by(task, card, records, keys)
-    return prover_of_rest(card.identity, records, keys, tells=card.features.metadata is True) if goes_on else None
+    rests = goes_on or task.purpose is Purpose.LOCK
+    return prover_of_rest(card.identity, records, keys, tells=card.features.metadata is True) if rests else None
 
 
 def prover_of(task: Task, keys: Sequence[CardKey]) -> PublicKey:
@@ -60,6 +61,15 @@ def prover_of_rest(
     if not mine:
         raise CardNotProven("This card was issued without a key in 9E to prove itself by.")
     return _loaded(mine[-1])
+
+
+def prover_at_goal(
+    task: Task, card: Inventory, records: Records, keys: Sequence[CardKey], *, goes_on: bool
+) -> PublicKey | None:
+    """The same for a card to which nothing has to be done any more. Raises CardNotProven."""
+    if task.purpose is Purpose.LOCK:
+        return prover_of_rest(card.identity, records, keys, tells=card.features.metadata is True)
+    return prover_shown(card.identity, keys) if goes_on else None
 
 
 def prover_shown(identity: Identity, keys: Sequence[CardKey]) -> PublicKey:

@@ -12,7 +12,6 @@ from functools import partial
 
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from cardwright_cardops import wire
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.piv.algorithms import ManagementAlgorithm, PublicKey
 from cardwright_cardops.piv.references import Slot
@@ -25,9 +24,8 @@ from cardwright_cardops.plan.inventory import Identity, Inventory, fingerprint
 from cardwright_cardops.plan.observe import observe
 from cardwright_cardops.plan.policy import DevicePolicy
 from cardwright_cardops.plan.records import Entry, Kind, fold, require_same_card
-from cardwright_cardops.plan.steps import Plan, SetPin, SetPuk, Step, WriteCertificate, WriteObject
+from cardwright_cardops.plan.steps import LockCard, Plan, SetPin, SetPuk, Step, WriteCertificate, WriteObject
 from cardwright_cardops.plan.wiping import all_slots
-from cardwright_cardops.program.items import Answers, AnyBatch, SealedBatch
 from cardwright_cardops.program.runner import run_async
 from cardwright_cardops.secret import Secret
 
@@ -47,10 +45,9 @@ from ..vault.model import Authorization
 from ..vault.protocol import Vault
 from . import store
 from .authority import SessionAuthority
-from .course import as_delivered, course, has_retired, intact, look, proving, steps_for, tells_enough, what_goes
+from .course import as_delivered, course, has_retired, intact, look_of, proving, steps_for, tells_enough, what_goes
 from .errors import (
     CardInSession,
-    ConsentRefused,
     LineLost,
     NotAtGoal,
     PeerTooOld,
@@ -62,8 +59,9 @@ from .failures import Failure, failure_of
 from .ledger import LEASE, Knows, Ledger, lease_name
 from .model import CardKey, CardSession, Greeting, Outcome, Purpose, SessionEvent, Showing
 from .ports import CertificateOrder, Certificates, Contents, Devices, Escrow, Line, Task
+from .relay import Relay
 from .resuming import Standing, gone_on, used_again
-from .same_card import made_unseen, prover_for, prover_of, prover_of_rest, prover_shown
+from .same_card import made_unseen, prover_at_goal, prover_for, prover_of, prover_of_rest
 from .secrets import CardSecrets
 from .token_course import TokenCourse
 
@@ -119,6 +117,7 @@ class SessionService:
 
         async def again(unit: Unit) -> None:
             await self._authorize(unit, principal, _call(task), task.target)
+            await self._ports.devices.still_wanted(unit, task)
 
         async def shows(unit: Unit, secret: Entry) -> None:
             if secret.kind is Kind.PUK:
@@ -222,19 +221,19 @@ class SessionService:
         card, seen = greeting.card, None
         if greeting.purpose.follows_policy:
             opened, card, seen = await self._known(opened, line, ledger, greeting)
-        task = await self._without_pending(opened, ledger, card)
+        task = await self._without_pending(opened, ledger, card) if greeting.purpose.follows_policy else opened.task
         outcome = Outcome.DONE if task is opened.task else Outcome.PENDING
         plan = _planned(task, card, ledger, opened.now)
         if not plan:
-            if not opened.unfinished and task.request is None:
+            if not opened.unfinished and task.request is None and task.purpose is not Purpose.LOCK:
                 return await self._finish(principal, task, ledger, Outcome.NOTHING_DUE, card)
             # Records change only by what the card shows to us, now.
             seen = seen or await self._look(line, ledger, opened, greeting, task.policy.card)
             if _planned(task, seen, ledger, opened.now):
                 raise NotAtGoal("The card is not as the workstation said.")
-            if opened.before is not None:
-                key = prover_shown(seen.identity, opened.keys)
-                await run_async(proving(key, os.urandom(32), alone=True), _Relay(line, ledger, greeting))
+            records, goes_on = fold(ledger.entries), opened.before is not None
+            if (key := prover_at_goal(task, seen, records, opened.keys, goes_on=goes_on)) is not None:
+                await run_async(proving(key, os.urandom(32), alone=True), Relay(line, ledger, greeting))
             return await self._finish(principal, task, ledger, outcome, seen)
         authority = self._authority(principal, opened, ledger, task, {})
         await authority.preflight(plan, attests=backend_of(card.features).attests)
@@ -281,8 +280,9 @@ class SessionService:
     ) -> Inventory:
         """The card as it shows itself to the server; reads only."""
         erased = greeting.purpose is Purpose.RECYCLE
-        wanted = all_slots(STAGE) if erased else look(policy, retired=_retired(opened, greeting))
-        return await run_async(observe(wanted), _Relay(line, ledger, greeting))
+        retired = _retired(opened, greeting)
+        wanted = all_slots(STAGE) if erased else look_of(greeting.purpose, policy, retired=retired)
+        return await run_async(observe(wanted), Relay(line, ledger, greeting))
 
     async def _without_pending(self, opened: _Opened, ledger: Ledger, card: Inventory) -> Task:
         """The task without slots whose certificate another authority has not issued yet: their keys stay.
@@ -386,10 +386,12 @@ class SessionService:
         )
 
         def progress(step: Step, done: bool) -> None:
+            if isinstance(step, LockCard) and not done:
+                ledger.once_sent(lambda unit: self._ports.devices.locking(unit, task))
             ledger.done += done
             line.progress(step.kind, 100 * ledger.done // len(plan.steps))
 
-        relay = _Relay(line, ledger, greeting, showing)
+        relay = Relay(line, ledger, greeting, showing)
         report: Report = await conduct_async(execution, relay, authority, ledger, progress)
         if not task.purpose.unlocks:
             left = _planned(task, report.inventory, ledger, opened.now)
@@ -467,43 +469,6 @@ class SessionService:
             facts,
             session=session.id,
         )
-
-
-class _Relay:
-    """The line as executions see it: records first, and only what the other end knows."""
-
-    def __init__(self, line: Line, ledger: Ledger, greeting: Greeting, showing: Showing | None = None) -> None:
-        self._line = line
-        self._ledger = ledger
-        self._greeting = greeting
-        self._showing = showing
-
-    async def execute(self, batch: AnyBatch) -> Answers:
-        """Commit what the batch makes true, then send it: the first one, which only reads, with the preview.
-
-        Raises PeerTooOld, SessionLost, LineLost, ConsentRefused.
-        """
-        message = wire.batch_to_wire(batch)
-        if isinstance(batch, SealedBatch):
-            raise PeerTooOld("This contract has no sealed sessions.")
-        kinds = {item.WhichOneof("kind") or "" for group in message.open.groups for item in group.items}
-        if unknown := kinds - self._greeting.items:
-            raise PeerTooOld(f"The workstation does not know {', '.join(sorted(unknown))}.")
-        if message.ByteSize() > self._greeting.max_batch:
-            raise PeerTooOld(f"A batch has {message.ByteSize()} octets, the workstation takes fewer.")
-        await self._ledger.commit()
-        showing, self._showing = self._showing, None
-        if showing is None:
-            return await self._line.execute(batch)
-        answers = await self._line.show(showing, batch, partial(self._ledger.agreed, showing.plan.digest))
-        if answers is None:
-            raise ConsentRefused("The person did not agree to the plan.")
-        self._ledger.later(_E.EXECUTE)
-        return answers
-
-    async def end_stage(self) -> None:
-        """The stage is over."""
-        await self._line.end_stage()
 
 
 def _retired(opened: _Opened, greeting: Greeting) -> bool:

@@ -56,7 +56,9 @@ def test_secrets_are_no_longer_the_factorys() -> None:
     assert apply(SetPin(), TELLING) == replace(TELLING, pin=SecretState(False, 3, 3))
     tries = apply(SetRetries(8, 5), TELLING)
     assert tries == replace(TELLING, pin=SecretState(False, 8, 8), puk=SecretState(False, 5, 5))
-    assert apply(SetPuk(), SILENT) == apply(SetPin(), SILENT) == SILENT
+    quiet = replace(SILENT, pin=SecretState(tries_left=0), puk=SecretState())
+    assert apply(SetPuk(), quiet) == quiet
+    assert apply(SetPin(), quiet) == replace(quiet, pin=SecretState()), "how many there are now is not told"
 
 
 @pytest.mark.parametrize(("touch", "policy"), [(False, TouchPolicy.NEVER), (True, TouchPolicy.ALWAYS)])

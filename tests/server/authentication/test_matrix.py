@@ -128,6 +128,7 @@ SessionService.Run/unlock                  -  S! -  -  -   + - - -
 SessionService.Run/unlock-assisted         -  S! -  -  -   + - - -
 SessionService.Run/forgotten-pin           -  S! -  -  -   + - - -
 SessionService.Run/recycle                 s! -  -  -  -   - + - -
+SessionService.Run/lock                    S! S! -  -  -   - + - -
 SessionService.Run/prove                   -  -  -  -  -   - + - +
 CertificateService.Get                     S  S  S  -  S   + - - -
 CertificateService.Find                    *  *  *  -  *   - - - -
