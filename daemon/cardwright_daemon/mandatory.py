@@ -3,8 +3,8 @@
 Only the machine's administrator can allow it (``machine``). What is begun so is an operation like any other: the PIN is
 asked for, acts that a person has to confirm by name are not done, and taking the card out ends it. The one exception is
 a lock, an operation of its own: who holds a card that is to be locked may well not want it to be, so what the machine's
-administrator allowed stands for that confirmation. It is never a loop:
-each card is begun with a few times, with growing pauses, and then left until something else is due for it.
+administrator allowed stands for that confirmation. It is never a loop: each card is begun with a few times, with
+growing pauses, and then left until something else is due for it, or for a lock until its next contact.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Mandatory:
         """When it is begun by itself; None where it is not."""
         if not (self._allowed and due and due.mandatory_from is not None):
             return None
-        tried = self._tried.get(_name_of(card))
+        tried = self._tried.get(_name_of(card, due))
         if tried is None:
             return due.mandatory_from
         # A server that changes its mind all the time asks nobody for a PIN all the time.
@@ -108,9 +108,9 @@ class Mandatory:
         """The server said what is due for ``card``."""
         self._removed(card)
         now = datetime.now(UTC)
-        tried = self._tried.get(_name_of(card))
+        tried = self._tried.get(_name_of(card, due))
         if not due and tried is not None and now - tried.last > self.pauses[-1]:
-            del self._tried[_name_of(card)]
+            del self._tried[_name_of(card, due)]
         if card.gone.is_set() or not due or due.mandatory_from is None:
             return
         if due.mandatory_from > now:
@@ -163,7 +163,7 @@ class Mandatory:
             self._tell(card, due)
 
     def _note(self, card: Device, due: Due) -> None:
-        name, dues = _name_of(card), _names_of(due)
+        name, dues = _name_of(card, due), _names_of(due)
         before = self._tried.pop(name, None)
         count = before.count if before is not None and before.dues == dues else 0
         self._tried[name] = Tried(dues, count + 1, datetime.now(UTC))
@@ -180,8 +180,11 @@ def _allowed(due: Due) -> frozenset[Act]:
     return frozenset({Act.LOCK_CARD})
 
 
-def _name_of(card: Device) -> UUID | str:
-    """What a card is known by when it comes back."""
+def _name_of(card: Device, due: Due) -> UUID | str:
+    """What a card is known by when it comes back. A lock is begun anew at every contact: it asks nobody for a PIN, and
+    pulling the card out again and again is no way around it."""
+    if due.purpose is Purpose.LOCK:
+        return card.id
     return card.identity.guid or card.identity.serial or card.id
 
 

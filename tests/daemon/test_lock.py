@@ -28,6 +28,7 @@ from cardwright_daemon import relay, sessions
 from cardwright_daemon.link.ports import Due, Purpose
 from cardwright_daemon.link.server import due_of
 from cardwright_daemon.machine import Machine
+from cardwright_daemon.mandatory import PAUSES
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_simulators.card import Verify, VirtualCard
@@ -164,6 +165,32 @@ async def test_it_begins_by_itself_nowhere_else(machine: Machine, mandatory: boo
         await quiet(run)
     assert untouched(card)
     assert server.openings == []
+
+
+async def test_it_begins_anew_at_every_contact() -> None:
+    """Whoever does not want it pulls the card out early each time, and more often than anything else is begun."""
+
+    def early(steps: Plan) -> Plan:
+        raise CardRemoved("The card was pulled.")
+
+    server, person = Server(due_is=a_lock(), shows=early), Person()
+    card = await in_use(server)
+    async with running(link=server, person=person, machine=BEGINS) as run:
+        for _ in range(len(PAUSES) + 2):
+            run.bench.insert(card)
+            name = (await run.client.card()).id
+            assert (await over(run, lambda one, name=name: one.unasked and one.card == name)).error.code  # type: ignore[misc]
+            due = (await run.client.updates.GetDue(pb.GetDueRequest(card=name))).due
+            assert due.begins_at.ToDatetime(UTC) > datetime.now(UTC), "never a loop while it is in"
+            run.bench.remove()
+        assert untouched(card)
+        server.shows = lambda steps: steps
+        run.bench.insert(card)
+        name = (await run.client.card()).id
+        done = await over(run, lambda one: one.unasked and one.card == name)
+        assert done.outcome == pb.OUTCOME_DONE, done.error
+    assert only_locked(card)
+    assert person.asked == []
 
 
 def test_a_lock_comes_before_what_was_asked_for() -> None:

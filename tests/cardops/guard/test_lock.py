@@ -231,6 +231,15 @@ def test_nothing_is_tried_without_the_confirmation() -> None:
     assert untouched(one.card) and not is_locked(one.card)
 
 
+def test_nothing_is_tried_before_anybody_agreed() -> None:
+    one = bench(Permit(b""))
+    one.execute(LOOK)
+    with pytest.raises(GuardRefused) as caught:
+        one.execute(LOCKING)
+    assert caught.value.rule is Rule.FLOOR
+    assert untouched(one.card)
+
+
 def test_nothing_is_tried_for_another_plan_than_the_shown_one() -> None:
     verdict = begin(locks(), g.identity(ISSUED), plan=bytes(32))
     assert isinstance(verdict, Deny) and verdict.rule is Rule.PLAN
