@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
@@ -145,6 +146,10 @@ class PinPolicy(IntEnum):
     ALWAYS = 3
     MATCH_ONCE = 4
     MATCH_ALWAYS = 5
+
+
+MATCHING: Final = frozenset((PinPolicy.MATCH_ONCE, PinPolicy.MATCH_ALWAYS))
+"""PIN policies of keys that want a fingerprint, which the card compares."""
 
 
 class TouchPolicy(IntEnum):

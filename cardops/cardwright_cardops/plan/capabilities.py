@@ -28,8 +28,9 @@ class Backend:
     """One way to personalize. Sizes are octets; ``None`` for algorithms means that the card has to be asked.
 
     ``any_key_signs``: keys of 9D and the retired slots sign too, which the standard does not ask for with curves.
-    ``policies``: GENERATE and import take PIN and touch policies. ``management_attempts``: candidates of the
-    management key that may be tried in one session.
+    ``policies``: GENERATE and import take PIN and touch policies; ``matches``: also those that want a fingerprint. A
+    card without a sensor refuses these at each write, and no back end here knows which one has it.
+    ``management_attempts``: candidates of the management key that may be tried in one session.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Backend:
     attests: bool = False
     seals: bool = False
     policies: bool = False
+    matches: bool = False
     any_key_signs: bool = False
     origin_from_zero: bool = False
     generate_slots: frozenset[Slot] = frozenset(ACTIVE_SLOTS)

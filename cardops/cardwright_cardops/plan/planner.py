@@ -8,7 +8,7 @@ from typing import Final
 
 from ..errors import CardwrightError
 from ..piv import containers
-from ..piv.algorithms import Algorithm, ManagementAlgorithm
+from ..piv.algorithms import MATCHING, Algorithm, ManagementAlgorithm
 from ..piv.references import RETIRED_SLOTS, Slot
 from ..piv.vendor.yubico import KeyOrigin
 from .candidates import management_key_is_due, secret_is_due
@@ -227,6 +227,8 @@ class _Planner:
             raise CapabilityMissing(f"This card makes no key in slot {row.slot.label}.", f"slot {row.slot.label}")
         if (row.pin_policy or row.touch_policy) and not self.backend.policies:
             raise CapabilityMissing("This card's keys take no PIN or touch policy of their own.", "policies")
+        if row.pin_policy in MATCHING and not self.backend.matches:
+            raise CapabilityMissing(f"This card opens no key of slot {row.slot.label} by a fingerprint.", "match")
         require_algorithm(self.backend, self.inventory, row.slot, row.algorithm)
         self._require_signature(row)
 

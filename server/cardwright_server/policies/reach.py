@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Final
 
 from cardwright_cardops.piv import containers
+from cardwright_cardops.piv.algorithms import MATCHING
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.policy import KeySource, SlotPolicy
 
@@ -118,6 +119,8 @@ def _of_slot(path: str, policy: Policy, row: SlotPolicy, kind: CertificateKind) 
         yield f"{path}.profile: {kind.name} certifies no keys of cards"
     if row.algorithm.label not in kind.algorithms:
         yield f"{path}.algorithm: {kind.name} certifies no {row.algorithm.label} keys"
+    if row.pin_policy in MATCHING:
+        yield f"{path}.pin_policy: no card that can be written here opens a key by a fingerprint"
     if row.source is KeySource.IMPORTED and row.algorithm.label not in ARCHIVED:
         yield f"{path}.algorithm: {row.algorithm.label} keys are not archived"
     if kind.says_hardware and not least.proves(Origin.SEALED):

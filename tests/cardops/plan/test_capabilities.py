@@ -22,8 +22,8 @@ from cardwright_cardops.plan.capabilities import (
 from cardwright_cardops.plan.inventory import Features, Inventory
 
 ABILITIES = (
-    "imports", "sets_management_key", "sets_retries", "moves", "attests", "seals", "policies", "any_key_signs",
-    "origin_from_zero",
+    "imports", "sets_management_key", "sets_retries", "moves", "attests", "seals", "policies", "matches",
+    "any_key_signs", "origin_from_zero",
 )  # fmt: skip
 TOKEN = {"imports", "sets_management_key", "sets_retries", "attests", "policies", "any_key_signs"}
 EVERY = {*ACTIVE_SLOTS, *RETIRED_SLOTS}

@@ -270,6 +270,9 @@ def test_what_the_card_lacks_is_said_by_name() -> None:
         (replace(retired, source=KeySource.IMPORTED), PIVAPPLET, "slot 8D"),
         (replace(ROW, pin_policy=PinPolicy.ALWAYS), PLAIN, "policies"),
         (replace(ROW, touch_policy=TouchPolicy.ALWAYS), PLAIN, "policies"),
+        (replace(ROW, pin_policy=PinPolicy.MATCH_ONCE), YUBICO, "match"),
+        (replace(ROW, pin_policy=PinPolicy.MATCH_ALWAYS), PIVAPPLET, "match"),
+        (replace(imported, pin_policy=PinPolicy.MATCH_ONCE), YUBICO, "match"),
         (replace(ROW, algorithm=Algorithm.ED25519), PLAIN, Algorithm.ED25519.label),
     ):
         with pytest.raises(CapabilityMissing) as caught:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.iso7816.status import NoSpace, VerificationFailed
-from cardwright_cardops.piv.algorithms import PublicKey, UnsupportedAlgorithm
+from cardwright_cardops.piv.algorithms import Algorithm, PinPolicy, PublicKey, UnsupportedAlgorithm
 from cardwright_cardops.piv.management_key import ManagementKeyRefused
 from cardwright_cardops.piv.pins import LastTry
 from cardwright_cardops.piv.references import Slot
@@ -37,7 +37,7 @@ from cardwright_cardops.plan.init import PlanChanged, Secrets, initialize, look_
 from cardwright_cardops.plan.local_authority import LocalAuthority, SecretMalformed
 from cardwright_cardops.plan.observe import NotPivCard, observe
 from cardwright_cardops.plan.planner import KeyInUse, SelfSigningImpossible, plan
-from cardwright_cardops.plan.policy import DevicePolicy, SecretsPolicy, parse_keys
+from cardwright_cardops.plan.policy import DevicePolicy, SecretsPolicy, SlotPolicy, parse_keys
 from cardwright_cardops.plan.records import Entry, JournalFailed, MemoryJournal
 from cardwright_cardops.program.runner import run
 from cardwright_cardops.secret import Secret
@@ -88,6 +88,17 @@ def test_what_the_card_cannot_do_is_refused_before_the_first_write(
     with pytest.raises(error) as caught:
         wanted.run(card, MemoryJournal())
     assert "Nothing" in caught.value.effect
+    assert not [record for record in card.log if isinstance(record, Write | Verify | ManagementAuthentication)]
+
+
+@pytest.mark.parametrize("pin_policy", [PinPolicy.MATCH_ONCE, PinPolicy.MATCH_ALWAYS])
+def test_a_key_that_wants_a_fingerprint_is_refused_before_the_first_write(pin_policy: PinPolicy) -> None:
+    """A card without a sensor refuses GENERATE, when the key that was to go is written down as gone already."""
+    card, journal = VirtualCard("yubikey-5.7"), MemoryJournal()
+    policy = DevicePolicy(slots=(SlotPolicy(Slot.AUTHENTICATION, Algorithm.P256, pin_policy=pin_policy),))
+    with pytest.raises(CapabilityMissing) as caught:
+        initialize(executor(card), policy, Secrets(new_puk=Secret(PUK)), journal, now=NOW)
+    assert caught.value.capability == "match" and journal.entries() == ()
     assert not [record for record in card.log if isinstance(record, Write | Verify | ManagementAuthentication)]
 
 

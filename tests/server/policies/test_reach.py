@@ -49,6 +49,8 @@ def test_shipped_policies_can_be_reached(name: str) -> None:
         (LOGIN.replace("p256", "rsa1024"), "$.slots[0].algorithm: civ-authentication certifies no rsa1024"),
         (DECRYPTION, "$.slots[0].algorithm: rsa4096 keys are not archived"),
         (SIGNATURE.replace('"signature"', '"server"'), "$.slots[0].profile: server certifies no keys of cards"),
+        (LOGIN + "pin_policy = 'match_once'", "$.slots[0].pin_policy: no card that can be written here opens"),
+        (LOGIN + "pin_policy = 'match_always'", "$.slots[0].pin_policy: no card that can be written here opens"),
         ("unlock = ['self']\n" + LOGIN, "$.unlock: a PUK is released only for a card that proves itself"),
         ("objects = ['chuid', '5FC122']\n" + LOGIN, "$.objects[1]: this server has no content for Secure Messaging"),
         ("objects = ['ccc']\n" + LOGIN, "$.objects: a card is known again by its CHUID"),
