@@ -124,11 +124,8 @@ class Station:
         held.request = (await self.ask("RequestService", "CreateReissue", asked)).request.id
 
     async def to_unlock(self, held: Held) -> None:
-        """Block the PIN of a card that is in no reader, and have the help desk allow another one.
-
-        Somebody else is there each time: the vault limits what each of them opens in an hour.
-        """
-        self.helper = await asyncio.to_thread(self.desk.operator, f"h{uuid4().hex[:8]}", operators.ROLE_HELP_DESK)
+        """Block the PIN of a card that is in no reader, and have the help desk allow another one."""
+        await self.helper_anew()
         block(held.card.inside)
         asked = requests.CreateUnlockRequest(device=held.device)
         held.request = (await self.ask("RequestService", "CreateUnlock", asked, self.helper)).request.id
@@ -156,12 +153,20 @@ class Station:
         return found
 
     async def ready(self, job: str, profile: str = "yubikey-5.7") -> Held:
-        """A card in a reader for which the job is wanted. One that was issued is taken for one job after another."""
+        """A card in a reader for which the job is wanted."""
         if job == "issue":
             held = await self.blank(profile)
             await self.insert(held)
             return held
-        if not (fitting := [one for one in self._issued if one.profile == profile]):
+        held = await self.issued(profile)
+        await (self.to_update if job == "update" else self.to_unlock)(held)
+        await self.insert(held)
+        return held
+
+    async def issued(self, profile: str = "yubikey-5.7") -> Held:
+        """A card in use, in no reader. One that was issued is taken for one job after another."""
+        fitting = [one for one in self._issued if one.profile == profile]
+        if not fitting:
             held = await self.blank(profile)
             await self.insert(held)
             async with self.open():
@@ -169,11 +174,13 @@ class Station:
             await self.settle(held)
             await self.remove(held)
             fitting = [held]
-        held = fitting[-1]
-        self._issued.remove(held)
-        await (self.to_update if job == "update" else self.to_unlock)(held)
-        await self.insert(held)
-        return held
+        self._issued.remove(fitting[-1])
+        return fitting[-1]
+
+    async def helper_anew(self) -> Identity:
+        """Somebody else at the help desk: the vault limits what each of them opens in an hour."""
+        self.helper = await asyncio.to_thread(self.desk.operator, f"h{uuid4().hex[:8]}", operators.ROLE_HELP_DESK)
+        return self.helper
 
     async def settle(self, held: Held) -> None:
         """Judge the end; the card may be used for something else then."""
