@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -76,6 +77,10 @@ async def issued(world: SessionWorld, card: VirtualCard) -> tuple[UUID, UUID]:
     guid = (await world.world.device(device)).guid
     assert guid is not None
     return device, guid
+
+
+async def _by(act: Callable[..., Awaitable[Any]], operator: Principal, device: UUID, unit: Unit) -> None:
+    await act(unit, operator, device)
 
 
 async def put(
@@ -178,6 +183,22 @@ async def test_the_holder_of_a_revoked_card_is_told_and_nothing_begins_by_itself
             await server.Due(asked(guid))
         assert reason_of(refusal.value) == "NO_SUCH_DEVICE"
     assert await due_rows(world, device) == []
+    world.issuing.core.close()
+
+
+@ON_SQLITE
+async def test_that_a_card_is_suspended_is_told_to_that_card_alone(
+    open_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    world, card = await make_session_world(open_database(), tmp_path), blank()
+    device, guid = await issued(world, card)
+    home, devices = world.world, world.world.services.devices
+    async with stub(world) as server:
+        for act, suspended in ((devices.suspend, True), (devices.resume, False)):
+            await world.database.transact(partial(_by, act, home.helper, device))
+            assert await server.Due(asked(guid)) == sessions_pb2.DueResponse(due=False)
+            told = await server.Due(asked(guid, proof_of(card, guid, datetime.now(UTC))))
+            assert (told.proven, told.suspended, len(told.items)) == (True, suspended, 0)
     world.issuing.core.close()
 
 
