@@ -148,7 +148,11 @@ async def test_a_device_from_stock_to_its_end(shop: Shop) -> None:
     shown = (await shop.done("device", "show", "D-1", "--json")).json
     assert (shown["holds"], shown["device"]["card_locked"]) == (["operator"], False)
     assert [one["event"] for one in shown["history"]][-2:] == ["issue", "suspend"]
+    assert shown["lock_ordered"] is False
     assert "suspend" in (await shop.done("device", "show", "D-1")).out
+    locked = await shop.done("device", "suspend", "D-1", "--lock-card", "--json", by=helper)
+    assert locked.json["card_locked"] is False, "not yet"
+    assert (await shop.done("device", "show", "D-1", "--json")).json["lock_ordered"] is True
     assert (await shop.done("device", "resume", "D-1", "--json", by=helper)).json["state"] == "issued"
     lost = (await shop.done("device", "report", "D-1", "lost", "--json", by=helper)).json
     assert (lost["state"], lost["reason"]) == ("invalid", "lost")

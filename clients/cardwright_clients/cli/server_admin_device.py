@@ -17,7 +17,15 @@ from .output import json_option, say, show_json
 from .server_admin_link import ServerLine, connected
 from .server_admin_words import choices, chosen, document, numbers, show_listing, show_one, show_steps
 
-_COLUMNS = {"SERIAL": "serial", "KIND": "kind", "STATE": "state", "REASON": "reason", "PERSON": "person", "ID": "id"}
+_COLUMNS = {
+    "SERIAL": "serial",
+    "KIND": "kind",
+    "STATE": "state",
+    "REASON": "reason",
+    "LOCKED": "card_locked",
+    "PERSON": "person",
+    "ID": "id",
+}
 _INCIDENTS = ("forgotten", "damaged", "lost", "stolen")
 _HOLDS = ("operator", "investigation")
 _AT_ONCE = 1000
@@ -63,7 +71,7 @@ def show(line: ServerLine, device: str, as_json: bool) -> None:
     if as_json:
         show_json(told)
         return
-    show_one({**document(found.device), "holds": told["holds"]}, as_json=False)
+    show_one({**document(found.device), "lock_ordered": told["lock_ordered"], "holds": told["holds"]}, as_json=False)
     say()
     show_steps(found.history)
 
@@ -155,13 +163,14 @@ def unbind(line: ServerLine, device: str, as_json: bool) -> None:
 @command.command("suspend")
 @click.argument("device")
 @_hold
+@click.option("--lock-card", is_flag=True, help="At its next contact its PIN is blocked, until it is given back.")
 @_remark
 @json_option
 @connected
-def suspend(line: ServerLine, device: str, hold: str, remark: str, as_json: bool) -> None:
+def suspend(line: ServerLine, device: str, hold: str, lock_card: bool, remark: str, as_json: bool) -> None:
     """Hold DEVICE; its certificates go on hold."""
     request = pb.SuspendDeviceRequest(
-        id=lookup.device(line, device), hold=numbers(pb.HoldReason, [hold])[0], remark=remark
+        id=lookup.device(line, device), hold=numbers(pb.HoldReason, [hold])[0], lock_card=lock_card, remark=remark
     )
     _did(line, lambda stub: stub.Suspend, request, as_json)
 
@@ -172,7 +181,7 @@ def suspend(line: ServerLine, device: str, hold: str, remark: str, as_json: bool
 @json_option
 @connected
 def resume(line: ServerLine, device: str, hold: str, as_json: bool) -> None:
-    """Lift one hold of DEVICE."""
+    """Lift one hold of DEVICE. After the last one it is in use; a card that was locked is to get a new PIN."""
     request = pb.ResumeDeviceRequest(id=lookup.device(line, device), hold=numbers(pb.HoldReason, [hold])[0])
     _did(line, lambda stub: stub.Resume, request, as_json)
 

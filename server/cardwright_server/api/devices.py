@@ -121,7 +121,10 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
             holds = await self._devices.holds(unit, principal, identifier)
             history = await self._devices.history(unit, principal, identifier)
             return pb.GetDeviceResponse(
-                device=_device(device), holds=HOLDS.numbers(holds), history=map(_step, history)
+                device=_device(device),
+                holds=HOLDS.numbers(holds),
+                history=map(_step, history),
+                lock_ordered=await self._devices.lock_ordered(unit, principal, identifier),
             )
 
         return await self._calls.read(context, work)

@@ -73,6 +73,10 @@ class DeviceService:
         device, _ = await self._permitted(unit, principal, "DeviceService.Get", identifier)
         return device
 
+    async def lock_ordered(self, unit: Unit, principal: Principal, identifier: UUID) -> bool:
+        """Whether its card is to be locked at its next contact. Raises as ``get``."""
+        return await self._lifecycle.locks.is_ordered(unit, await self.get(unit, principal, identifier))
+
     async def holds(self, unit: Unit, principal: Principal, identifier: UUID) -> frozenset[HoldReason]:
         """Why a device is held. Raises as ``get``."""
         await self.get(unit, principal, identifier)

@@ -316,7 +316,7 @@ class Device(_message.Message):
     life: _builtins.int
     """How often it began a life as stock; 1 when new."""
     card_locked: _builtins.bool
-    """The card itself is blocked, not only its certificates."""
+    """The PIN of the card is blocked, or may be: a session locked it, or began to."""
     disposition: Global___Disposition.ValueType
     """UNSPECIFIED before its end."""
     @_builtins.property
@@ -600,6 +600,9 @@ class GetDeviceResponse(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     HOLDS_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    LOCK_ORDERED_FIELD_NUMBER: _builtins.int
+    lock_ordered: _builtins.bool
+    """The card is to be locked at its next contact."""
     @_builtins.property
     def device(self) -> Global___Device: ...
     @_builtins.property
@@ -616,10 +619,11 @@ class GetDeviceResponse(_message.Message):
         device: Global___Device = ...,
         holds: _abc.Iterable[Global___HoldReason.ValueType] = ...,
         history: _abc.Iterable[Global___DeviceStep] = ...,
+        lock_ordered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "history", b"history", "holds", b"holds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "history", b"history", "holds", b"holds", "lock_ordered", b"lock_ordered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -769,7 +773,9 @@ class SuspendDeviceRequest(_message.Message):
     id: _builtins.str
     hold: Global___HoldReason.ValueType
     lock_card: _builtins.bool
-    """Block the card itself, too: refused with CARD_LOCK_UNAVAILABLE, as no session does that."""
+    """Lock the card at its next contact, too: its PIN is blocked until a session sets a new one. Of a device that is held
+    already as well. Refused with CARD_LOCK_UNAVAILABLE where nobody could open it again.
+    """
     remark: _builtins.str
     """For the record; at most 500 characters."""
     def __init__(
