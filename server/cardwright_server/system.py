@@ -14,8 +14,7 @@ from cardwright_cardops.secret import Secret
 
 from .audit.model import AuditEntry, Fact, Target
 from .audit.sealer import Sealer
-from .audit.service import find, latest_anchor
-from .audit.store import Filter
+from .audit.service import latest_anchor
 from .authentication.authorize import Authorize, CallTarget
 from .authentication.first import FirstOperators
 from .authentication.matrix import Call
@@ -29,7 +28,7 @@ from .notify.outbox import Dispatcher
 from .notify.sender import Sender
 from .operation.backup import back_up, vault_admin
 from .operation.manifest import Manifest
-from .operation.masters import SETTLED, MasterInUse, Masters
+from .operation.masters import Masters, require_old
 from .people.model import AccountKind, Operator, Role
 from .release import release
 from .store.ids import new_id
@@ -41,7 +40,6 @@ from .vault.model import LockState, MasterPurpose
 from .vault.protocol import Vault
 
 _YEAR = timedelta(days=365)
-_ROTATED = "system.master-rotated"
 ALARMING = 3
 """Failures in a row from which a task that repeats itself counts as broken."""
 
@@ -214,7 +212,7 @@ class SystemService:
         await self._record(principal, call, "system.rotation-begun", facts)
         async with self._admin(vault) as admin:
             version = await admin.rotate_master(purpose)
-        await self._record(principal, call, _ROTATED, {**facts, "version": version})
+        await self._record(principal, call, "system.master-rotated", {**facts, "version": version})
         return version
 
     async def destroy_master(
@@ -222,17 +220,15 @@ class SystemService:
     ) -> None:
         """Destroy an old version of a master key that nothing needs any more.
 
-        Raises AuthorizationError, MasterInUse, VaultError, StoreError.
+        Raises AuthorizationError, MasterUnknown, MasterCurrent, MasterSettling, MasterInUse, VaultError, StoreError.
         """
         call, facts = "SystemService.DestroyMaster", {"purpose": purpose.value, "version": version}
+        standing = await self._watched.vault.status()
 
         async def permit(unit: Unit) -> None:
             await self._authorize(unit, principal, Call(call), CallTarget(principal.org))
+            require_old(standing, purpose, version)
             await self._masters.require_unused(unit, purpose, version)
-            lately = Filter(action=_ROTATED, since=unit.now - SETTLED)
-            rotated = await find(unit, principal.org, lately)
-            if any(one.document["facts"]["purpose"] == purpose.value for one in rotated):
-                raise MasterInUse("It was in use until less than an hour ago.")
             target = Target("organization", principal.org)
             unit.audit(AuditEntry(principal.org, principal.who, "system.destruction-begun", target, facts=facts))
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from math import ceil
 from typing import Final, Protocol
 
 from cardwright_cardops.errors import CardwrightError
 
 from ..sessions import masters as sessions
 from ..store.unit import Database, Unit
-from ..vault.model import MasterPurpose
+from ..vault.errors import VaultLocked
+from ..vault.model import LockState, MasterPurpose, VaultStatus
 from ..vault.protocol import Vault
 
 AT_ONCE: Final = 50
@@ -38,6 +40,57 @@ class MasterInUse(CardwrightError):
     def __init__(self, message: str, left: int = 0) -> None:
         super().__init__(message)
         self.left = left
+
+
+class MasterCurrent(CardwrightError):
+    """The version of a master key that is in use now."""
+
+    code = "MASTER_CURRENT"
+    default_effect = "Nothing was destroyed."
+    default_advice = "Rotate the master key first; then, when nothing needs the old version any more, destroy that."
+
+
+class MasterUnknown(CardwrightError):
+    """The vault has no such version of a master key: it never was, or is destroyed."""
+
+    code = "MASTER_UNKNOWN"
+    default_effect = "Nothing was destroyed."
+    default_advice = "Look for the number: versions are counted from 1, and rotating says the new one."
+
+
+class MasterSettling(CardwrightError):
+    """What was sealed by this version of a master key may still be on its way to the database.
+
+    ``retry_after`` is in seconds.
+    """
+
+    code = "MASTER_SETTLING"
+    default_effect = "Nothing was destroyed."
+    default_advice = "Try again an hour after the rotation; where the vault cannot tell when that was, after its start."
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"The vault cannot say that it was rotated an hour ago; it can in {retry_after} s.")
+        self.retry_after = retry_after
+
+
+def require_old(vault: VaultStatus, purpose: MasterPurpose, version: int) -> None:
+    """Whether a version of a master key is one that another took the place of long enough ago, by the vault's word.
+
+    Raises VaultLocked, MasterUnknown, MasterCurrent, MasterSettling.
+    """
+    if vault.state is not LockState.UNLOCKED:
+        raise VaultLocked("The vault is locked.")
+    ages = vault.ages.get(purpose)
+    if ages is None:  # a vault of an older program, which runs still
+        raise MasterSettling(int(SETTLED.total_seconds()))
+    if version not in ages:
+        raise MasterUnknown(f"There is no version {version} of the {purpose} master.")
+    after = [number for number in ages if number > version]
+    if not after:
+        raise MasterCurrent(f"Version {version} of the {purpose} master is the current one.")
+    left = SETTLED.total_seconds() - ages[min(after)]
+    if left > 0:
+        raise MasterSettling(ceil(left))
 
 
 class Seals(Protocol):

@@ -128,7 +128,7 @@ def _rotate(core: VaultCore, document: Document, request: m.RotateMaster) -> int
     if request.purpose is MasterPurpose.COMMIT:
         raise VaultRefused("purpose", "Commitments have to stay comparable; their key is not rotated.")
     version = document.current(request.purpose).version + 1
-    master = Master(request.purpose, version, core.backend.new_master())
+    master = Master(request.purpose, version, core.backend.new_master(), core.log.milliseconds)
     about: dict[str, str | int] = {"purpose": request.purpose.value, "version": version}
     _save(core, replace(document, masters=(*document.masters, master)), request, about)
     return version
@@ -136,7 +136,9 @@ def _rotate(core: VaultCore, document: Document, request: m.RotateMaster) -> int
 
 def _destroy(core: VaultCore, document: Document, request: m.DestroyMaster) -> None:
     master = document.master(request.purpose, request.version)
-    if master is None or master is document.current(request.purpose):
+    if master is None:
+        raise VaultRefused("master", "There is no such version of this master key.")
+    if master is document.current(request.purpose):
         raise VaultRefused("master", "Only an old version of a master key is destroyed.")
     kept = tuple(one for one in document.masters if one is not master)
     about: dict[str, str | int] = {"purpose": request.purpose.value, "version": request.version}

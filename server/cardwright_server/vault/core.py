@@ -74,6 +74,7 @@ class VaultCore:
         except BaseException:
             self._held.close()
             raise
+        self._opened_at = self.log.milliseconds
 
     @classmethod
     def create(
@@ -197,10 +198,17 @@ class VaultCore:
             *audit,
             epoch=document.epoch,
             masters={purpose: document.current(purpose).version for purpose in MasterPurpose},
+            ages={purpose: self._ages(document, purpose) for purpose in MasterPurpose},
             keys=tuple(one.info.name for one in document.keys),
             vendors=tuple(one.name for one in document.vendors),
             crl_numbers=crls,
         )
+
+    def _ages(self, document: Document, purpose: MasterPurpose) -> dict[int, float]:
+        """Seconds since each version was made. Where that is not known it was before this vault was opened."""
+        now = self.log.milliseconds
+        versions = [one for one in document.masters if one.purpose is purpose]
+        return {one.version: (now - (one.made_at or self._opened_at)) / 1000 for one in versions}
 
     @staticmethod
     def _public_key(document: Document, name: str) -> PublicKeyInfo | VaultRefused:

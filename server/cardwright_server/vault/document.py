@@ -18,11 +18,16 @@ AUDIT_FOLDER: Final = "audit"
 
 
 class Master(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One version of a master key. ``material`` is the backend's: the key itself, or its id in the HSM."""
+    """One version of a master key. ``material`` is the backend's: the key itself, or its id in the HSM.
+
+    ``made_at``: milliseconds since 1970 by the vault's audit, whose time never goes back; 0 if it is not known, of
+    first versions and in files of older programs.
+    """
 
     purpose: MasterPurpose
     version: int
     material: bytes
+    made_at: int = 0
 
     def __repr__(self) -> str:
         return f"Master({self.purpose.value}, {self.version})"

@@ -244,7 +244,8 @@ class VaultStatus(Value, frozen=True):
     """What anyone who may talk to the vault may know.
 
     While locked only ``state``, ``backend``, ``vault_id`` and the audit's fields are filled. ``masters`` maps
-    each purpose to its current version; ``crl_numbers`` each CA to the highest number it signed.
+    each purpose to its current version, ``ages`` to every version that is there with the seconds since it was made, at
+    least; ``crl_numbers`` each CA to the highest number it signed.
     """
 
     state: LockState
@@ -254,6 +255,7 @@ class VaultStatus(Value, frozen=True):
     audit_head: bytes
     epoch: int = 0
     masters: dict[MasterPurpose, int] = msgspec.field(default_factory=dict)
+    ages: dict[MasterPurpose, dict[int, float]] = msgspec.field(default_factory=dict)
     keys: tuple[str, ...] = ()
     vendors: tuple[str, ...] = ()
     crl_numbers: dict[str, int] = msgspec.field(default_factory=dict)

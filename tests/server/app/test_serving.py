@@ -301,11 +301,11 @@ def test_a_master_key_is_rotated_by_a_security_officer_who_knows_the_passphrase(
     old = system_pb2.DestroyMasterRequest(
         key=system_pb2.MASTER_KEY_PUK, version=2, vault_passphrase=PASSPHRASE.decode()
     )
-    for identity, code in ((here.officer, "MASTER_IN_USE"), (here.administrator, "ACCESS_DENIED")):
+    for identity, code in ((here.officer, "MASTER_SETTLING"), (here.administrator, "ACCESS_DENIED")):
         with pytest.raises(grpc.RpcError) as error:
             here.process.call(identity, lambda line: system_pb2_grpc.SystemServiceStub(line).DestroyMaster, old)
         assert refusal(error.value) == (
-            "FAILED_PRECONDITION" if code == "MASTER_IN_USE" else "PERMISSION_DENIED", code,
+            "FAILED_PRECONDITION" if code == "MASTER_SETTLING" else "PERMISSION_DENIED", code,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
+from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.secret import Secret
 from cardwright_server.devices.model import SecretName
 from cardwright_server.devices.rewrap import SealedSecrets
@@ -26,7 +27,7 @@ from cardwright_server.store.second_medium import SecondMedium, remembered
 from cardwright_server.store.unit import Database
 from cardwright_server.vault.errors import VaultError, VaultQuota
 from cardwright_server.vault.messages import Limit
-from cardwright_server.vault.model import Authorization, MasterPurpose, Wrapped
+from cardwright_server.vault.model import Authorization, LockState, MasterPurpose, VaultStatus, Wrapped
 from tests.support.escrow import Keep, make_keep
 from tests.support.sessions import Killed, Mortal
 from tests.support.vault import PASSPHRASE
@@ -91,6 +92,35 @@ async def make_scene(database: Database, folder: Path) -> Scene:
         }  # fmt: skip
         await database.transact(lambda unit, v=values: unit.insert(device_secret, v))  # type: ignore[misc]
     return Scene(keep, keys, list(owners))
+
+
+@pytest.mark.parametrize(
+    ("ages", "version", "code"),
+    [
+        ({1: 9000.0, 2: 3600.0}, 1, ""),
+        ({1: 9000.0, 2: 3599.5}, 1, "MASTER_SETTLING"),
+        ({1: 9000.0, 2: 9000.0, 3: 1.0}, 1, ""),
+        ({1: 9000.0, 2: 9000.0, 3: 1.0}, 2, "MASTER_SETTLING"),
+        ({1: 9000.0, 3: 9000.0}, 2, "MASTER_UNKNOWN"),
+        ({1: 9000.0, 2: 9000.0}, 2, "MASTER_CURRENT"),
+        ({1: 9000.0, 2: 9000.0}, 3, "MASTER_UNKNOWN"),
+        (None, 1, "MASTER_SETTLING"),
+    ],
+)
+def test_which_version_is_old_enough(ages: dict[int, float] | None, version: int, code: str) -> None:
+    known = {} if ages is None else {ARCHIVE: ages}
+    status = VaultStatus(LockState.UNLOCKED, "software", "id", 0, b"", ages=known)
+    assert refusal(status, version) == code
+    assert refusal(VaultStatus(LockState.LOCKED, "software", "id", 0, b""), version) == "VAULT_LOCKED"
+
+
+def refusal(status: VaultStatus, version: int) -> str:
+    try:
+        masters.require_old(status, ARCHIVE, version)
+    except CardwrightError as error:
+        assert not isinstance(error, masters.MasterSettling) or 1 <= error.retry_after <= 3600
+        return error.code
+    return ""
 
 
 async def test_nothing_is_destroyed_before_all_is_sealed_anew(

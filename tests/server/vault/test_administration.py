@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cardwright_cardops.secret import Secret
 from cardwright_server.vault import messages as m
@@ -269,3 +270,35 @@ def test_a_restore_goes_on_with_the_audit_that_is_there(core: VaultCore, clock: 
     other.close()
     with pytest.raises(VaultExists):
         restore(tmp_path / "other", backup, NEW.reveal(), clock)
+
+
+def test_how_old_a_master_is_at_least(core: VaultCore, clock: Clock) -> None:
+    """A key file of an older program does not tell; then it is as old as the vault has been open."""
+    clock.now += 30
+    run(LocalVault(core).admin(PASSPHRASE).rotate_master(MasterPurpose.PUK))
+    clock.now += 90
+    assert core.status().ages[MasterPurpose.PUK] == {1: 120, 2: 90}
+    core = reopen(core, clock)
+    run(LocalVault(core).admin(PASSPHRASE).unlock())
+    clock.now += 60
+    # The first version's age was in no key file.
+    assert core.status().ages[MasterPurpose.PUK] == {1: 60, 2: 150}
+    assert core.document is not None
+    masters = tuple(replace(one, made_at=0) for one in core.document.masters)
+    core.document = replace(core.document, masters=masters)
+    assert core.status().ages[MasterPurpose.PUK] == {1: 60, 2: 60}
+    # A clock that is set back makes nothing older.
+    clock.now -= 5000
+    assert core.status().ages[MasterPurpose.PUK] == {1: 0, 2: 0}
+    core.close()
+
+
+def test_only_an_old_version_that_is_there_is_destroyed(core: VaultCore) -> None:
+    admin = LocalVault(core).admin(PASSPHRASE)
+    run(admin.rotate_master(MasterPurpose.PUK))
+    for version, says in ((2, "Only an old version"), (3, "no such version")):
+        with pytest.raises(VaultRefused, match=says):
+            run(admin.destroy_master(MasterPurpose.PUK, version))
+    run(admin.destroy_master(MasterPurpose.PUK, 1))
+    with pytest.raises(VaultRefused, match="no such version"):
+        run(admin.destroy_master(MasterPurpose.PUK, 1))
