@@ -73,7 +73,7 @@ class Operation:
     """One operation. ``step`` is the kind of the plan's step at work, ``outcome`` a word of ours when it is done.
 
     ``cancellable``: ending it now leaves the card as it was after the last finished step. ``unasked``: nobody began it;
-    it is mandatory.
+    it is mandatory. ``continues``: it broke off, and another operation goes on by itself with what was agreed to.
     """
 
     kind: Kind
@@ -87,6 +87,7 @@ class Operation:
     step: str = ""
     outcome: str = ""
     cancellable: bool = True
+    continues: bool = False
     error: CardwrightError | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended_at: datetime | None = None

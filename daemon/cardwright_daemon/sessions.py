@@ -383,6 +383,7 @@ class Sessions:
             if _broke_off(error):
                 # The person has pressed Start, whether the server heard of it or not.
                 self._remember(card, waiting, unasked=operation.unasked)
+                operation.continues = True
             left = agreed and (self._stopped or _broke_off(error))
             raise
         finally:
@@ -449,13 +450,20 @@ class Sessions:
                 return
             except CardwrightError as error:
                 _log.info("what was left could not be done now: %s", error.code)
-                if not (_broke_off(error) or isinstance(error, CardInOperation) or error.code in _LATER):
+                if not (_may_pass(error) or isinstance(error, CardInOperation)):
                     # It does not go on by itself any more, and says so: somebody has to begin it anew.
                     self._over(card, consent)
                     return
 
     async def _rest(self, card: Device, consent: Consent, operation: Operation) -> None:
         """A session for the rest; what the consent does not cover waits as a preview for another one, and is told."""
+        try:
+            await self._ended_or_shown(card, consent, operation)
+        except CardwrightError as error:
+            operation.continues |= _may_pass(error)
+            raise
+
+    async def _ended_or_shown(self, card: Device, consent: Consent, operation: Operation) -> None:
         found = await self._open(
             card, consent.purpose, consent.request, consent.keys, consent.prompter, operation, consent.proof
         )
@@ -500,6 +508,11 @@ def _teller(operation: Operation) -> Callable[[Progress], None]:
 def _broke_off(error: BaseException) -> bool:
     """Whether a session ended because card, line or server were away, and not because something was refused."""
     return isinstance(error, ServerUnreachable) or (isinstance(error, CardwrightError) and error.code in AWAY)
+
+
+def _may_pass(error: CardwrightError) -> bool:
+    """Whether going on is tried again after ``error``."""
+    return _broke_off(error) or error.code in _LATER
 
 
 async def _left_within(card: Device, seconds: float) -> bool:

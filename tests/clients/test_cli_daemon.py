@@ -18,7 +18,15 @@ from cardwright_clients.cli import cards, update
 from cardwright_clients.sdk.values import Purpose
 from cardwright_daemon import sessions
 from cardwright_daemon.link import ports
-from cardwright_daemon.link.ports import CardSession, EscrowedKey, LinkState, Opening, Proof, ServerUnreachable
+from cardwright_daemon.link.ports import (
+    CardSession,
+    EscrowedKey,
+    LinkState,
+    Opening,
+    Proof,
+    ServerRefused,
+    ServerUnreachable,
+)
 from tests.support.command_line import Ran
 from tests.support.daemon_server import PUK, Server, a_lock, an_update
 from tests.support.daemon_sessions import renewing
@@ -130,7 +138,7 @@ async def test_update_of_all_cards_goes_on_where_one_fails(monkeypatch: pytest.M
 
     async def broken(number: int, batch: Any) -> Any:
         if server.batches == 1:
-            raise ConnectionError
+            raise ServerRefused("Not this card.")
         return batch
 
     server.on_batch = broken
@@ -141,7 +149,7 @@ async def test_update_of_all_cards_goes_on_where_one_fails(monkeypatch: pytest.M
     assert (ambiguous.code, "CARD_AMBIGUOUS" in ambiguous.err) == (1, True)
     assert ran.code == 1
     outcomes = [one["error"] and one["error"]["code"] for one in ran.json["cards"]]
-    assert sorted(map(str, outcomes)) == ["None", "SERVER_UNREACHABLE"]
+    assert sorted(map(str, outcomes)) == ["None", ServerRefused.code]
 
 
 async def test_update_wants_acts_confirmed_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:

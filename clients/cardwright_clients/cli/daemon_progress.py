@@ -13,7 +13,8 @@ import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.values import Card, Operation, Phase
+from ..sdk.values import Card, Operation, Outcome, Phase
+from ..sdk.words import ended
 from .output import say, visible
 
 if TYPE_CHECKING:
@@ -65,14 +66,22 @@ class Bar:
 async def to_the_end(
     daemon: DaemonClient, operations: Sequence[tuple[Card, Operation]], *, quiet: bool = False
 ) -> tuple[Operation, ...]:
-    """Follow operations and show how they go; each as it ended."""
+    """Follow operations and show how they go; each as it ended, or as the last one did in which the daemon went on."""
     bar = Bar(quiet=quiet)
 
     async def one(card: Card, operation: Operation) -> Operation:
         last = operation
-        async with aclosing(daemon.follow(operation.id)) as states:
-            async for last in states:
-                bar(card.name, last)
+        following: Operation | None = operation
+        while following is not None:
+            async with aclosing(daemon.follow(following.id)) as states:
+                async for last in states:
+                    bar(card.name, last)
+            if not last.continues:
+                break
+            if last.error is not None and not quiet:
+                bar.end()
+                say(f"{card.name}: {last.error.message} The daemon tries again.", err=True)
+            following = await daemon.gone_on_with(last)
         return last
 
     try:
@@ -83,23 +92,35 @@ async def to_the_end(
 
 @asynccontextmanager
 async def cancelling(daemon: DaemonClient, cards: Sequence[Card]) -> AsyncIterator[None]:
-    """Interrupted, cancel what goes on with these cards where that can be; what writes to a card goes on."""
+    """Interrupted, cancel what goes on with these cards where that can be; what writes to a card goes on.
+
+    So does what broke off: consent covers it, and the daemon tries again by itself.
+    """
     try:
         yield
     except asyncio.CancelledError:
         names = {card.id for card in cards}
         try:
             async with asyncio.timeout(_MOMENT):
-                for card in await daemon.cards():
-                    if card.id in names and card.operation:
-                        await daemon.cancel(card.operation)
+                for operation in await daemon.operations():
+                    if operation.card in names and not operation.over:
+                        await daemon.cancel(operation.id)
         except (CardwrightError, TimeoutError):
             say("What is being written to the card is finished by the daemon.", err=True)
         raise
 
 
+def why_not_done(operation: Operation) -> CardwrightError | None:
+    """Why what was agreed to is not done; None where it is."""
+    if operation.error is None and operation.outcome is Outcome.SHOWN_AGAIN:
+        from cardwright_cardops.plan.init import PlanChanged
+
+        return PlanChanged(ended(operation))
+    return operation.error
+
+
 def require_done(operation: Operation) -> Operation:
-    """An operation that ended well. Raises its error."""
-    if operation.error is not None:
-        raise operation.error
+    """An operation that ended well. Raises why it did not."""
+    if (error := why_not_done(operation)) is not None:
+        raise error
     return operation

@@ -15,7 +15,7 @@ from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Pu
 from ..sdk.words import ACTIVATED, due_words, ended, estimate, mandatory_words
 from .cards import Choice, card_options
 from .daemon_line import all_readable, asking, at_daemon, document, fits, pick
-from .daemon_progress import cancelling, to_the_end
+from .daemon_progress import cancelling, to_the_end, why_not_done
 from .daemon_proof import Who, proof_options, with_proof
 from .interrupts import interruptible
 from .output import json_option, say, show_json
@@ -178,7 +178,7 @@ async def _update(daemon: DaemonClient, cards: tuple[Card, ...], terms: Terms) -
     results = []
     for offer in offers:
         operation_done = done.get(offer.card.id)
-        why = offer.error or failed.get(offer.card.id) or (operation_done.error if operation_done else None)
+        why = offer.error or failed.get(offer.card.id) or (why_not_done(operation_done) if operation_done else None)
         if operation_done is not None and why is None and not terms.as_json:
             say(f"{offer.card.name}: {ended(operation_done)}")
         results.append(Offer(offer.card, offer.due, offer.preview, operation_done, why))

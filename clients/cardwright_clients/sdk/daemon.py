@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
@@ -61,6 +61,8 @@ _REFERENCES: Final = {
 }
 _LOST: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 """How calls end that a daemon leaves behind when it goes."""
+GO_ON_SECONDS: Final = 45.0
+"""For the daemon to try again what broke off: its longest pause is shorter."""
 AWAY_SECONDS: Final = 20.0
 """For a daemon that went to be there again, while one of its operations is followed: service managers take seconds."""
 
@@ -261,6 +263,41 @@ class DaemonClient:
                 if now.over:
                     return
 
+    async def gone_on_with(self, operation: v.Operation, *, seconds: float = GO_ON_SECONDS) -> v.Operation | None:
+        """The operation in which the daemon goes on after one that broke off (``Operation.continues``).
+
+        None where the card was taken out, for it has another id when it is back, or where none begins in ``seconds``.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._next_of(operation)
+        except TimeoutError:
+            return None
+
+    async def _next_of(self, before: v.Operation) -> v.Operation | None:
+        is_in = False
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                found: tuple[v.Operation, ...] = ()
+                if isinstance(event, v.CardChanged) and event.card.id == before.card:
+                    is_in = event.present
+                elif isinstance(event, v.OperationChanged):
+                    found = (event.operation,)
+                elif isinstance(event, v.Missed) and event.count is not None:
+                    found = await self.operations()
+                elif isinstance(event, v.Synced):
+                    found = await self.operations()
+                    # A daemon that does not know it was begun afterwards, and has nobody's consent.
+                    is_in = is_in and any(one.id == before.id for one in found)
+                else:
+                    continue
+                for one in found:
+                    if (one.card, one.kind) == (before.card, before.kind) and _begun(one) > _begun(before):
+                        return one
+                if not is_in and isinstance(event, v.CardChanged | v.Synced):
+                    return None
+        return None
+
     # -------------------------------------------------------------------------------------------------------- PINs
 
     async def pin_status(self, card: str) -> v.PinStatus:
@@ -448,6 +485,10 @@ def _known(error: grpc.aio.AioRpcError) -> CardwrightError:
     if error.code() in _LOST:
         return DaemonNotRunning("No workstation daemon answers at its socket.")
     return DaemonSilent(f"The daemon's answer cannot be used ({error.code().name}).")
+
+
+def _begun(operation: v.Operation) -> datetime:
+    return operation.started_at or datetime.min.replace(tzinfo=UTC)
 
 
 def _asking(value: v.Asking | None) -> pb.Asking:

@@ -162,6 +162,7 @@ def operation(message: pb.Operation) -> v.Operation:
         started_at=moment(message, "started_at"),
         ended_at=moment(message, "ended_at"),
         unasked=message.unasked,
+        continues=message.continues,
     )
 
 

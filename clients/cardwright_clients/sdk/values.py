@@ -287,7 +287,8 @@ class PinStatus:
 @dataclass(frozen=True, slots=True)
 class Operation:
     """An operation on a card. ``percentage`` is 0 to 100; ``step`` the kind of the plan's step at work, ``words`` the
-    same for people; ``error`` is why it failed or was cancelled. ``unasked``: the daemon began it by itself."""
+    same for people; ``error`` is why it failed or was cancelled. ``unasked``: the daemon began it by itself.
+    ``continues``: it broke off, and the daemon goes on by itself in another one (``DaemonClient.gone_on_with``)."""
 
     id: str
     kind: OperationKind
@@ -303,6 +304,7 @@ class Operation:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     unasked: bool = False
+    continues: bool = False
 
     @property
     def over(self) -> bool:

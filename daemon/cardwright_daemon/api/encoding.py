@@ -164,6 +164,7 @@ def operation(value: Operation) -> pb.Operation:
         started_at=time(value.started_at),
         ended_at=time(value.ended_at),
         unasked=value.unasked,
+        continues=value.continues,
     )
 
 

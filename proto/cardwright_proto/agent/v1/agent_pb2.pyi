@@ -1272,6 +1272,7 @@ class Operation(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     UNASKED_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: Global___OperationKind.ValueType
     card: _builtins.str
@@ -1288,6 +1289,10 @@ class Operation(_message.Message):
     """Whether it can be cancelled now."""
     unasked: _builtins.bool
     """The daemon began it by itself, as it is mandatory."""
+    continues: _builtins.bool
+    """It broke off, and the daemon goes on by itself with what was agreed to: in another operation, once the card is back,
+    or after some seconds while it stays in.
+    """
     @_builtins.property
     def error(self) -> _errors_pb2.Error:
         """Why it failed or was cancelled."""
@@ -1313,10 +1318,11 @@ class Operation(_message.Message):
         started_at: _timestamp_pb2.Timestamp = ...,
         ended_at: _timestamp_pb2.Timestamp = ...,
         unasked: _builtins.bool = ...,
+        continues: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "error", b"error", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "card", b"card", "ended_at", b"ended_at", "error", b"error", "id", b"id", "kind", b"kind", "outcome", b"outcome", "percentage", b"percentage", "phase", b"phase", "reader", b"reader", "started_at", b"started_at", "step", b"step", "step_words", b"step_words", "unasked", b"unasked"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancellable", b"cancellable", "card", b"card", "continues", b"continues", "ended_at", b"ended_at", "error", b"error", "id", b"id", "kind", b"kind", "outcome", b"outcome", "percentage", b"percentage", "phase", b"phase", "reader", b"reader", "started_at", b"started_at", "step", b"step", "step_words", b"step_words", "unasked", b"unasked"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
