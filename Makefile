@@ -58,7 +58,7 @@ faults: setup  ## every fault at every moment of card sessions, and of whole sta
 	  CARDWRIGHT_LINE_FAULTS=1 CARDWRIGHT_DAEMON_FAULTS=1 CARDWRIGHT_PROCESS_FAULTS=1 CARDWRIGHT_HOLDER_FAULTS=5 \
 	    $(PY) -m pytest -q tests/faults/test_holder.py \
 	    tests/whole/test_line_faults.py tests/whole/test_daemon_faults.py tests/whole/test_leaving.py \
-	    tests/whole/test_swapped.py tests/faults/test_processes.py; \
+	    tests/whole/test_swapped.py tests/whole/test_lock.py tests/faults/test_processes.py; \
 	fi
 	@$(if $(FAULTS),,$(PY) -m tests.faults.tokens)
 

@@ -18,6 +18,7 @@ from cardwright_cardops.piv.references import Slot
 from ..authentication.authorize import Authorize, CallTarget
 from ..authentication.matrix import Call
 from ..authentication.principal import Principal, PrincipalKind
+from ..devices.card_lock import LOCKABLE_STATES
 from ..devices.due import MANDATORY_AFTER, DueItem, DueList, DueOfCard, DueOfCards, RowOfCard, What, due_of
 from ..devices.errors import NoSuchDevice
 from ..devices.model import DeviceState
@@ -136,7 +137,7 @@ class DueChecks:
         if card.guid is None or not proof or not _proves(found, card.guid, proof):
             return DueAnswer(due)
         things = tuple(map(_thing, _told_once(found.due.what)))
-        suspended = found.state is DeviceState.SUSPENDED
+        suspended = found.state in LOCKABLE_STATES
         return DueAnswer(due, True, things, found.due.until, found.policy_number or 0, suspended)
 
     async def devices(self, principal: Principal, cards: Sequence[CardName]) -> dict[UUID, CardName]:

@@ -194,7 +194,8 @@ async def test_that_a_card_is_suspended_is_told_to_that_card_alone(
     device, guid = await issued(world, card)
     home, devices = world.world, world.world.services.devices
     async with stub(world) as server:
-        for act, suspended in ((devices.suspend, True), (devices.resume, False)):
+        lost = partial(devices.report_incident, incident=Reason.LOST)
+        for act, suspended in ((devices.suspend, True), (devices.resume, False), (lost, True)):
             await world.database.transact(partial(_by, act, home.helper, device))
             assert await server.Due(asked(guid)) == sessions_pb2.DueResponse(due=False)
             told = await server.Due(asked(guid, proof_of(card, guid, datetime.now(UTC))))
