@@ -86,14 +86,15 @@ def _is_hidden(card: Inventory, tag: int) -> bool:
 def believed(policy: DevicePolicy, card: Inventory, objects: Mapping[int, bytes]) -> Inventory:
     """The card, with objects that are not as they were written taken for damaged: they are written anew.
 
-    A Discovery Object may be the card's own and cannot be written on many. What is behind the PIN was written before
-    the CHUID that a card in use shows.
+    A Discovery Object may be the card's own and cannot be written on many. What is behind the PIN is on a card in use
+    where ``objects`` say that it was written to it, which a version of the policy may be the first to want.
     """
     here = intact(card, objects)
     for tag in policy.objects:
         state = card.object(tag)
         if _is_hidden(card, tag):
-            card = card.with_object(replace(state, presence=Presence.PROTECTED))
+            unwritten = card.is_bound and tag not in objects
+            card = card.with_object(replace(state, presence=Presence.ABSENT if unwritten else Presence.PROTECTED))
         if state.presence is Presence.PRESENT and tag not in here and tag != DISCOVERY.tag:
             card = card.with_object(replace(state, presence=Presence.DAMAGED, defect="it is not what was written"))
     return card

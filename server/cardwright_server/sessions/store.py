@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, delete, func, literal_column, or_, select
 
+from cardwright_cardops.piv.containers import CONTAINERS
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.records import Entry, Kind
 from cardwright_cardops.secret import Secret
@@ -260,9 +261,20 @@ async def put_objects(unit: Unit, session: CardSession, contents: Mapping[int, b
 
 
 async def objects(unit: Unit, org: UUID, device: UUID, life: int = 1) -> dict[int, bytes]:
-    """Contents of data objects as they were last written to the card, or were about to be, by tag."""
+    """Contents of data objects as they were last written to the card, or were about to be, by tag.
+
+    The card shows whether that came to pass, but of what it hides behind the PIN: of this only what was written by a
+    session that reached its goal. Sessions that are forgotten are not in doubt any more.
+    """
     mine = (card_object.c.org == org, card_object.c.device == device, card_object.c.life == life)
-    return {row.tag: row.content for row in await unit.rows(select(card_object).where(*mine))}
+    joined = card_object.outerjoin(card_session, card_session.c.id == card_object.c.session)
+    read = select(card_object.c.tag, card_object.c.content, card_session.c.state).select_from(joined).where(*mine)
+    rows = await unit.rows(read)
+    return {
+        row.tag: row.content
+        for row in rows
+        if row.state in (None, SessionState.DONE) or not CONTAINERS[row.tag].contact.needs_person
+    }
 
 
 async def _note(
