@@ -75,7 +75,7 @@ class CardLocks:
         self._say(unit, principal, device, "device.card-locked", session)
 
     async def withdraw(self, unit: Unit, principal: Principal, device: Device) -> None:
-        """It goes out of use again: nobody sets its PIN anew meanwhile."""
+        """Nobody is to set its PIN anew: it goes out of use again, or that was done."""
         await self._due.remove(unit, device.id, What.UNLOCK)
         await self._requests.close_unlock(unit, principal, device.id)
 
@@ -93,10 +93,10 @@ class CardLocks:
         unit.emit(DomainEvent(device.org, "device.card-unlock-due", "device", device.id, device.person))
 
     async def over(self, unit: Unit, principal: Principal, device: Device, session: UUID) -> None:
-        """A session set a new PIN. Raises StaleVersion."""
-        await self._due.remove(unit, device.id, What.UNLOCK)
+        """A session set a new PIN, whatever it was for: nobody has to any more. Raises StaleVersion."""
         if not device.card_locked:
             return
+        await self.withdraw(unit, principal, device)
         unit.beforehand(lock_event(device, LockStep.OVER))
         await store.update(unit, device.id, device.version, {"card_locked": False})
         self._say(unit, principal, device, "device.card-unlocked", session)

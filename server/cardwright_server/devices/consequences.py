@@ -60,7 +60,7 @@ class DeviceRequests(Protocol):
         """The card was locked and is given back: its holder may set a new PIN. Nothing where that is asked for."""
 
     async def close_unlock(self, unit: Unit, principal: Principal, device: UUID) -> None:
-        """The device is out of use: what asks for a new PIN and is not carried out just now is closed."""
+        """Nobody is to set a new PIN: what asks for that and is not carried out just now is closed."""
 
     async def close(self, unit: Unit, principal: Principal, device: UUID) -> None:
         """The device is gone: what is open about it is closed; what was to issue it waits for another one."""

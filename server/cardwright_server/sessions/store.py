@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Row, and_, delete, func, literal_column, or_, select
 
 from cardwright_cardops.piv.containers import CONTAINERS
 from cardwright_cardops.piv.references import Slot
@@ -99,8 +99,11 @@ async def live(unit: Unit, org: UUID, device: UUID) -> list[CardSession]:
 
 
 async def is_unfinished(unit: Unit, org: UUID, device: UUID, life: int) -> bool:
-    """Whether the newest session of this life that showed a plan, or that ended well, did not end well."""
+    """Whether the newest session of this life that showed a plan, or that ended well, did not end well. One that locked
+    the card, or was to, finishes nothing of another.
+    """
     told = or_(card_session.c.steps > 0, card_session.c.state == SessionState.DONE)
+    told = and_(told, card_session.c.purpose != Purpose.LOCK)
     mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.life == life, told)
     newest = select(card_session.c.state).where(*mine).order_by(card_session.c.id.desc()).limit(1)
     return await unit.value(newest) not in (None, SessionState.DONE)

@@ -15,6 +15,8 @@ import pytest
 from sqlalchemy import select
 
 from cardwright_cardops.plan.inventory import Inventory, SecretState
+from cardwright_cardops.plan.observe import observe
+from cardwright_cardops.program.runner import run
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 from cardwright_server.authentication.model import Method
 from cardwright_server.authentication.principal import Principal
@@ -30,7 +32,7 @@ from tests.support.fault_cases import WatchedCard
 from tests.support.issuance import ON_SQLITE
 from tests.support.people import make_proven
 from tests.support.session_world import SessionWorld, blank, make_session_world
-from tests.support.sessions import PIN, STEPS, Station, Trip, a_workstation
+from tests.support.sessions import FREELY, PIN, STEPS, Station, Trip, a_workstation, commits_of, reader
 
 from tests.server.sessions.test_due_checks import asked, proof_of  # isort: skip
 
@@ -145,8 +147,10 @@ async def said(here: SessionWorld, device: UUID) -> list[str]:
 async def test_a_card_is_locked_by_whoever_has_it_and_opened_by_its_holder(here: SessionWorld) -> None:
     card, device = await ordered(here)
     others, whole = memory(card), tries(card)
-    trip = await contact(here, card)
+    with commits_of(here.database) as commits:
+        trip = await contact(here, card)
     assert (trip.error, trip.outcome, trip.trips) == ("", DONE, 4)
+    assert len(commits) == 3, "opened, before the tries, the end"
     assert trip.preview is not None and [one.WhichOneof("kind") for one in trip.preview.plan.steps] == ["lock_card"]
     assert tries(card) == [0, whole[1]] and memory(card) == others
     assert verifies(card, PIN) == "6983"
@@ -334,6 +338,32 @@ async def test_a_lost_card_that_turns_up_is_locked_as_well(here: SessionWorld) -
     await call(here, "report_incident", device, Reason.LOST)
     assert (await contact(here, card)).outcome == DONE
     assert verifies(card, PIN) == "6983"
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("cut", [3, 4])
+async def test_what_broke_off_before_is_finished_afterwards(here: SessionWorld, cut: int) -> None:
+    """A re-issue that was cut when the card had new keys, or everything; then the lock, and the way back."""
+    card, device = await issued(here)
+    requests, issuer = here.world.services.requests, here.world.issuer
+    opened = await here.database.transact(lambda unit: requests.create_reissue(unit, issuer, device))
+    async with here.serving(here.office(device), issuer) as socket:
+        await Station(card).run(socket, sessions_pb2.PURPOSE_REISSUE, cut=cut)
+        card.power_off()
+        await call(here, "suspend", device, lock_card=True)
+    assert (await contact(here, card)).outcome == DONE
+    card.power_off()
+    await call(here, "resume", device)
+    last = await contact(here, card, sessions_pb2.PURPOSE_REISSUE, issuer, pin=NEW_PIN)
+    assert (last.error, last.outcome) == ("", DONE)
+    assert (await here.world.request(opened.request.id)).state is RequestState.DONE
+    # It set a new PIN as well, so there is nothing left to unlock.
+    assert verifies(card, NEW_PIN) == "9000" and not (await here.world.device(device)).card_locked
+    assert await here.world.open_requests(device) == [] and What.UNLOCK not in await due(here, device)
+    card.power_off()
+    good = {one.key for one in await here.certificates_of(device) if one.state is CertificateState.GOOD}
+    on_card = {one.key for one in run(observe(FREELY), reader(card)).certificates if not one.slot.is_retired}
+    assert len(good) == 4 and good == on_card
 
 
 @ON_SQLITE
