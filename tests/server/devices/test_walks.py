@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 
 from cardwright_server.authentication.principal import Principal, server
 from cardwright_server.devices import store
+from cardwright_server.devices.card_lock import LOCKABLE_STATES
 from cardwright_server.devices.consequences import Replacement
-from cardwright_server.devices.due import DueList
+from cardwright_server.devices.due import DueList, What
 from cardwright_server.devices.errors import DeviceError, TooManyDevices
 from cardwright_server.devices.lifecycle import DeviceLifecycle, Told
 from cardwright_server.devices.machine import DEVICE
@@ -73,6 +74,7 @@ class DeviceSubject:
             session=uuid4() if starts else seen.session,
             read_back=True,
             consistent=client == 1,
+            lock_card=client == 1 and event is DeviceEvent.SUSPEND,
             expires_at=ends,
             activate_by=ends,
             values=dict(self.binding) if event is DeviceEvent.BIND else {},
@@ -124,6 +126,9 @@ async def test_walks_over_devices(world: World, clients: list[Database], plan: P
     holds = await world.database.read(lambda unit: store.holds(unit, device))
     if state in (DeviceState.ISSUED, DeviceState.UPDATING, DeviceState.SUSPENDED):
         assert bool(holds) is (state is DeviceState.SUSPENDED)
+    due = await world.database.read(lambda unit: DueList().due(unit, world.org, device))
+    told = {one.what for one in due.what} & {What.LOCK, What.UNLOCK}
+    assert told <= ({What.LOCK} if state in LOCKABLE_STATES else set()), "no session was here that locked it"
     if state is DeviceState.STOCK:
         assert not holds and (await world.device(device)).person is None
 

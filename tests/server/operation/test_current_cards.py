@@ -399,7 +399,7 @@ async def test_what_was_taken_away_stays_away(place: Place, tmp_path: Path) -> N
     other = new_id()
     first = FirstOperators(authorizer(), people, operators)
     credential, _ = await database.transact(lambda unit: first.create(unit, other))
-    device = await world.world.issued(ada)
+    device, locked = await world.world.issued(ada), await world.world.issued()
     station = await enrolled_one(world)
     source = tmp_path / "backup"
     await back_up(place.installation, world.issuing.admin, Secret(b"another one, for the safe"), source)
@@ -426,7 +426,14 @@ async def test_what_was_taken_away_stays_away(place: Place, tmp_path: Path) -> N
         await world.world.services.devices.suspend(unit, helper, device.id, HoldReason.INVESTIGATION)
         await desks(world, allow).revoke(unit, itself, station, "stolen")
 
+    async def lock(unit: Unit) -> None:
+        lifecycle = world.world.services.lifecycle
+        await lifecycle.locks.begin(unit, await lifecycle.device(unit, org, locked.id))
+
     await database.transact(go_on)
+    held_for = world.world.services.devices
+    await database.transact(lambda unit: held_for.suspend(unit, helper, locked.id, lock_card=True))
+    await database.transact(lock)
     proof = await proving(world).prove(caller, attempt)
     await database.transact(enrol)
     assert kept.key is not None
@@ -458,6 +465,9 @@ async def test_what_was_taken_away_stays_away(place: Place, tmp_path: Path) -> N
     assert await world.world.state(device.id) is DeviceState.SUSPENDED
     held = await world.database.read(lambda unit: world.world.free.devices.holds(unit, helper, device.id))
     assert held == {HoldReason.INVESTIGATION}
+    assert (await world.world.device(locked.id)).card_locked, "its PIN may be blocked"
+    found = await world.database.read(lambda unit: DueList().due(unit, org, locked.id))
+    assert [one.what for one in found.what] == [What.LOCK], "and is to be"
     for one in remembered(place.installation.second_medium):
         for replay in REPLAYS:
             assert not await world.database.transact(partial(again_of, replay, one))
