@@ -14,7 +14,8 @@ import pytest
 
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.guard import Act
-from cardwright_clients.cli import cards, update
+from cardwright_cardops.plan.policy import parse_keys
+from cardwright_clients.cli import cards, daemon_consent, update
 from cardwright_clients.sdk.values import Purpose
 from cardwright_daemon import sessions
 from cardwright_daemon.link import ports
@@ -28,6 +29,7 @@ from cardwright_daemon.link.ports import (
     ServerUnreachable,
 )
 from tests.support.command_line import Ran
+from tests.support.daemon_server import KEYS as POLICY_KEYS
 from tests.support.daemon_server import PUK, Server, a_lock, an_update
 from tests.support.daemon_sessions import renewing
 from tests.support.daemons import Person, token
@@ -180,7 +182,8 @@ async def test_a_lock_is_done_by_update_once_it_is_confirmed(monkeypatch: pytest
         told = await seat.done("status")
         seat.terminal(False)
         refused = await seat.cli("update")
-        monkeypatch.setattr(update, "on_terminal", lambda: False)
+        for module in (update, daemon_consent):
+            monkeypatch.setattr(module, "on_terminal", lambda: False)
         unnamed = await seat.cli("update", "--yes")
         done = await seat.done("update", "--yes", "--confirm", "lock card")
         again = (await seat.done("update", "--yes", "--confirm", "lock card", "--json")).json["cards"][0]
@@ -390,8 +393,29 @@ async def test_keys_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (named.code, "KEY_NOT_RELEASED" in named.err) == (1, True)
         assert (server.openings[-1].purpose, server.openings[-1].keys) == (ports.Purpose.RECOVER, ("ab" * 32,))
         assert seat.run.person.answers == [PIN]
-        ran = await seat.done("escrow", "recover", "--json")
+        silent = await seat.cli("escrow", "recover", "--json")
+        assert (silent.code, "give --yes" in silent.err + silent.out) == (2, True)
+        seat.terminal(False)
+        shown = await seat.cli("escrow", "recover")
+        assert (shown.code, seat.asked) == (130, ["Begin with card 12345678?"])
+        assert "keys are put back. In about" in shown.out and "Make a p256 key in slot 9A" in shown.out
+        assert seat.run.person.answers == [PIN], "nothing was begun"
+        ran = await seat.done("escrow", "recover", "--json", "--yes")
         assert (ran.json["operation"]["kind"], ran.json["operation"]["outcome"]) == ("recover", "done")
+        assert ran.json["steps"]
+
+
+async def test_who_only_has_keys_put_back_is_not_asked_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(keys=KEYS)
+    async with seated(monkeypatch, token(), link=server, person=Person(PIN, PIN, PIN)) as seat:
+        await issued(seat)
+        nothing = await seat.done("escrow", "recover")
+        as_json = await seat.done("escrow", "recover", "--json")
+        server.policy = replace(server.policy, slots=parse_keys(f"{POLICY_KEYS},82=p256:import"))
+        ran = await seat.done("escrow", "recover")
+    assert nothing.out == "card 12345678: nothing has to be put back.\n"
+    assert as_json.json == {"steps": [], "operation": None}
+    assert "Write a p256 key to slot 82" in ran.out and not seat.asked
 
 
 # ------------------------------------------------------------------------------------ status, watch and report

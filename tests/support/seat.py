@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from cardwright_clients.cli import daemon_line, daemon_proof, output, update
+from cardwright_clients.cli import daemon_consent, daemon_line, daemon_proof, output, update
 from cardwright_clients.sdk import DaemonClient
 from cardwright_clients.sdk.values import Card
 from cardwright_simulators.reader.slot import Card as SlotCard
@@ -79,7 +79,7 @@ class Seat:
                 raise click.Abort
             return given
 
-        for module in (update, daemon_proof):
+        for module in (update, daemon_consent, daemon_proof):
             self.monkeypatch.setattr(module, "on_terminal", lambda: True)
         self.monkeypatch.setattr(click, "confirm", answer)
         self.monkeypatch.setattr(click, "prompt", answer)

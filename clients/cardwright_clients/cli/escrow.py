@@ -12,9 +12,10 @@ import click
 
 from cardwright_cardops.errors import CardwrightError
 
-from ..sdk.values import Card, EscrowedKey, Operation, Purpose
+from ..sdk.values import Card, EscrowedKey, Operation, Purpose, UpdatePreview
 from ..sdk.words import ended
 from .cards import Choice, card_options
+from .daemon_consent import consent, show_steps
 from .daemon_line import asking, at_daemon, document, pick
 from .daemon_progress import cancelling, require_done, to_the_end
 from .daemon_proof import Who, proof_options, with_proof
@@ -75,34 +76,65 @@ def list_keys(choice: Choice, who: Who, as_json: bool) -> None:
 @command.command("recover")
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @card_options
+@click.option("--yes", is_flag=True, help="Agree to whatever else is due, without being asked.")
+@click.option("--confirm", "confirmed", multiple=True, metavar="ACT",
+              help="Confirm an act that has to be confirmed by its name: delete, 'set retries', ...")  # fmt: skip
 @proof_options
 @json_option
-def recover(keys: tuple[str, ...], choice: Choice, who: Who, as_json: bool) -> None:
+def recover(
+    keys: tuple[str, ...], choice: Choice, yes: bool, confirmed: tuple[str, ...], who: Who, as_json: bool
+) -> None:
     """Put keys back on the card, into retired slots: all that the server gives to this card.
 
     A KEY is named by the beginning of its fingerprint, as 'escrow list' shows it; where one that was named is not
     given, nothing is done. Keys of another card of yours have to be approved for this one. What else is due is done,
-    too. The daemon asks for your PIN.
+    too, such as a renewal: it is shown, and begins once you agree. The daemon asks for your PIN.
     """
 
-    async def work(daemon: DaemonClient) -> Operation:
+    async def work(daemon: DaemonClient) -> tuple[UpdatePreview, Operation | None]:
         card = await pick(daemon, choice, tokens=True)
         wanted = [_meant(one, await _keys(daemon, card, who)).fingerprint for one in keys]
-
-        async def act() -> Operation:
-            async with cancelling(daemon, [card]):
-                begun = await daemon.recover(card.id, wanted, asking=asking())
-                (done,) = await to_the_end(daemon, [(card, begun)], quiet=as_json)
-            return require_done(done)
-
-        done = await with_proof(daemon, card, Purpose.RECOVER, who, act)
+        preview = await with_proof(
+            daemon, card, Purpose.RECOVER, who, lambda: daemon.preview(card.id, Purpose.RECOVER, keys=wanted)
+        )
+        if preview.nothing_due:
+            if not as_json:
+                say(f"{card.name}: nothing has to be put back.")
+            return preview, None
+        if not as_json or not yes:
+            show_steps(card, "keys are put back", preview, err=as_json)
+        try:
+            acts = consent(card, preview, yes=yes or _only_puts_back(preview), confirmed=confirmed)
+        except (click.Abort, click.UsageError):
+            await daemon.dismiss(card.id)
+            raise
+        async with cancelling(daemon, [card]):
+            begun = await daemon.start(card.id, preview, confirmed=acts, asking=asking())
+            (done,) = await to_the_end(daemon, [(card, begun)], quiet=as_json)
+        require_done(done)
         if not as_json:
             say(f"{card.name}: {ended(done)}")
-        return done
+        return preview, done
 
-    done = at_daemon(work)
+    preview, done = at_daemon(work)
     if as_json:
-        show_json({"operation": document(done)})
+        show_json({"steps": document(preview.steps), "operation": document(done)})
+
+
+def _only_puts_back(preview: UpdatePreview) -> bool:
+    """Whether a plan does nothing but what ``recover`` was asked for."""
+    from cardwright_cardops.piv import containers
+    from cardwright_cardops.plan import steps
+
+    def puts_back(step: steps.Step) -> bool:
+        match step:
+            case steps.ImportKey() | steps.WriteCertificate():
+                return step.slot.is_retired and not getattr(step, "replaces", "")
+            case steps.WriteObject():
+                return step.tag in (containers.KEY_HISTORY.tag, containers.SECURITY_OBJECT.tag)
+        return False
+
+    return preview.plan is not None and all(map(puts_back, preview.plan.steps))
 
 
 @command.command("pfx")

@@ -12,12 +12,12 @@ import click
 from cardwright_cardops.errors import CardwrightError
 
 from ..sdk.values import Card, CardState, Due, DueChanged, Missed, Operation, Purpose, Synced, UpdatePreview
-from ..sdk.words import ACTIVATED, due_words, ended, estimate, mandatory_words
+from ..sdk.words import ACTIVATED, due_words, ended, mandatory_words
 from .cards import Choice, card_options
+from .daemon_consent import consent, show_steps
 from .daemon_line import all_readable, asking, at_daemon, document, fits, pick
 from .daemon_progress import cancelling, to_the_end, why_not_done
 from .daemon_proof import Who, proof_options, with_proof
-from .interrupts import interruptible
 from .output import json_option, say, show_json
 from .secrets import on_terminal
 
@@ -244,29 +244,15 @@ async def _offered(daemon: DaemonClient, card: Card, terms: Terms) -> Offer:
 
 
 def _show(card: Card, due: Due, preview: UpdatePreview, *, err: bool) -> None:
-    say(f"{card.name}: {due_words(due)}. In about {estimate(preview.seconds)} this is done:", err=err)
-    for step in preview.steps:
-        say(f"  {step.words}", err=err)
+    show_steps(card, due_words(due), preview, err=err)
     if sentence := mandatory_words(due):
         say(sentence, err=err)
 
 
 def _consent(offer: Offer, terms: Terms) -> list[str]:
-    """Ask whether to begin, and for every act that wants a confirmation of its own; those that were given.
-
-    Raises Abort, UsageError.
-    """
+    """See ``consent``."""
     assert offer.preview is not None
-    missing = [act for act in offer.preview.confirmations if act not in terms.confirmed]
-    if missing and not on_terminal():
-        named = ", ".join(missing)
-        raise click.UsageError(f"The plan for {offer.card.name} holds acts to --confirm by name: {named}.")
-    with interruptible():
-        for act in missing:
-            click.confirm(f"It includes the act '{act}'. Do you want that", abort=True, err=True)
-        if not terms.yes:
-            click.confirm(f"Begin with {offer.card.name}?", abort=True, err=True)
-    return list(offer.preview.confirmations)
+    return consent(offer.card, offer.preview, yes=terms.yes, confirmed=terms.confirmed)
 
 
 def _document(offer: Offer) -> dict[str, Any]:

@@ -456,7 +456,10 @@ class DaemonClient:
         return tuple(map(read.escrowed, answer.keys))
 
     async def recover(self, card: str, keys: Sequence[str] = (), *, asking: v.Asking | None = None) -> v.Operation:
-        """Begin to put keys into retired slots: those with these fingerprints, or all that are not on the card."""
+        """Begin to put keys into retired slots: those with these fingerprints, or all that are not on the card.
+
+        What else is due is done, too: a program with a person shows ``preview(card, Purpose.RECOVER, keys=...)`` first.
+        """
         request = pb.RecoverKeysRequest(card=card, keys=keys, asking=_asking(asking))
         return read.operation((await self._call(self._stubs.escrow.RecoverKeys, request)).operation)
 
