@@ -30,9 +30,11 @@ from cardwright_server.store.unit import Database
 from cardwright_simulators.card import Verify, VirtualCard
 from tests.support.fault_cases import WatchedCard
 from tests.support.issuance import ON_SQLITE
+from tests.support.pcscd import Pcscd
 from tests.support.people import make_proven
 from tests.support.session_world import SessionWorld, blank, make_session_world
 from tests.support.sessions import FREELY, PIN, STEPS, Station, Trip, a_workstation, commits_of, reader
+from tests.support.strangers import Seat, ToolFailed, Tools
 
 from tests.server.sessions.test_due_checks import asked, proof_of  # isort: skip
 
@@ -401,3 +403,33 @@ async def test_the_audit_says_who_ordered_it_and_where_it_was_done(here: Session
     _, device = await locked(here)
     about = [one for one in await said(here, device) if one.startswith(("device.suspend", "device.card", "session"))]
     assert about[-4:] == ["device.suspend", "session.opened", "device.card-locked", "session.done"]
+
+
+@ON_SQLITE
+@pytest.mark.pcscd
+async def test_ykman_and_yubico_s_tool_see_it_locked_and_opened(
+    here: SessionWorld, tmp_path: Path, pcscd: Pcscd
+) -> None:
+    card, device = await ordered(here)
+    (tmp_path / "tools").mkdir()
+    tools, seat = Tools(tmp_path / "tools"), Seat(card)
+    reader_name = pcscd.insert(seat)
+
+    def tries_told() -> list[str]:
+        info = tools.run("ykman", "-r", reader_name, "piv", "info")
+        return [line.split(":")[1].strip() for line in info.splitlines() if "tries remaining" in line]
+
+    def verifies_by(pin: bytes) -> str:
+        return tools.run("yubico-piv-tool", "-r", reader_name, "-a", "verify-pin", "-P", pin.decode())
+
+    before = tries_told()
+    assert "Successfully verified PIN" in verifies_by(PIN)
+    assert (await contact(here, card)).outcome == DONE
+    assert tries_told() == [f"0/{before[0].partition('/')[2]}", before[1]]
+    with pytest.raises(ToolFailed, match=r"(?i)pin code blocked"):
+        verifies_by(PIN)
+    await call(here, "resume", device)
+    proved = await holder(here, device, Method.LDAP_PASSWORD)
+    assert (await contact(here, card, ASSISTED, proved, pin=NEW_PIN)).outcome == DONE
+    assert tries_told() == before
+    assert "Successfully verified PIN" in verifies_by(NEW_PIN)
