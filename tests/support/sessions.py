@@ -542,30 +542,6 @@ def commits_of(database: Database) -> Iterator[list[int]]:
         event.remove(database.engine.sync_engine, "commit", note)
 
 
-class Killed(Exception):
-    """The server's process is gone."""
-
-
-class Mortal(Database):
-    """A database whose server dies at its ``fatal``-th commit, before or after it; counts from 1, 0 is never."""
-
-    fatal = 0
-    after = False
-    commits = 0
-
-    async def transact(self, work: Any, **options: Any) -> Any:
-        """As ``Database.transact``, until it is dead."""
-        if self.fatal and self.commits >= self.fatal:
-            raise Killed
-        self.commits += 1
-        if self.commits == self.fatal and not self.after:
-            raise Killed
-        result = await super().transact(work, **options)
-        if self.commits == self.fatal:
-            raise Killed
-        return result
-
-
 async def secrets_of(office: Office, database: Database) -> tuple[bytes, frozenset[bytes]]:
     """The newest PUK, and every management key, that the vault made for the card by what is recorded."""
     entries = (await database.read(lambda unit: store.records(unit, office.org, office.device))).entries

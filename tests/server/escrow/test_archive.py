@@ -26,7 +26,7 @@ from cardwright_server.store.second_medium import JournalKind, Settled, remember
 from cardwright_server.store.unit import Database
 from cardwright_server.vault.errors import VaultRefused, VaultUnavailable
 from tests.support.escrow import Keep, certificate_for, make_keep, spki
-from tests.support.sessions import Killed, Mortal
+from tests.support.mortal import Killed, Mortal
 
 KM = Slot.KEY_MANAGEMENT
 

@@ -43,8 +43,8 @@ from cardwright_server.vault.errors import VaultLocked, VaultQuota
 from cardwright_server.vault.messages import Limit
 from tests.support.databases import Clock
 from tests.support.escrow import Counter, make_counter, make_keep
+from tests.support.mortal import Killed, Mortal
 from tests.support.people import make_operator, make_person
-from tests.support.sessions import Killed, Mortal
 from tests.support.vault import PASSPHRASE, openssl
 
 

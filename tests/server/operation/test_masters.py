@@ -29,7 +29,7 @@ from cardwright_server.vault.errors import VaultError, VaultQuota
 from cardwright_server.vault.messages import Limit
 from cardwright_server.vault.model import Authorization, LockState, MasterPurpose, VaultStatus, Wrapped
 from tests.support.escrow import Keep, make_keep
-from tests.support.sessions import Killed, Mortal
+from tests.support.mortal import Killed, Mortal
 from tests.support.vault import PASSPHRASE
 
 BEHALF = Authorization("test", "test")

@@ -14,7 +14,8 @@ from cardwright_server.store.second_medium import SecondMedium
 from cardwright_server.store.unit import Database
 from cardwright_simulators.reader.faults import FaultyCard
 from tests.support.databases import Clock
-from tests.support.sessions import Mortal, Station, Trip, faults_of, fresh_card, make_office, serving
+from tests.support.mortal import Mortal
+from tests.support.sessions import Station, Trip, faults_of, fresh_card, make_office, serving
 
 MESSAGES = 6
 COMMITS = 5
