@@ -128,6 +128,9 @@ class DueChecks:
             found = await self._recycled(principal.org, found)
         if not self._stations.is_trusted(principal.workstation):
             found = _without(found, What.SECRETS)
+        if found.state in LOCKABLE_STATES:
+            # Out of use, it is locked or handed in; all else would be refused.
+            found = _without(found, *(set(What) - {What.LOCK, What.REVOKED}))
         if card.guid is None:
             # What shows only its number is blank: there is nothing on it that was revoked.
             found = _without(found, What.REVOKED)
@@ -214,8 +217,8 @@ def _proves(found: DueOfCard, guid: UUID, proof: bytes) -> bool:
     return False
 
 
-def _without(found: DueOfCard, left_out: What) -> DueOfCard:
-    what = tuple([one for one in found.due.what if one.what is not left_out])
+def _without(found: DueOfCard, *left_out: What) -> DueOfCard:
+    what = tuple([one for one in found.due.what if one.what not in left_out])
     return replace(found, due=replace(found.due, what=what))
 
 

@@ -36,7 +36,7 @@ from tests.support.session_world import SessionWorld, blank, make_session_world
 from tests.support.sessions import FREELY, PIN, STEPS, Station, Trip, a_workstation, commits_of, reader
 from tests.support.strangers import Seat, ToolFailed, Tools
 
-from tests.server.sessions.test_due_checks import asked, proof_of  # isort: skip
+from tests.server.sessions.test_due_checks import asked, proof_of, put  # isort: skip
 
 LOCK, UPDATE = sessions_pb2.PURPOSE_LOCK, sessions_pb2.PURPOSE_UPDATE
 UNLOCK, ASSISTED = sessions_pb2.PURPOSE_UNLOCK, sessions_pb2.PURPOSE_UNLOCK_ASSISTED
@@ -386,12 +386,14 @@ async def test_what_a_workstation_is_told(here: SessionWorld) -> None:
         assert timedelta(0) == sum((abs(a - b) for a, b in zip(since, at_once, strict=True)), timedelta(0))
         return [(one.kind, one.purpose, one.HasField("ends_at"), one.request) for one in answer.items]
 
-    assert await told() == [(sessions_pb2.DUE_KIND_LOCK, LOCK, False, "")]
+    await put(here, device, What.POLICY, -1)
+    assert await told() == [(sessions_pb2.DUE_KIND_LOCK, LOCK, False, "")], "an update would be refused"
     card.power_off()
     await contact(here, card)
     card.power_off()
     assert await told() == []
     await call(here, "resume", device)
+    await here.database.transact(lambda unit: here.world.services.due.remove(unit, device, What.POLICY))
     (request,) = await here.world.open_requests(device)
     assert await told() == [(sessions_pb2.DUE_KIND_UNLOCK, ASSISTED, False, str(request.id))]
     requests = here.world.services.requests
