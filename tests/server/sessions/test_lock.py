@@ -405,6 +405,9 @@ async def test_the_audit_says_who_ordered_it_and_where_it_was_done(here: Session
     _, device = await locked(here)
     about = [one for one in await said(here, device) if one.startswith(("device.suspend", "device.card", "session"))]
     assert about[-4:] == ["device.suspend", "session.opened", "device.card-locked", "session.done"]
+    wanted = select(audit_entry.c.facts).where(audit_entry.c.target == device, audit_entry.c.action == "device.suspend")
+    (row,) = await here.database.read(lambda unit: unit.rows(wanted))
+    assert row.facts["lock_card"] is True
 
 
 @ON_SQLITE
