@@ -17,7 +17,7 @@ from cardwright_cardops.piv.algorithms import MATCHING
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.policy import KeySource, SlotPolicy
 
-from .model import DeviceKind, Origin, Policy
+from .model import ClearSecrets, DeviceKind, Origin, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,15 @@ def _of_document(policy: Policy) -> Iterator[str]:
     slots = {row.slot for row in policy.card.slots}
     cards = policy.device_kinds - {DeviceKind.PKCS11_TOKEN, DeviceKind.PHONE}
     secrets = policy.card.secrets
+    if policy.device_kinds == {DeviceKind.PHONE}:
+        yield "$.device_kinds: nothing is written to phones here, so there must be another kind"
+    imports = any(row.source is KeySource.IMPORTED for row in policy.card.slots)
+    told = secrets.puk or secrets.management_key or imports
+    if policy.clear_secrets is ClearSecrets.NEVER and told and not policy.strict:
+        yield (
+            "$.clear_secrets: no session here is sealed, so with 'never' no card gets a PUK, management key or "
+            "archived key; 'trusted_station' leaves them to stations"
+        )
     for place, tag in enumerate(policy.card.objects):
         if tag not in WRITTEN:
             name = containers.CONTAINERS[tag].name

@@ -30,8 +30,8 @@ from cardwright_cardops.program.items import SignRequest
 
 from ..issuance.service import SHORTEST
 from ..policies.compliance import Act, ActKind, Place, require
-from ..policies.model import Origin
-from .errors import CardEnds, ClearSecretsRefused, EnrolmentMissing, OriginTooWeak
+from ..policies.model import ClearSecrets, Origin
+from .errors import CardEnds, ClearSecretsRefused, EnrolmentMissing, OriginTooWeak, SealedSessionNeeded
 from .ledger import Ledger
 from .model import Purpose
 from .ports import CertificateOrder, Certificates, Escrow, Task
@@ -65,7 +65,8 @@ def require_allowed(plan: Plan, task: Task, now: datetime, *, attests: bool) -> 
     if certifies and card_end(task) < now + SHORTEST:
         raise CardEnds(f"The card ends on {task.expires}, so no certificate is issued for it any more.")
     if any(isinstance(step, _CLEAR) for step in plan.steps) and not policy.clear_secrets.allows(trusted=task.trusted):
-        raise ClearSecretsRefused(
+        never = policy.clear_secrets is ClearSecrets.NEVER
+        raise (SealedSessionNeeded if never else ClearSecretsRefused)(
             f"The policy {policy.name} does not let this workstation see secrets of a card ({policy.clear_secrets})."
         )
     for step in plan.steps:

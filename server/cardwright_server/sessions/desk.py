@@ -93,7 +93,7 @@ class Desk:
         if policy is None:
             raise NothingToDo("This device is bound to nobody, so no policy applies to it.")
         is_token = greeting.token is not None
-        if is_token is not (device.kind is DeviceKind.PKCS11_TOKEN):
+        if is_token is not (device.kind is DeviceKind.PKCS11_TOKEN) or device.kind is DeviceKind.PHONE:
             raise WrongCard(f"The device that the request is for is a {device.kind}.")
         # A card that is erased has its factory's secrets, whatever it was delivered with.
         delivered = device.life == 1 and greeting.purpose is not Purpose.RECYCLE

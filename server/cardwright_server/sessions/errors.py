@@ -81,6 +81,13 @@ class ClearSecretsRefused(SessionError):
     default_advice = "Use a trusted station, or a policy that allows it."
 
 
+class SealedSessionNeeded(ClearSecretsRefused):
+    """The policy lets no workstation see a PUK, a management key or an imported key, and no session here is sealed."""
+
+    code = "SEALED_SESSION_NEEDED"
+    default_advice = "Use a policy with clear_secrets = \"trusted_station\", which a trusted station carries out."
+
+
 class OriginTooWeak(SessionError):
     """The policy wants better proof of where a key is made than this session can give."""
 

@@ -27,6 +27,8 @@ SIGNATURE = '[[slots]]\nslot = "9c"\nalgorithm = "p256"\nprofile = "signature"\n
 DECRYPTION = '[[slots]]\nslot = "9d"\nalgorithm = "rsa4096"\nprofile = "key-management"\nkey = "escrow"\n'
 DOORS = '[[slots]]\nslot = "9e"\nalgorithm = "p256"\nprofile = "card-authentication"\n'
 TOKENS = "device_kinds = ['pkcs11-token']\n"
+SEALED = DECRYPTION.replace("rsa4096", "rsa3072") + 'least_origin = "sealed"\n'
+OPEN = "[management_key]\nown = false\n[puk]\nown = false\n"
 TRIES = "[pin]\nretries = {}\n[puk]\nretries = {}\n"
 
 
@@ -49,6 +51,11 @@ def test_shipped_policies_can_be_reached(name: str) -> None:
         (LOGIN.replace("p256", "rsa1024"), "$.slots[0].algorithm: civ-authentication certifies no rsa1024"),
         (DECRYPTION, "$.slots[0].algorithm: rsa4096 keys are not archived"),
         (SIGNATURE.replace('"signature"', '"server"'), "$.slots[0].profile: server certifies no keys of cards"),
+        ("device_kinds = ['phone']\n" + LOGIN, "$.device_kinds: nothing is written to phones here"),
+        ("clear_secrets = 'never'\n" + LOGIN, "$.clear_secrets: no session here is sealed"),
+        ("clear_secrets = 'never'\n[puk]\nown = false\n" + LOGIN, "$.clear_secrets: no session here is sealed"),
+        ("clear_secrets = 'never'\n[management_key]\nown = false\n" + LOGIN, "$.clear_secrets: no session here"),
+        ("clear_secrets = 'never'\n" + OPEN + SEALED, "$.clear_secrets: no session here is sealed"),
         (LOGIN + "pin_policy = 'match_once'", "$.slots[0].pin_policy: no card that can be written here opens"),
         (LOGIN + "pin_policy = 'match_always'", "$.slots[0].pin_policy: no card that can be written here opens"),
         ("unlock = ['self']\n" + LOGIN, "$.unlock: a PUK is released only for a card that proves itself"),
@@ -76,6 +83,9 @@ def test_what_no_card_could_come_to_is_found(text: str, where: str) -> None:
         "unlock = ['self']\n" + LOGIN + DOORS,
         TRIES.format(2, 3) + LOGIN,
         "[pin]\nmin_length = 4\nmax_length = 6\n" + LOGIN,
+        "device_kinds = ['phone', 'smart-card']\n" + LOGIN,
+        "clear_secrets = 'never'\n" + OPEN + LOGIN,
+        "compliance = 'piv'\nclear_secrets = 'never'\n" + LOGIN + "least_origin = 'sealed'",
         TOKENS + "objects = []\n[pin]\nmin_length = 4\nmax_length = 5\n" + LOGIN,
         "compliance = 'piv'\n" + LOGIN + "least_origin = 'sealed'",
         DECRYPTION.replace("rsa4096", "rsa3072"),

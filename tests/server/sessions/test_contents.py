@@ -89,7 +89,7 @@ async def test_federal_policies_are_refused_over_an_open_line(
     third = await make_operator(world.database, world.org, Role.ISSUANCE)
     async with world.serving(world.office(device), third) as socket:
         trip = await Station(card).run(socket, request=str(request.id))
-    assert trip.error == "CLEAR_SECRETS_REFUSED"
+    assert trip.error == "SEALED_SESSION_NEEDED"
     assert "preview" not in trip.messages
     assert card.snapshot() == before
     assert await world.certificates_of(device) == []

@@ -183,3 +183,15 @@ def of_lot(card: VirtualCard) -> VirtualCard:
     for reference, value in (("80", LOT_PIN.ljust(8, b"\xff")), ("81", LOT_PUK)):
         memory["references"][reference] |= {"value": value.hex().upper(), "default": False}
     return VirtualCard.restore(json.dumps(memory).encode())
+
+
+@ON_SQLITE
+async def test_a_card_does_not_stand_for_a_phone(open_database: Callable[..., Database], tmp_path: Path) -> None:
+    kinds = ('"virtual-card", "pkcs11-token"', '"virtual-card", "phone"')
+    world, card = await made(open_database, tmp_path, kinds), blank()
+    device = await world.bound(card, kind=DeviceKind.PHONE)
+    request, before = await world.world.issuance(device), card.snapshot()
+    async with world.serving(world.office(device)) as socket:
+        assert (await Station(card).run(socket, request=str(request.id))).error == "SESSION_OTHER_CARD"
+    assert card.snapshot() == before
+    world.issuing.core.close()

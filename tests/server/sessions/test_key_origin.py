@@ -137,7 +137,7 @@ async def test_a_lying_relay_gets_only_what_unproven_allows(
         trip = await Station(card, guarded=False).run(socket, request=str(request.id))
     made = await world.certificates_of(device)
     if policy in ("piv", "piv-i"):
-        assert (trip.error, made) == ("CLEAR_SECRETS_REFUSED", [])
+        assert (trip.error, made) == ("SEALED_SESSION_NEEDED", [])
     else:
         assert trip.error == ""
         assert {one.origin for one in made} == {Origin.UNPROVEN}
