@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from cardwright_cardops.secret import Secret
+from cardwright_daemon import sessions
+from cardwright_daemon.config import Pkcs11Module
+from cardwright_daemon.link import line
 from cardwright_daemon.link.enrolment import Token, enrol
 from cardwright_daemon.link.ports import CardSession, Message, Opening
 from cardwright_daemon.link.server import GrpcLink
@@ -30,11 +35,14 @@ from tests.support.daemons import Run, running
 from tests.support.front_desk import Desk
 from tests.support.installation import PATIENCE, Site
 from tests.support.line_proxy import LineProxy
+from tests.support.token_sessions import SO_PIN
 from tests.support.virtual import POOL
 from tests.support.whole_judge import wrong_with
 
 PIN = b"739146"
 OnMessage = Callable[[int, Message], Awaitable[None]]
+_SOON = {"grpc.initial_reconnect_backoff_ms": 200, "grpc.max_reconnect_backoff_ms": 200}
+"""In place of up to twenty seconds until a line is tried again."""
 _SERIALS = itertools.count(30_000_000)
 
 
@@ -191,6 +199,12 @@ class Place:
         return int(found.device.state)
 
 
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons try again soon what broke off, and a line that was lost."""
+    monkeypatch.setattr(sessions, "AGAIN", (0.2,))
+    monkeypatch.setattr(line, "OPTIONS", tuple((dict(line.OPTIONS) | _SOON).items()))
+
+
 async def station_of(here: Site, folder: Path) -> None:
     """Enrol a workstation whose credentials are kept in ``folder``."""
     host = f"desk-{uuid4().hex[:12]}"
@@ -203,11 +217,34 @@ async def station_of(here: Site, folder: Path) -> None:
     await enrol(folder, here.process.addresses["entry"], Token.parse(made.token), host)
 
 
+def token_for(desk: Desk, person: str, number: str) -> None:
+    """A PKCS#11 token in stock with the PIN of its security officer, bound to a person, and a request to issue it."""
+    kind = devices.DEVICE_KIND_PKCS11_TOKEN
+    lot = desk.ask(
+        desk.issuer, "DeviceService", "RegisterLot",
+        devices.RegisterLotRequest(name=f"tokens {uuid4().hex}", kind=kind, source=devices.SECRET_SOURCE_PER_CARD),
+    )  # fmt: skip
+    secret = devices.InitialSecret(name=devices.SECRET_NAME_PUK, value=SO_PIN)
+    registered = desk.ask(
+        desk.issuer, "DeviceService", "Register",
+        devices.RegisterDevicesRequest(
+            kind=kind, lot=lot.id, devices=[devices.DeliveredDevice(serial=number, secrets=[secret])]
+        ),
+    )  # fmt: skip
+    (device,) = registered.ids
+    desk.ask(desk.issuer, "DeviceService", "Bind", devices.BindDeviceRequest(id=device, person=person))
+    desk.ask(desk.issuer, "RequestService", "CreateIssuance", requests.CreateIssuanceRequest(device=device))
+
+
 @asynccontextmanager
-async def placed(here: Site, desk: Desk, folder: Path, *, readers: int = 2) -> AsyncIterator[Place]:
-    """A workstation that is enrolled by ``folder``, with empty readers, at the end of a line."""
+async def placed(
+    here: Site, desk: Desk, folder: Path, *, readers: int = 2, pkcs11: tuple[Pkcs11Module, ...] = ()
+) -> AsyncIterator[Place]:
+    """A workstation that is enrolled by ``folder``, with empty readers and modules, at the end of a line."""
     typist = Typist()
     async with LineProxy(here.process.addresses["calls"]) as line:
         link = WatchedLink(line.address, folder, check_seconds=30.0, jitter=lambda most: 0.05)
-        async with running(person=typist, link=link, readers=readers) as run:  # type: ignore[arg-type]
+        async with running(
+            person=typist, link=link, readers=readers, pkcs11=pkcs11  # type: ignore[arg-type]
+        ) as run:  # fmt: skip
             yield Place(here, desk, line, link, run, typist)

@@ -9,8 +9,6 @@ import asyncio
 import os
 import shutil
 import signal
-import sqlite3
-from contextlib import closing
 
 import pytest
 
@@ -46,12 +44,6 @@ async def test_user_logs_off(station: Station, job: str, moment: Moment) -> None
     await station.settle(held)
 
 
-def no_leases(station: Station) -> None:
-    """As if the server had waited for half a minute."""
-    with closing(sqlite3.connect(station.here.data / "store.db", timeout=30)) as store, store:
-        store.execute("UPDATE lease SET until = '2000-01-01T00:00:00.000000' WHERE name LIKE 'card:%'")
-
-
 @pytest.mark.parametrize("moment", ASLEEP if EVERY_CASE else ASLEEP[:1], ids=str)
 async def test_machine_sleeps_and_wakes_up_with_another_card(station: Station, moment: Moment) -> None:
     """The daemon is stopped while a card is at work; when it goes on, another one is in the reader."""
@@ -64,7 +56,7 @@ async def test_machine_sleeps_and_wakes_up_with_another_card(station: Station, m
         held.card.release(lost=True)
         await station.remove(held)
         await station.insert(theirs, reader)
-        no_leases(station)
+        station.here.end_leases()
         station.daemon.signal(signal.SIGCONT)
         await work
         assert (await station.known(reader)).identity.serial == str(theirs.card.serial)
@@ -83,7 +75,7 @@ async def test_machine_sleeps_and_goes_on(station: Station) -> None:
     async with station.open():
         held, work = await stopped_at(station, job, Moment(2, 2))
         station.daemon.signal(signal.SIGSTOP)
-        no_leases(station)
+        station.here.end_leases()
         held.card.release()
         station.daemon.signal(signal.SIGCONT)
         await work

@@ -8,16 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 
-from cardwright_daemon import relay, sessions
+from cardwright_daemon import relay
 from cardwright_daemon.link import line
 from cardwright_daemon.link.ports import Message
 from cardwright_proto.agent.v1 import agent_pb2 as pb
@@ -25,7 +23,7 @@ from cardwright_proto.cms.v1 import devices_pb2
 from tests.support.daemons import told
 from tests.support.front_desk import Desk
 from tests.support.installation import Site
-from tests.support.whole_place import Bound, Place, placed, station_of
+from tests.support.whole_place import Bound, Place, placed, soon, station_of
 
 MESSAGES = {"issue": 12, "update": 10}
 """What the server says in a session of each kind: hello, preview, batches, progress, end of stage, end."""
@@ -34,8 +32,6 @@ WAYS = ("seen", "unseen")
 CASES = [(job, way, number) for job in MESSAGES for way in WAYS for number in range(1, MESSAGES[job] + 1)]
 EVERY = int(os.environ.get("CARDWRIGHT_LINE_FAULTS", "8"))
 SHARE = CASES[3::EVERY] if EVERY > 1 else CASES
-SOON = {"grpc.initial_reconnect_backoff_ms": 200, "grpc.max_reconnect_backoff_ms": 200}
-"""In place of up to twenty seconds until a line is tried again."""
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +45,7 @@ def station(here: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def place(here: Site, desk: Desk, station: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
     """A workstation that tries again soon."""
-    monkeypatch.setattr(sessions, "AGAIN", (0.2,))
-    monkeypatch.setattr(line, "OPTIONS", tuple((dict(line.OPTIONS) | SOON).items()))
+    soon(monkeypatch)
     async with placed(here, desk, station) as made:
         yield made
 
@@ -117,12 +112,6 @@ async def test_line_cut_at_a_message(place: Place, job: str, way: str, number: i
         await place.goes_on(bound)
     assert await place.wrong(bound) == []
     assert await place.state(bound) == devices_pb2.DEVICE_STATE_ISSUED
-
-
-def no_leases(here: Site) -> None:
-    """As if half a minute had passed for a server that is down."""
-    with closing(sqlite3.connect(here.data / "store.db")) as store, store:
-        store.execute("UPDATE lease SET until = '2000-01-01T00:00:00.000000' WHERE name LIKE 'card:%'")
 
 
 SLOW = (0.1, 1.0)
@@ -220,7 +209,7 @@ async def test_half_open_line_is_found_out(place: Place, number: int) -> None:
     assert held.is_set()
     assert done.error.code == "SERVER_UNREACHABLE"
     # The other end still waits for this one; what it holds is let go of when it finds out too, or after half a minute.
-    no_leases(place.here)
+    place.here.end_leases()
     place.line.cut()
     await place.goes_on(bound)
     assert await place.wrong(bound) == []
@@ -241,7 +230,7 @@ async def test_server_killed_in_the_middle_and_started_again(place: Place) -> No
     done = await place.over(operation)
     assert killed.is_set()
     assert done.error.code == "SERVER_UNREACHABLE"
-    no_leases(place.here)
+    place.here.end_leases()
     place.here.process.start()  # here: it ends with the thread that started it
     place.line.target = place.here.process.addresses["calls"]
     await place.goes_on(bound)

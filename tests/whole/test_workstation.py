@@ -27,7 +27,6 @@ from cardwright_daemon.link.server import GrpcLink
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import authentication_pb2 as proofs
 from cardwright_proto.cms.v1 import devices_pb2 as devices
-from cardwright_proto.cms.v1 import requests_pb2 as requests
 from cardwright_proto.cms.v1 import workstations_pb2, workstations_pb2_grpc
 from cardwright_simulators.card import VirtualCard
 from tests.support.daemons import Person, Run, failing, running
@@ -37,6 +36,7 @@ from tests.support.slapd import free_port
 from tests.support.softhsm import SOFTHSM
 from tests.support.token_sessions import SO_PIN, SoftToken
 from tests.support.virtual import POOL
+from tests.support.whole_place import token_for
 
 PIN = b"739146"
 
@@ -249,22 +249,3 @@ async def test_a_pkcs11_token_is_issued_at_a_workstation(here: Site, desk: Desk,
         (kind, one) for kind in ("Private Key", "Public Key", "Certificate") for one in ("9a", "9c", "9d", "9e")
     )
     assert not soft.so_pin_opens(SO_PIN)
-
-
-def token_for(desk: Desk, person: str, number: str) -> None:
-    """The token in stock with the PIN of its security officer, bound to a person, and a request to issue it."""
-    kind = devices.DEVICE_KIND_PKCS11_TOKEN
-    lot = desk.ask(
-        desk.issuer, "DeviceService", "RegisterLot",
-        devices.RegisterLotRequest(name=f"tokens {uuid4().hex}", kind=kind, source=devices.SECRET_SOURCE_PER_CARD),
-    )  # fmt: skip
-    secret = devices.InitialSecret(name=devices.SECRET_NAME_PUK, value=SO_PIN)
-    registered = desk.ask(
-        desk.issuer, "DeviceService", "Register",
-        devices.RegisterDevicesRequest(
-            kind=kind, lot=lot.id, devices=[devices.DeliveredDevice(serial=number, secrets=[secret])]
-        ),
-    )  # fmt: skip
-    (device,) = registered.ids
-    desk.ask(desk.issuer, "DeviceService", "Bind", devices.BindDeviceRequest(id=device, person=person))
-    desk.ask(desk.issuer, "RequestService", "CreateIssuance", requests.CreateIssuanceRequest(device=device))
