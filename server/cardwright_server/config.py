@@ -27,6 +27,7 @@ from .issuance.tbs import Places
 from .limits import Rate, Scope
 from .people.ldap_directory import LdapDirectoryConfig
 from .people.mapping import CertificateMapping
+from .store.engine import parse_url
 
 MAX_DOCUMENT = 256 * 1024
 FILE = "server.toml"
@@ -83,6 +84,8 @@ class DatabaseSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     def __post_init__(self) -> None:
         if not 2 <= self.pool <= 200:
             raise ValueError("pool is 2 to 200")
+        if self.url:
+            parse_url(self.url)
 
 
 class VaultSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -118,7 +121,10 @@ class Issuance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def __post_init__(self) -> None:
         if self.status_base:
             Places(self.status_base)
-        x509.Name.from_rfc4514_string(self.subject)
+        try:
+            x509.Name.from_rfc4514_string(self.subject)
+        except ValueError as error:
+            raise ValueError(f"subject {self.subject!r} is no name like 'O=Example,C=US'") from error
 
 
 class Numbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

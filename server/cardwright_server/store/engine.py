@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -25,7 +26,11 @@ def parse_url(text: str) -> URL:
 
     Raises ValueError for another kind, and for SQLite without a file: a store that forgets is none.
     """
-    url = make_url(text)
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        # Without the text: a password may stand in it.
+        raise ValueError("url is none like postgresql://user@host/name or sqlite:///path") from error
     backend = url.get_backend_name()
     if backend not in DRIVERS:
         raise ValueError(f"{backend} is no database for the store; use sqlite or postgresql")
