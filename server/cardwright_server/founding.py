@@ -31,6 +31,7 @@ from .issuance.model import Purpose
 from .issuance.own import OwnCertificates
 from .loss import require_database
 from .opening import DataFolderInUse, OpenVault, has_vault, make_folders, make_vault, open_vault, own_folder
+from .operation.restore import require_whole
 from .people.model import Grant, Role
 from .people.operators import OperatorService
 from .people.service import PeopleService
@@ -93,8 +94,8 @@ async def found(
     """Make whatever is missing, and a new credential. Safe to repeat after a failure at any point.
 
     ``passphrase`` is asked for the vault's; True: for a new one. ``memory``: KiB that trying a new vault's passphrase
-    costs. While a server runs from the folder, only the credential is made. Raises DataFolderUnusable, DatabaseMissing,
-    VaultError, StoreError, ConfigurationRefused, FirstCredentialSpent.
+    costs. While a server runs from the folder, only the credential is made. Raises DataFolderUnusable,
+    RestoreUnfinished, DatabaseMissing, VaultError, StoreError, ConfigurationRefused, FirstCredentialSpent.
     """
     make_folders(installation)
     async with AsyncExitStack() as stack:
@@ -102,6 +103,7 @@ async def found(
             stack.enter_context(own_folder(installation))
         except DataFolderInUse:
             return await _credential_beside(installation)
+        require_whole(installation)
         await require_database(installation)
         report("database")
         await upgrade(installation.database)

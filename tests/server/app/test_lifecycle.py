@@ -22,6 +22,7 @@ from cardwright_proto.cms.v1 import (
     workstations_pb2,
     workstations_pb2_grpc,
 )
+from cardwright_server.operation.restore import MARK
 from cardwright_simulators.card import VirtualCard
 from tests.support.databases import PostgreSql
 from tests.support.front_desk import Desk
@@ -199,6 +200,14 @@ def test_a_database_that_is_lost_is_not_replaced_by_an_empty_one(alone: Site) ->
         assert not store.exists()
     store.touch()
     assert "DATABASE_MISSING" in run_refused(alone.data)
+
+
+def test_nothing_begins_where_a_restore_did_not_end(alone: Site) -> None:
+    """Also not what makes authorities and lists: the database does not know yet what was revoked."""
+    (alone.data / MARK).write_text("{}")
+    for command in ("run", "init"):
+        said = cardwright(command, "--data", alone.data, "--passphrase-fd", "FD", secret=PASSPHRASE)
+        assert (said.code, "RESTORE_UNFINISHED" in said.err) == (1, True), said.err
 
 
 def test_a_server_whose_database_is_taken_away_ends_and_says_so(alone: Site) -> None:
