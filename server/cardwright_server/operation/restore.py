@@ -108,9 +108,10 @@ async def restore(
     with opening.own_folder(installation):
         if not forgetting:
             _require_journal(installation)
+        _require_vault(installation, found)
         await _load(installation, source, found)
         _place_configuration(installation, source, found)
-        _place_vault(installation, source, found, passphrase)
+        _place_vault(installation, source, passphrase)
         await migrate.upgrade(installation.database)
         async with open_vault() as (vault, admin):
             done = await _catch_up(installation, found, vault, admin)
@@ -137,6 +138,19 @@ def _require_journal(installation: Installation) -> None:
         )
 
 
+def _require_vault(installation: Installation, found: Manifest) -> None:
+    """Seen before anything is put back: an HSM's vault is in no backup of ours."""
+    if _vault_is_lost(installation) and manifest.VAULT not in found.files:
+        raise RestoreRefused(
+            "the backup holds no vault, and there is none here",
+            advice="Restore the HSM and the vault's folder by their own means, then try again.",
+        )
+
+
+def _vault_is_lost(installation: Installation) -> bool:
+    return installation.vault is not None and not (installation.vault / KEY_FILE).exists()
+
+
 async def _load(installation: Installation, source: Path, found: Manifest) -> None:
     """The database as it was, unless an earlier attempt put it there already."""
     store = manifest.SQLITE if found.engine == "sqlite" else manifest.POSTGRESQL
@@ -161,18 +175,11 @@ def _place_configuration(installation: Installation, source: Path, found: Manife
         write_whole(target, (source / manifest.CONFIGURATION).read_bytes())
 
 
-def _place_vault(installation: Installation, source: Path, found: Manifest, passphrase: Secret) -> None:
+def _place_vault(installation: Installation, source: Path, passphrase: Secret) -> None:
     """The vault's file from the backup, where the vault itself is lost."""
-    directory = installation.vault
-    if directory is None or (directory / KEY_FILE).exists():
-        return
-    if manifest.VAULT not in found.files:
-        raise RestoreRefused(
-            "the backup holds no vault, and there is none here",
-            advice="Restore the HSM and the vault's folder by their own means, then try again.",
-        )
-    backup = (source / manifest.VAULT).read_bytes()
-    administration.restore(directory, backup, passphrase.reveal(), time.time)
+    if installation.vault is not None and _vault_is_lost(installation):
+        backup = (source / manifest.VAULT).read_bytes()
+        administration.restore(installation.vault, backup, passphrase.reveal(), time.time)
 
 
 async def _catch_up(installation: Installation, found: Manifest, vault: Vault, admin: VaultAdmin) -> Restored:

@@ -291,6 +291,26 @@ async def test_a_second_medium_that_is_not_there_is_not_one_that_remembers_nothi
     assert (done.events, done.journal_epoch) == (0, 2)
 
 
+@ON_SQLITE
+async def test_a_vault_that_no_backup_holds_is_missed_before_anything_is_put_back(site: Site) -> None:
+    """Keys in an HSM: its vault's folder is put back by hand, and what was refused left nothing."""
+    source = await site.back_up()
+    await site.stop()
+    site.lose_database()
+    listed = json.loads((source / manifest.MANIFEST).read_text())
+    del listed["files"][manifest.VAULT]
+    (source / manifest.MANIFEST).write_text(json.dumps(listed))
+    (source / manifest.VAULT).unlink()
+    kept = (site.folder / "vault").rename(site.folder / "kept")
+    with pytest.raises(RestoreRefused, match="holds no vault"):
+        await site.restore(source)
+    require_whole(site.installation)
+    assert await copies.is_empty(site.installation.database)
+    kept.rename(site.folder / "vault")
+    await site.restore(source)
+    require_whole(site.installation)
+
+
 class Killed(Exception):
     """Stands for the end of the process."""
 
