@@ -159,7 +159,7 @@ class StockService:
             of = await self._lot(unit, principal.org, lot)
             source, derivation = of.source, of.derivation
             if of.kind is not kind:
-                raise BadDevice(f"the lot holds devices of the kind {of.kind}")
+                raise BadDevice(f"the lot holds devices of the kind {of.kind}, these are of the kind {kind}")
         actor = part_for(DEVICE, None, DeviceEvent.REGISTER, permission)
         for one in delivered:
             _check(kind, one, source)
@@ -234,6 +234,6 @@ def _check(kind: DeviceKind, one: Delivered, source: SecretSource) -> None:
     if kind is DeviceKind.PKCS11_TOKEN and not is_number(serial):
         raise TokenNumberIncomplete(f"{serial} is no number of a PKCS#11 token")
     if bool(one.secrets) != (source is SecretSource.PER_CARD) or any(row.owner != one.id for row in one.secrets):
-        raise BadDevice("secrets of their own have the devices of a per-card lot, sealed for each")
+        raise BadDevice("each device of a per-card lot comes with secrets of its own, and none of another lot does")
     if any(secret.name is SecretName.MASTER for secret in one.secrets):
         raise BadDevice("a single card has no master key")
