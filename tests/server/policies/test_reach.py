@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.support.issuance import ON_SQLITE
 from tests.support.lifecycles import KINDS
 from tests.support.people import allow, authorizer, make_operator
 
+DOCUMENTED = Path(__file__).parents[3] / "docs" / "server-devices.md"
 NAMES = frozenset({"piv-authentication", "card-authentication", "signature", "key-management", "server"})
 LOGIN = '[[slots]]\nslot = "9a"\nalgorithm = "p256"\nprofile = "piv-authentication"\n'
 SIGNATURE = '[[slots]]\nslot = "9c"\nalgorithm = "p256"\nprofile = "signature"\n'
@@ -34,6 +36,12 @@ TRIES = "[pin]\nretries = {}\n[puk]\nretries = {}\n"
 
 def findings(text: str) -> tuple[str, ...]:
     return unreachable(read(f'name = "own"\n{text}', NAMES), KINDS)
+
+
+def test_the_documented_policy_can_be_reached() -> None:
+    """Whoever copies it can publish it."""
+    _, _, block = DOCUMENTED.read_text().partition("```toml\n")
+    assert unreachable(read(block.partition("```")[0]), KINDS) == ()
 
 
 @pytest.mark.parametrize("name", SHIPPED)
