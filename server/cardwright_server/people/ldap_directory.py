@@ -182,7 +182,7 @@ class LdapDirectory:
         try:
             return Secret(Path(name).read_bytes().rstrip(b"\r\n"))
         except OSError as error:
-            raise DirectoryMisconfigured("the file with our password for the directory cannot be read") from error
+            raise DirectoryMisconfigured(f"bind_password_file {name} cannot be read: {error.strerror}") from error
 
 
 class _Values:

@@ -89,7 +89,8 @@ class Line:
 
 
 async def open_line(server: LdapServer) -> Line:
-    """Connect, with TLS as configured. Raises TimeoutError, OSError; DirectoryMisconfigured for a bad certificate."""
+    """Connect, with TLS as configured. Raises TimeoutError, OSError; DirectoryMisconfigured for a bad certificate
+    or ``ca_file``."""
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(server.connect):
@@ -162,7 +163,10 @@ def _result_code(body: bytes) -> int:
 
 
 def _context(server: LdapServer) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=server.ca_file or None)
+    try:
+        context = ssl.create_default_context(cafile=server.ca_file or None)
+    except OSError as error:  # ssl.SSLError too: a file without certificates
+        raise DirectoryMisconfigured(f"ca_file {server.ca_file} cannot be used: {error.strerror}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

@@ -174,6 +174,19 @@ async def test_our_own_bind_and_base_must_be_right(slapd: Slapd, tmp_path: Path)
 
 
 @pytest.mark.parametrize("way", ["starttls", "ldaps"])
+@pytest.mark.parametrize("text", [None, "no certificate"])
+async def test_authorities_that_cannot_be_read_are_named(
+    slapd: Slapd, way: str, text: str | None, tmp_path: Path
+) -> None:
+    """It is no outage, after which one would only wait."""
+    file = tmp_path / "authorities.pem"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(DirectoryMisconfigured, match=r"authorities\.pem"):
+        await ask(reach(slapd, way, ca_file=str(file))).find("x")
+
+
+@pytest.mark.parametrize("way", ["starttls", "ldaps"])
 async def test_a_stranger_s_certificate_is_refused_before_any_password(slapd: Slapd, way: str, tmp_path: Path) -> None:
     write_certificates(tmp_path)
     dn = slapd.add_person(unique("tls"))
