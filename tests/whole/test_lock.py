@@ -10,17 +10,23 @@ import asyncio
 import os
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from cardwright_cardops.piv.references import PinReference
+from cardwright_daemon.link.server import GrpcLink
+from cardwright_daemon.machine import Machine
 from cardwright_proto.agent.v1 import agent_pb2 as pb
 from cardwright_proto.cms.v1 import devices_pb2 as devices
 from cardwright_proto.cms.v1 import requests_pb2 as requests
 from cardwright_simulators.card.state import CardState
-from tests.support.daemons import Client, failing
+from tests.support.daemon_sessions import begun
+from tests.support.daemons import Client, Person, failing, running
 from tests.support.staged import Moment
 from tests.support.strangers import ToolFailed, Tools
+from tests.support.whole_judge import books_of
+from tests.support.whole_place import station_of
 from tests.support.whole_station import UNLOCK, Held, Station, ending
 
 pytestmark = pytest.mark.pcscd
@@ -146,6 +152,23 @@ async def test_a_lock_that_was_taken_back_is_not_done(station: Station) -> None:
         assert (found.state, found.card_locked) == (devices.DEVICE_STATE_ISSUED, False)
     assert held.card.pin_commands == 0
     assert held.card.inside.snapshot() == before
+
+
+async def test_it_begins_by_itself_and_the_audit_says_that_nobody_was_asked(station: Station, tmp_path: Path) -> None:
+    held, person = await station.issued(), Person()
+    await suspend(station, held)
+    await station_of(station.here, tmp_path / "here")
+    link = GrpcLink(station.here.process.addresses["calls"], tmp_path / "here", check_seconds=30.0)
+    async with running(held.card, person=person, link=link, machine=Machine(begin_mandatory=True)) as run:
+        operation = await begun(run)
+    assert (operation.kind, operation.outcome) == (pb.OPERATION_KIND_LOCK, pb.OUTCOME_DONE), operation.error
+    assert (tries(held), person.asked) == (0, [])
+    assert held.card.refused == VALUES
+    assert (await device_of(station, held)).card_locked
+    books = await books_of(station.here)
+    (session,) = books.of("card_session", purpose="lock", device=UUID(held.device).hex)
+    said = {row["action"] for row in books.of("audit_entry", session=session["id"])}
+    assert {"session.agreed-unasked", "device.card-locked", "session.done"} <= said
 
 
 AT = {0: (0, 10), 1: (0, 5, 6, 7)}
