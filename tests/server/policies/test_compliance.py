@@ -36,11 +36,15 @@ ALLOWED = [
     RESET,
     END,
     replace(ISSUE, biometric=False, documents=2),
+    replace(ISSUE, biometric=False, documents=3),
     replace(ISSUE, place=Place.SUPERVISED),
     replace(ISSUE, parts=(A, B)),
     replace(ISSUE, validity=timedelta(days=2192)),
     replace(UPDATE, place=Place.STATION, sealed=False),
+    replace(UPDATE, place=Place.KIOSK, sealed=False),
     Act(ActKind.RESET_PIN, Place.STATION, documents=1),
+    Act(ActKind.RESET_PIN, Place.STATION, documents=2),
+    Act(ActKind.RESET_PIN, Place.STATION, biometric=True),
     Act(ActKind.RESET_PIN, Place.SUPERVISED, biometric=True),
     Act(ActKind.RESET_PIN, Place.KIOSK, biometric=True, card_authenticated=True),
 ]
@@ -108,6 +112,7 @@ SLOT_9A = '[[slots]]\nslot = "9a"\nalgorithm = "rsa2048"\nprofile = "piv-authent
             "ALGORITHM_NOT_APPROVED",
         ),
         ('profile = "signature"', 'profile = "signature"\npin_policy = "once"', "SIGNATURE_WITHOUT_PIN"),
+        ('profile = "signature"', 'profile = "signature"\npin_policy = "match_always"', "SIGNATURE_WITHOUT_PIN"),
         ('profile = "piv-authentication"', 'profile = "piv-authentication"\npin_policy = "never"', "KEY_WITHOUT_PIN"),
         (', "fingerprints"', "", "OBJECT_MISSING"),
         ("min_length = 6", "min_length = 5", "PIN_TOO_WEAK"),
@@ -117,6 +122,7 @@ SLOT_9A = '[[slots]]\nslot = "9a"\nalgorithm = "rsa2048"\nprofile = "piv-authent
         ("retries = 10\n\n[puk]", "retries = 11\n\n[puk]", "PIN_TRIES"),
         ('algorithm = "aes256"', 'algorithm = "tdes"', "ADMINISTRATION_KEY"),
         ('clear_secrets = "never"', 'clear_secrets = "trusted_station"', "CLEAR_SECRETS"),
+        ('clear_secrets = "never"', 'clear_secrets = "any"', "CLEAR_SECRETS"),
         ("validity_days = 2191", "validity_days = 2193", "VALID_TOO_LONG"),
         ("self_bind = false", "self_bind = true", "SELF_BOUND"),
         ('unlock = ["operator"]', 'unlock = ["operator", "assisted"]', "UNLOCK_BY_KNOWLEDGE"),
@@ -132,6 +138,25 @@ def test_documents_that_may_not_claim_compliance(old: str, new: str, code: str) 
     assert code in {one.code for one in publication(read(changed))}
     civil = changed.replace('compliance = "piv"', 'compliance = "civ"')
     assert publication(read(civil)) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('unlock = ["operator"]', "unlock = []"),
+        ("min_length = 6", "min_length = 7"),
+        ("retries = 10\n\n[puk]", "retries = 9\n\n[puk]"),
+        ("validity_days = 2191", "validity_days = 2192"),
+        ("validity_days = 2191", "validity_days = 2190"),
+        ('algorithm = "aes256"', 'algorithm = "aes128"'),
+        ('device_kinds = ["smart-card"]', 'device_kinds = ["virtual-card"]'),
+        ('device_kinds = ["smart-card"]', 'device_kinds = ["smart-card", "virtual-card"]'),
+    ],
+)
+def test_documents_that_are_stricter_or_as_strict_may(old: str, new: str) -> None:
+    text = shipped("piv")
+    assert text.count(old) >= 1
+    assert publication(read(text.replace(old, new, 1))) == ()
 
 
 @pytest.mark.parametrize("name", ["piv", "piv-i"])
