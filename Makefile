@@ -71,6 +71,7 @@ proto: setup  ## regenerate the committed modules beside the .proto files
 docs: setup  ## regenerate the tables and man pages in docs that are made from the code
 	@$(PY) scripts/errors_doc.py
 	@$(PY) scripts/states_doc.py
+	@$(PY) scripts/rights_doc.py
 	@$(PY) scripts/man_pages.py
 
 clean:  ## remove .venv and everything that tools left behind
