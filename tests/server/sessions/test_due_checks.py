@@ -15,11 +15,6 @@ from uuid import UUID, uuid4
 import grpc
 import pytest
 
-from cardwright_cardops.piv.algorithms import Algorithm
-from cardwright_cardops.piv.commands import select
-from cardwright_cardops.piv.proofs import check_nonce
-from cardwright_cardops.piv.references import Slot
-from cardwright_cardops.program.items import Apdu, Batch, Group, Prove
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.due import What
@@ -31,9 +26,10 @@ from cardwright_server.store.second_medium import SecondMedium
 from cardwright_server.store.unit import Database, Unit
 from cardwright_simulators.card import VirtualCard
 from tests.support.databases import PostgreSql, statements_logged, statements_of
+from tests.support.due_questions import asked, proof_of, put
 from tests.support.issuance import ON_SQLITE
 from tests.support.session_world import SessionWorld, blank, make_session_world
-from tests.support.sessions import a_workstation, reader, reason_of
+from tests.support.sessions import a_workstation, reason_of
 
 
 @dataclass
@@ -58,18 +54,6 @@ async def stub(
         yield sessions_pb2_grpc.SessionServiceStub(channel)
 
 
-def proof_of(card: VirtualCard, guid: UUID, moment: datetime) -> bytes:
-    """What the card signs with 9E."""
-    item = Prove(Slot.CARD_AUTHENTICATION, Algorithm.P256, check_nonce(guid, moment))
-    (_, (answer,)) = reader(card).execute(Batch((Group((Apdu(select()),)), Group((item,)))))
-    return answer.require("proving")
-
-
-def asked(guid: UUID | str, proof: bytes = b"", serial: str = "", number: int = 0) -> sessions_pb2.DueRequest:
-    name = sessions_pb2.CardName(guid=str(guid), serial=serial)
-    return sessions_pb2.DueRequest(protocol=1, card=name, proof=proof, policy_number=number)
-
-
 async def issued(world: SessionWorld, card: VirtualCard) -> tuple[UUID, UUID]:
     """Id of the device and UUID of its card."""
     device = await world.bound(card)
@@ -81,17 +65,6 @@ async def issued(world: SessionWorld, card: VirtualCard) -> tuple[UUID, UUID]:
 
 async def _by(act: Callable[..., Awaitable[Any]], operator: Principal, device: UUID, unit: Unit) -> None:
     await act(unit, operator, device)
-
-
-async def put(
-    world: SessionWorld, device: UUID, what: What, days: float, ends: float | None = None, **detail: int
-) -> None:
-    async def work(unit: Unit) -> None:
-        ends_at = None if ends is None else unit.now + timedelta(days=ends)
-        due_at = unit.now + timedelta(days=days)
-        await world.world.services.due.put(unit, world.org, device, what, due_at, ends_at=ends_at, detail=detail)
-
-    await world.database.transact(work)
 
 
 async def due_rows(world: SessionWorld, device: UUID) -> list[What]:

@@ -28,6 +28,7 @@ from cardwright_server.store.audit_tables import audit_entry
 from cardwright_server.store.notify_tables import outbox
 from cardwright_server.store.unit import Database
 from cardwright_simulators.card import Verify, VirtualCard
+from tests.support.due_questions import asked, proof_of, put
 from tests.support.fault_cases import WatchedCard
 from tests.support.issuance import ON_SQLITE
 from tests.support.pcscd import Pcscd
@@ -35,8 +36,6 @@ from tests.support.people import make_proven
 from tests.support.session_world import SessionWorld, blank, make_session_world
 from tests.support.sessions import FREELY, PIN, STEPS, Station, Trip, a_workstation, commits_of, reader
 from tests.support.strangers import Seat, ToolFailed, Tools
-
-from tests.server.sessions.test_due_checks import asked, proof_of, put  # isort: skip
 
 LOCK, UPDATE = sessions_pb2.PURPOSE_LOCK, sessions_pb2.PURPOSE_UPDATE
 UNLOCK, ASSISTED = sessions_pb2.PURPOSE_UNLOCK, sessions_pb2.PURPOSE_UNLOCK_ASSISTED
