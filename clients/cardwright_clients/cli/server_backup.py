@@ -32,7 +32,7 @@ def command(
 
     here = installation(data, config)
     credential = passphrase(passphrase_fd)
-    new = passphrase(backup_fd, new=True, systemd=False, name="the backup")
+    new = passphrase(backup_fd, new=True, systemd=False, name="the backup", option="--backup-fd")
 
     async def work() -> Manifest:
         async with vault_admin(here, credential) as admin:

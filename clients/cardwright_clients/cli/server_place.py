@@ -59,9 +59,17 @@ def installation(data: Path | None, config: Path | None) -> Installation:
 
 
 def passphrase(
-    descriptor: int | None, *, new: bool = False, systemd: bool = True, name: str = "the vault"
+    descriptor: int | None,
+    *,
+    new: bool = False,
+    systemd: bool = True,
+    name: str = "the vault",
+    option: str = "--passphrase-fd",
 ) -> Secret:
-    """The passphrase of ``name``, once. ``new``: typed twice. Raises PassphraseMissing."""
+    """The passphrase of ``name``, once. ``new``: typed twice. ``option`` is where the descriptor comes from.
+
+    Raises PassphraseMissing.
+    """
     if descriptor is not None:
         try:
             with os.fdopen(descriptor, "rb") as file:
@@ -73,7 +81,8 @@ def passphrase(
     elif sys.stdin is not None and sys.stdin.isatty():
         value = _typed(new, name)
     else:
-        raise PassphraseMissing(f"Nobody can be asked for the passphrase of {name}.")
+        advice = None if systemd else f"Type it at the prompt, or give {option}."
+        raise PassphraseMissing(f"Nobody can be asked for the passphrase of {name}.", advice=advice)
     if not 0 < len(value) <= LONGEST:
         raise PassphraseMissing(f"The passphrase of {name} is empty or too long.")
     return Secret(value)
