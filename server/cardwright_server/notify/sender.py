@@ -92,6 +92,8 @@ class Sender:
                 try:
                     while await self.step():
                         pass
+                    if isinstance(self.error, StoreError):
+                        self.error = None
                 except StoreError as error:
                     self.error = error
                 await self._hang_up()

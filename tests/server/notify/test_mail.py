@@ -18,6 +18,7 @@ from cardwright_server.notify.model import DomainEvent
 from cardwright_server.notify.outbox import Dispatcher, Patience
 from cardwright_server.notify.sender import MailServer, Persistence, Security, Sender
 from cardwright_server.notify.store import Recorded, claim, count_mail
+from cardwright_server.store.errors import DatabaseUnavailable
 from cardwright_server.store.ids import new_id
 from cardwright_server.store.notify_tables import mail, mail_template
 from cardwright_server.store.purge import purge
@@ -232,6 +233,33 @@ async def test_after_three_days_it_is_given_up(database: Database, clock: Clock)
     assert await sender.step() is False
     assert await states(database) == {"dead": 1}
     assert sender.error is not None
+
+
+async def test_an_outage_of_the_database_is_over_before_the_next_mail(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing to send; what a mail server said stands until it takes a mail."""
+    server = MailServer("127.0.0.1", free_port(), "cards@example.org", security=Security.NONE, seconds=1)
+    sender = Sender(database, server, Persistence(look=timedelta(0)))
+    seen: list[object] = []
+    enough = asyncio.Event()
+
+    async def step() -> bool:
+        seen.append(sender.error)
+        if len(seen) == 1:
+            raise DatabaseUnavailable("gone")
+        if len(seen) == 3:
+            sender.error = "SMTPServerDisconnected"
+        if len(seen) == 4:
+            enough.set()
+        return False
+
+    monkeypatch.setattr(sender, "step", step)
+    task = asyncio.create_task(sender.run())
+    async with asyncio.timeout(10):
+        await enough.wait()
+    task.cancel()
+    assert [seen[0], type(seen[1]), *seen[2:4]] == [None, DatabaseUnavailable, None, "SMTPServerDisconnected"]
 
 
 async def test_an_answer_that_is_lost_repeats_the_same_mail(database: Database, smtp: SmtpServer, clock: Clock) -> None:
