@@ -94,6 +94,20 @@ def test_what_the_standard_refuses(act: Act, codes: set[str]) -> None:
     assert refusals(CIV, act) == ()
 
 
+@pytest.mark.parametrize("left_out", ["operator", "owner_confirmed", "biometric", "on_card"])
+def test_what_nobody_says_of_an_act_is_not_so(left_out: str) -> None:
+    said = {"operator": True, "owner_confirmed": True, "biometric": True, "on_card": True}
+    del said[left_out]
+    (found,) = refusals(PIV, Act(ActKind.RESET_PIN, Place.REMOTE, **said))  # type: ignore[arg-type]
+    assert found.code == "PIN_RESET_NOT_BOUND"
+    assert {one.code for one in refusals(PIV, Act(ActKind.ISSUE))} == {
+        "ONE_PERSON_ALONE", "NOT_IN_PERSON", "IDENTITY_NOT_CHECKED",
+    }  # fmt: skip
+    assert [one.code for one in refusals(PIV, Act(ActKind.RESET_PIN, Place.KIOSK, biometric=True))] == [found.code]
+    assert [one.code for one in refusals(PIV, Act(ActKind.TERMINATE))] == ["DISPOSITION_MISSING"]
+    assert refusals(PIV, replace(ISSUE, kind=ActKind.REISSUE)) == ()
+
+
 def test_every_rule_is_held_by_an_example() -> None:
     assert {rule.refusal.code for rule in RULES} == set().union(*(codes for _, codes in REFUSED))
 
