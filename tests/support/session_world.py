@@ -30,7 +30,8 @@ from cardwright_server.escrow.certificates import ArchivedCertificates
 from cardwright_server.issuance import status, store
 from cardwright_server.issuance.model import Certificate, HolderKind, Purpose
 from cardwright_server.people.mapping import CertificateMapping
-from cardwright_server.people.model import Person
+from cardwright_server.people.model import Person, Role
+from cardwright_server.policies.document import shipped
 from cardwright_server.policies.model import DeviceKind
 from cardwright_server.sessions.contents import SignedContents
 from cardwright_server.sessions.credentials import DeviceCredentials
@@ -42,7 +43,7 @@ from cardwright_server.store.ids import new_id
 from cardwright_server.store.unit import Database, Unit
 from cardwright_simulators.card import VirtualCard
 from tests.support import issuance, lifecycles
-from tests.support.people import authorizer, make_person
+from tests.support.people import authorizer, make_operator, make_person
 from tests.support.sessions import PIN, Office, Station, Trip, serving
 from tests.support.virtual import POOL
 
@@ -117,6 +118,20 @@ class SessionWorld:
 
         await self.database.transact(work)
         return one.id
+
+    async def publish(self, *replacing: tuple[str, str]) -> None:
+        """The next version of the policy ``civ``, with texts in it replaced."""
+        text = shipped("civ")
+        for old, new in replacing:
+            assert old in text
+            text = text.replace(old, new)
+        author = await make_operator(self.database, self.org, Role.ADMINISTRATOR)
+        policies, officer = self.world.services.policies, self.world.officer
+
+        async def work(unit: Unit) -> None:
+            await policies.publish(unit, officer, (await policies.draft(unit, author, text)).id)
+
+        await self.database.transact(work)
 
     def office(self, device: UUID) -> Office:
         """Vault and time of a server; what is asked of an office goes to the real domains."""

@@ -22,13 +22,12 @@ from cardwright_server.devices.model import DeviceState
 from cardwright_server.issuance import crl
 from cardwright_server.issuance.model import CertificateState, Purpose
 from cardwright_server.people.model import Role
-from cardwright_server.policies.document import shipped
 from cardwright_server.requests.model import Request, RequestKind, RequestState
 from cardwright_server.requests.schedule import Run, Scheduler
 from cardwright_server.sessions.ledger import LEASE, lease_name
 from cardwright_server.store.lease import acquire
 from cardwright_server.store.notify_tables import outbox
-from cardwright_server.store.unit import Database, Unit
+from cardwright_server.store.unit import Database
 from cardwright_simulators.card import VirtualCard
 from tests.support.databases import Clock
 from tests.support.people import make_operator
@@ -119,22 +118,6 @@ class Life:
         return [row.data["days"] for row in rows]
 
 
-async def publish(world: SessionWorld, *replacing: tuple[str, str]) -> None:
-    """The policy's next version."""
-    text = shipped("civ")
-    for old, new in (*QUICK, *replacing):
-        text = text.replace(old, new)
-    author = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
-    officer = await make_operator(world.database, world.org, Role.SECURITY_OFFICER)
-    policies = world.world.services.policies
-
-    async def work(unit: Unit) -> None:
-        draft = await policies.draft(unit, author, text)
-        await policies.publish(unit, officer, draft.id)
-
-    await world.database.transact(work)
-
-
 @pytest.fixture
 async def life(open_database: Callable[..., Database], clock: Clock, tmp_path: Path) -> AsyncIterator[Life]:
     clock.now = BEGIN
@@ -220,7 +203,7 @@ async def test_a_clock_that_is_set_back_between_two_sessions(life: Life) -> None
     life.clock.advance(hours=-1)
     assert await life.updated() == ("", NOTHING_DUE)
     assert await life.scheduler.run() == NONE
-    await publish(life.world, ('slot = "9c"\nalgorithm = "p256"', 'slot = "9c"\nalgorithm = "p384"'))
+    await life.world.publish(*QUICK, ('slot = "9c"\nalgorithm = "p256"', 'slot = "9c"\nalgorithm = "p384"'))
     assert [one.what for one in (await life.due()).what] == [What.POLICY]
     assert await life.updated() == ("", DONE)
     second = life.on_card()
@@ -234,7 +217,7 @@ async def test_a_clock_that_is_set_back_between_two_sessions(life: Life) -> None
 async def test_a_session_that_broke_off_before_the_clock_was_set_back_holds_no_card(life: Life) -> None:
     """Its lease would end an hour late, by the clock of then."""
     world = life.world
-    await publish(world, ('slot = "9c"\nalgorithm = "p256"', 'slot = "9c"\nalgorithm = "p384"'))
+    await world.publish(*QUICK, ('slot = "9c"\nalgorithm = "p256"', 'slot = "9c"\nalgorithm = "p384"'))
     device, there = life.device, uuid4()
     held = await world.database.transact(lambda unit: acquire(unit, lease_name(device), there, LEASE))
     assert held is not None

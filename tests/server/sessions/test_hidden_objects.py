@@ -14,13 +14,10 @@ from cardwright_cardops.check import Level
 from cardwright_cardops.piv.containers import PRINTED, unwrap
 from cardwright_cardops.piv.objects import Printed
 from cardwright_proto.cms.v1 import sessions_pb2
-from cardwright_server.people.model import Role
-from cardwright_server.policies.document import shipped
-from cardwright_server.store.unit import Database, Unit
+from cardwright_server.store.unit import Database
 from cardwright_simulators.card import VirtualCard, Write
 from cardwright_simulators.reader.faults import FaultyCard
 from tests.support.issuance import ON_SQLITE
-from tests.support.people import make_operator
 from tests.support.session_world import SessionWorld, blank, make_session_world
 from tests.support.sessions import Station
 
@@ -36,21 +33,6 @@ async def world(open_database: Callable[..., Database], tmp_path: Path) -> Async
     made.stations.every = True
     yield made
     made.issuing.core.close()
-
-
-async def publish(world: SessionWorld) -> None:
-    """A version of the policy that wants Printed Information, too."""
-    text = shipped("civ")
-    for old, new in (QUICK, NAMED):
-        assert old in text
-        text = text.replace(old, new)
-    author = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
-    policies, officer = world.world.services.policies, world.world.officer
-
-    async def work(unit: Unit) -> None:
-        await policies.publish(unit, officer, (await policies.draft(unit, author, text)).id)
-
-    await world.database.transact(work)
 
 
 async def issued(world: SessionWorld, card: VirtualCard) -> UUID:
@@ -75,7 +57,7 @@ async def test_a_version_that_adds_one_brings_it_to_cards_in_use(world: SessionW
     card = blank()
     device = await issued(world, card)
     assert printed(card) is None
-    await publish(world)
+    await world.publish(QUICK, NAMED)
     card.log.clear()
     trip = await world.update(card, device)
     assert (trip.error, trip.outcome) == ("", DONE)
@@ -94,7 +76,7 @@ async def test_what_broke_off_before_it_was_written_is_written_by_the_next_sessi
     """What the next batch makes true is on record before it is sent: for what nobody can read that is no proof."""
     card = blank()
     device = await issued(world, card)
-    await publish(world)
+    await world.publish(QUICK, NAMED)
     faulty = FaultyCard(card, "ins=DB:remove")
     assert (await world.update(card, device, Station(faulty))).outcome not in (DONE, NOTHING_DUE) and faulty.struck
     assert printed(card) is None
@@ -107,7 +89,7 @@ async def test_what_broke_off_before_it_was_written_is_written_by_the_next_sessi
 
 
 async def test_what_was_written_with_the_issuance_is_not_written_again(world: SessionWorld) -> None:
-    await publish(world)
+    await world.publish(QUICK, NAMED)
     card = blank()
     device = await issued(world, card)
     assert printed(card) is not None

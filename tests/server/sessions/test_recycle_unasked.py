@@ -15,11 +15,6 @@ import grpc
 import pytest
 from sqlalchemy import update
 
-from cardwright_cardops.piv.algorithms import Algorithm
-from cardwright_cardops.piv.commands import select
-from cardwright_cardops.piv.proofs import check_nonce
-from cardwright_cardops.piv.references import Slot
-from cardwright_cardops.program.items import Apdu, Batch, Group, Prove
 from cardwright_proto.cms.v1 import sessions_pb2, sessions_pb2_grpc
 from cardwright_server.devices.model import DeviceState, Disposition, Reason
 from cardwright_server.issuance.model import CertificateState
@@ -29,9 +24,10 @@ from cardwright_server.store.devices_tables import device as devices
 from cardwright_server.store.unit import Database, Unit
 from cardwright_simulators.card import VirtualCard
 from cardwright_simulators.reader.faults import FaultyCard
+from tests.support.due_questions import asked, proof_of
 from tests.support.issuance import ON_SQLITE
 from tests.support.session_world import SessionWorld, blank, make_session_world
-from tests.support.sessions import Station, Trip, a_workstation, reader
+from tests.support.sessions import Station, Trip, a_workstation
 
 RECYCLE, DONE = sessions_pb2.PURPOSE_RECYCLE, sessions_pb2.OUTCOME_DONE
 CURVES = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
@@ -61,13 +57,12 @@ class Desktop:
 
     async def due(self, device: UUID, guid: UUID | None = None) -> sessions_pb2.DueResponse:
         """What the server says of the card, which proves itself where it has a card UUID."""
-        proof = b"" if guid is None else self._proof(guid)
-        name = sessions_pb2.CardName(guid="" if guid is None else str(guid), serial=str(self.card.serial))
+        proof = b"" if guid is None else proof_of(self.card, guid, datetime.now(UTC))
+        self.card.power_off()
+        question = asked("" if guid is None else guid, proof, str(self.card.serial))
         async with self.server(device) as socket, grpc.aio.insecure_channel(f"unix:{socket}") as channel:
             stub: Any = sessions_pb2_grpc.SessionServiceStub(channel)
-            answer: sessions_pb2.DueResponse = await stub.Due(
-                sessions_pb2.DueRequest(protocol=1, card=name, proof=proof)
-            )
+            answer: sessions_pb2.DueResponse = await stub.Due(question)
         return answer
 
     async def recycle(self, device: UUID, request: str = "") -> Trip:
@@ -75,13 +70,6 @@ class Desktop:
             trip = await Station(self.card).run(socket, RECYCLE, request=request)
         self.card.power_off()
         return trip
-
-    def _proof(self, guid: UUID) -> bytes:
-        item = Prove(Slot.CARD_AUTHENTICATION, Algorithm.P256, check_nonce(guid, datetime.now(UTC)))
-        batch = Batch((Group((Apdu(select()),), essential=True), Group((item,))))
-        (_, (answer,)) = reader(self.card).execute(batch)
-        self.card.power_off()
-        return answer.data
 
 
 async def issued(here: SessionWorld, card: VirtualCard, kind: DeviceKind = VIRTUAL) -> UUID:

@@ -16,12 +16,9 @@ from cardwright_cardops.program.runner import run
 from cardwright_proto.cms.v1 import sessions_pb2
 from cardwright_server.devices import store as devices
 from cardwright_server.devices.due import Due, DueList, What
-from cardwright_server.people.model import Role
-from cardwright_server.policies.document import shipped
-from cardwright_server.store.unit import Database, Unit
+from cardwright_server.store.unit import Database
 from cardwright_simulators.card import VirtualCard
 from tests.support.databases import Clock
-from tests.support.people import make_operator
 from tests.support.session_world import SessionWorld, blank, make_session_world
 from tests.support.sessions import reader
 
@@ -55,21 +52,6 @@ def ends(card: VirtualCard) -> dict[Slot, datetime]:
     return {one.slot: one.not_after for one in seen.certificates}
 
 
-async def publish(world: SessionWorld, *replacing: tuple[str, str]) -> None:
-    """The next version of the policy."""
-    text = shipped("civ")
-    for old, new in (*QUICK, *replacing):
-        assert old in text
-        text = text.replace(old, new)
-    author = await make_operator(world.database, world.org, Role.ADMINISTRATOR)
-
-    async def work(unit: Unit) -> None:
-        draft = await world.world.services.policies.draft(unit, author, text)
-        await world.world.services.policies.publish(unit, world.world.officer, draft.id)
-
-    await world.database.transact(work)
-
-
 async def test_issuance_notes_when_certificates_are_to_be_renewed(
     open_database: Callable[..., Database], tmp_path: Path
 ) -> None:
@@ -86,7 +68,7 @@ async def test_a_version_of_the_policy_is_carried_out_without_a_request(
     world = await make_session_world(open_database(), tmp_path, "civ", QUICK)
     card, device = await issued(world)
     before = ends(card)
-    await publish(world, ('slot = "9c"\nalgorithm = "p256"', 'slot = "9c"\nalgorithm = "p384"'))
+    await world.publish(*QUICK, ('slot = "9c"\nalgorithm = "p256"', 'slot = "9c"\nalgorithm = "p384"'))
     assert [one.what for one in (await due(world, device)).what] == [What.POLICY]
     trip = await world.update(card, device)
     card.power_off()
@@ -108,7 +90,7 @@ async def test_a_version_that_wants_nothing_else_of_the_card_is_settled_by_a_loo
 ) -> None:
     world = await make_session_world(open_database(), tmp_path, "civ", QUICK)
     card, device = await issued(world)
-    await publish(world, ("max_devices = 2", "max_devices = 3"))
+    await world.publish(*QUICK, ("max_devices = 2", "max_devices = 3"))
     keys = ends(card)
     trip = await world.update(card, device)
     card.power_off()
