@@ -172,9 +172,15 @@ class Desk:
             await self._due.put(unit, task.org, task.device, What.SECRETS, unit.now, detail=detail)
 
     async def still_wanted(self, unit: Unit, task: Task) -> None:
-        """See ``Devices``. Raises NothingToDo."""
+        """See ``Devices``. Raises NothingToDo, NotInUse."""
+        if task.purpose is not Purpose.LOCK and not task.purpose.unlocks:
+            return
+        device = await self._lifecycle.device(unit, task.org, task.device)
         if task.purpose is Purpose.LOCK:
-            await self._require_order(unit, await self._lifecycle.device(unit, task.org, task.device))
+            await self._require_order(unit, device)
+        elif device.state is not DeviceState.ISSUED:
+            # Held, lost or ended since the session began: no PUK leaves for it any more (S3).
+            raise NotInUse(device.state, unlocking=True)
 
     async def locking(self, unit: Unit, task: Task) -> None:
         """See ``Devices``. Raises StaleVersion."""
@@ -243,6 +249,11 @@ class Desk:
             await self._requests.fail(
                 unit, org, request, session, retryable=failure.retryable, consistent=failure.consistent
             )
+        if found.kind is RequestKind.UNLOCK:
+            device = await self._lifecycle.device(unit, org, found.device)
+            if device.state is not DeviceState.ISSUED:
+                # What was waiting when it went out of use is closed; this one could not be, while a session was at it.
+                await self._lifecycle.locks.withdraw(unit, server(org), device)
 
     async def _fascn(self, unit: Unit, device: Device) -> bytes:
         """The number of the device's present life: given at its first session, then always the same. A token has none.

@@ -111,7 +111,9 @@ class Devices(Protocol):
         """A workstation is about to see the card's next PUK, whose generation this is, over an open channel."""
 
     async def still_wanted(self, unit: Unit, task: Task) -> None:
-        """Asked before anything is written. Raises the domain's error where a lock was taken back meanwhile."""
+        """Asked before anything is written. Raises the domain's error where a lock was taken back meanwhile, or a card
+        that is to be unlocked went out of use.
+        """
 
     async def locking(self, unit: Unit, task: Task) -> None:
         """A session is about to block the card's PIN."""
