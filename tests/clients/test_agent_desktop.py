@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cardwright_cardops.program.items import AnyBatch
 from cardwright_daemon.link import ports
 from tests.clients.test_cli_daemon import ISSUE
 from tests.support.daemon_server import Server
@@ -49,7 +50,14 @@ async def agent(desk: Desktop, run: Run) -> AsyncIterator[asyncio.subprocess.Pro
 
 
 async def test_a_card_is_issued_from_a_notification(folder: Path) -> None:
-    server = Server(due_is=ISSUE)
+    seen = asyncio.Event()
+
+    async def unhurried(number: int, batch: AnyBatch) -> AnyBatch:
+        if number == 3:  # else the end may overtake what is told of the steps
+            await seen.wait()
+        return batch
+
+    server = Server(due_is=ISSUE, on_batch=unhurried)
     async with (
         desktop(folder) as desk,
         running(token(), link=server, person=Person(PIN, PIN)) as run,
@@ -60,9 +68,10 @@ async def test_a_card_is_issued_from_a_notification(folder: Path) -> None:
         assert "It takes about " in offer.text
         server.due_is = replace(ISSUE, items=())
         await desk.press(offer, "Start")
+        await desk.until(lambda shown: "Leave the card in." in shown.text)
+        seen.set()
         result = await desk.until(lambda shown: shown.text == "The card is issued.")
         assert result.buttons == {}
-        assert [one for one in desk.service.all if "Leave the card in." in one.text]
         assert list(desk.service.open.values()) == [result]
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 130

@@ -30,7 +30,7 @@ from tests.support.daemon_sessions import (
     settled,
     start,
 )
-from tests.support.daemons import Person, failing, running, token
+from tests.support.daemons import PATIENCE, Person, failing, running, token
 
 
 async def test_the_guard_stops_a_server_that_asks_for_more() -> None:
@@ -293,16 +293,16 @@ async def test_every_connection_is_closed_however_a_session_ends(how: str) -> No
 
         source.connect = counted  # type: ignore[method-assign]
         shown = await preview(run, identifier)
-        assert [one.closed for one in opened] == [False]
+        # What asks by itself what is due may have had one of its own meanwhile.
+        assert [one.closed for one in opened].count(False) >= 1
         if how == "dismissed":
             await run.client.updates.DismissPreview(pb.DismissPreviewRequest(card=identifier))
         elif how == "taken out":
             run.bench.remove()
-            await run.client.until(lambda event: all(one.closed for one in opened))
         else:
             await start(run, identifier, shown)
         await quiet(run)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             # Asking what is due afterwards opens one of its own for a moment, to prove that the card is here.
             while not all(one.closed for one in opened):
                 await asyncio.sleep(0)
