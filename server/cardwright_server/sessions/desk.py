@@ -10,10 +10,12 @@ from uuid import UUID
 from cardwright_cardops.piv.algorithms import PublicKey
 from cardwright_cardops.piv.references import Slot
 from cardwright_cardops.plan.inventory import Inventory
+from cardwright_cardops.plan.records import DEFAULT, FACTORY, fold
 
 from ..authentication.authorize import Permission
 from ..authentication.principal import Principal, PrincipalKind, server
 from ..devices.due import DueList, What
+from ..devices.errors import CardLockUnavailable
 from ..devices.lifecycle import DeviceLifecycle, Told
 from ..devices.model import Device, DeviceEvent, DeviceState
 from ..devices.numbering import NINES, Numbering
@@ -78,7 +80,7 @@ class Desk:
         """See ``Devices``: the request that is named, else the open one of the card with this card UUID, or of the one
         that has none yet and shows the maker's number of a bound device. An update takes an open re-issue, too.
 
-        Raises NoSuchRequest, NoSuchDevice, NothingToDo, NotInUse, RecycledElsewhere.
+        Raises NoSuchRequest, NoSuchDevice, NothingToDo, NotInUse, RecycledElsewhere, CardLockUnavailable.
         """
         trusted = self._stations.is_trusted(principal.workstation)
         device, request = await self._found(unit, principal.org, greeting)
@@ -224,6 +226,16 @@ class Desk:
         if not await self._lifecycle.locks.is_ordered(unit, device):
             raise NothingToDo("Nobody wants this card to be locked, or not any more.")
 
+    async def _require_way_back(self, unit: Unit, device: Device) -> None:
+        """A holder may have set the PUK before the policy wanted one of the vault's. Raises CardLockUnavailable."""
+        puk = fold((await store.records(unit, device.org, device.id, device.life)).entries).puk
+        if set(puk.names) <= {DEFAULT, FACTORY}:
+            raise CardLockUnavailable(
+                "this card never got a PUK from the vault, so the server could not open it again",
+                effect="Nothing was sent to the card; its certificates are on hold.",
+                advice="Hand the card in at the help desk. What is issued anew gets a PUK that is known there.",
+            )
+
     async def _note_renewal(self, unit: Unit, task: Task, card: Inventory) -> None:
         """From when a certificate that can be renewed is due to be, and when the first of all ends."""
         policy = task.policy.card
@@ -282,6 +294,7 @@ class Desk:
             raise NothingToDo("No device of ours shows this card UUID or number; name the request.")
         if greeting.purpose is Purpose.LOCK:
             await self._require_order(unit, device)
+            await self._require_way_back(unit, device)
             return device, None
         everything = await self._requests.open_of(unit, org, device.id)
         open_ones = [one for one in everything if one.kind in kinds]
