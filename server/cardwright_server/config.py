@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 import socket
+import ssl
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -331,14 +332,33 @@ def names_of(config: Configuration) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(dict.fromkeys(name.lower() for name in given if name not in addresses)), addresses
 
 
-def secret_file(path: str) -> bytes:
-    """The first line of a file with a password, b"" for no file. Raises ConfigurationRefused."""
+def secret_file(path: str, key: str = "mail.password_file") -> bytes:
+    """The first line of a file with a password, b"" for no file. ``key`` names it. Raises ConfigurationRefused."""
     if not path:
         return b""
     try:
         return Path(path).read_bytes()[:4096].partition(b"\n")[0]
     except OSError as error:
-        raise ConfigurationRefused(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigurationRefused(f"{key}: {path} cannot be read: {error.strerror}") from error
+
+
+def require_files(config: Configuration) -> None:
+    """That files which are needed only later can be used: passwords, and authorities of directory and mail server.
+
+    Raises ConfigurationRefused.
+    """
+    authorities = {"mail.ca_file": config.mail.ca_file}
+    secret_file(config.mail.password_file)
+    if config.directory is not None:
+        server = config.directory.server
+        authorities["directory.server.ca_file"] = server.ca_file
+        secret_file(server.bind_password_file, "directory.server.bind_password_file")
+    for key, path in authorities.items():
+        try:
+            if path:
+                ssl.create_default_context(cafile=path)
+        except OSError as error:  # ssl.SSLError too
+            raise ConfigurationRefused(f"{key}: {path} has no certificates in PEM: {error.strerror}") from error
 
 
 def makers_of(config: Configuration) -> tuple[x509.Certificate, ...]:

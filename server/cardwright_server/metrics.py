@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -79,8 +81,24 @@ class Metrics:
         """A gauge that is asked when somebody looks."""
         Gauge(name, text, registry=self.registry).set_function(value)
 
+    def watch_parts(self, standing: Callable[[], Iterable[tuple[str, bool]]]) -> None:
+        """Whether each part is good, asked when somebody looks: one gauge, labelled by the part's name."""
+        self.registry.register(_Parts(standing))
+
     def _label(self, call: str) -> str:
         return call if call in self._known else OTHER
+
+
+class _Parts(Collector):
+    def __init__(self, standing: Callable[[], Iterable[tuple[str, bool]]]) -> None:
+        self._standing = standing
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """See Collector."""
+        gauge = GaugeMetricFamily("cardwright_part_good", "Whether `server status` calls it good.", labels=("part",))
+        for name, good in self._standing():
+            gauge.add_metric((name,), float(good))
+        yield gauge
 
 
 def make_app(metrics: Metrics, healthy: Callable[[], bool]) -> Starlette:

@@ -35,7 +35,8 @@ from .api.strict import StrictMessages
 from .app import CHAIN, Domains, wire
 from .audit.sealer import Sealer
 from .authentication.matrix import RULES
-from .config import Installation, host_and_port, names_of, secret_file
+from .condition import Condition
+from .config import Installation, host_and_port, names_of, require_files, secret_file
 from .founding import NotFounded, open_database, organization
 from .http.app import make_app as make_status_app
 from .http.serve import serving as serving_http
@@ -56,12 +57,14 @@ from .notify.outbox import Consumer, Dispatcher
 from .notify.sender import MailServer, Security, Sender
 from .opening import OpenVault, has_vault, open_vault, own_folder
 from .operation.restore import require_whole
+from .people.ldap_directory import LdapDirectory
 from .release import LONGEST_MESSAGE
 from .store.errors import StoreError
 from .store.migrate import require_current
 from .store.purge import purge
+from .store.second_medium import SecondMedium
 from .store.unit import Database, Unit
-from .system import SystemService, Watched
+from .system import SystemService, Watched, parts
 from .timers import Timers
 from .tls import Credentials, TlsFiles
 from .vault.errors import VaultError
@@ -71,6 +74,7 @@ SCHEDULE_EVERY: Final = timedelta(minutes=1)
 PURGE_EVERY: Final = timedelta(hours=1)
 REWRAP_EVERY: Final = timedelta(minutes=1)
 HEALTH_EVERY: Final = timedelta(seconds=5)
+LOOK_EVERY: Final = timedelta(minutes=1)
 _OPTIONS: Final = (
     # What is somewhat too long is refused by name (StrictMessages); what is far too long ends in gRPC, unread.
     ("grpc.max_receive_message_length", 2 * LONGEST_MESSAGE),
@@ -123,6 +127,7 @@ class _State:
     file: SameFile
     lost: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Has the DatabaseMissing of a database that is gone."""
+    able: Condition = field(default_factory=lambda: Condition("database-and-vault"))
     serving: bool = False
     draining: bool = False
 
@@ -150,11 +155,12 @@ async def serve(
 ) -> None:
     """Serve until ``stop`` is set, then drain. ``ready`` is told when everything answers.
 
-    Raises what is wrong at the start (DataFolderInUse, RestoreUnfinished, SchemaMismatch, NotFounded,
-    VaultUnlockRefused, ListenFailed, StoreError), VaultEnded, and DatabaseMissing.
+    Raises what is wrong at the start (ConfigurationRefused, DataFolderInUse, RestoreUnfinished, SchemaMismatch,
+    NotFounded, VaultUnlockRefused, ListenFailed, StoreError), VaultEnded, and DatabaseMissing.
     """
     if installation.vault is not None and not has_vault(installation.vault):
         raise NotFounded(f"there is no vault in {installation.vault}")
+    require_files(installation.config)
     async with AsyncExitStack() as stack:
         stack.enter_context(own_folder(installation))
         require_whole(installation)
@@ -200,7 +206,8 @@ async def _run(
     sealer = Sealer(domains.database, domains.vault, chain=CHAIN, epoch=(await domains.vault.status()).epoch)
     sender = _sender(installation, domains.database)
     dispatcher = Dispatcher(domains.database, _consumers(installation, domains))
-    watched = Watched(domains.database, domains.vault, process.timers, sealer, dispatcher, sender, started)
+    conditions = tuple(one.condition for one in _outside(domains))
+    watched = Watched(domains.database, domains.vault, process.timers, sealer, dispatcher, sender, conditions, started)
     sessions, streams = (
         Admission("card sessions", config.limits.sessions),
         Admission("streams", config.limits.streams),
@@ -232,6 +239,7 @@ async def _run(
         await server.stop(config.drain.seconds)
 
     _watch_all(process, sealer)
+    process.metrics.watch_parts(lambda: ((one.name, one.good) for one in parts(watched)))
     process.metrics.watch("cardwright_backlog_seconds", "How long calls wait.", lambda: backlog.seconds)
     _timers(process, sealer, dispatcher, sender, named)
     await server.start()
@@ -379,6 +387,7 @@ def _timers(
     timers.every("escrow-offers", SCHEDULE_EVERY, expire_escrow)
     timers.every("purge", PURGE_EVERY, lambda: purge(domains.database))
     timers.every("rewrap", REWRAP_EVERY, domains.masters.run)
+    timers.every("look-outside", LOOK_EVERY, lambda: _look_outside(domains))
     timers.every("health", HEALTH_EVERY, lambda: _look_after(process, services))
     timers.forever("revocations", domains.watch.run)
     timers.forever("hints", domains.hints.run)
@@ -400,22 +409,36 @@ def _watch_all(process: _Process, sealer: Sealer) -> None:
 
 async def _look_after(process: _Process, named: Iterable[str]) -> None:
     """Whether database and vault answer, for the health service. Raises nothing of theirs."""
-    good = True
+    state, wrong = process.state, ""
     try:
-        process.state.file.require()
+        state.file.require()
     except DatabaseMissing as error:
-        if not process.state.lost.done():
-            process.state.lost.set_exception(error)
+        if not state.lost.done():
+            state.lost.set_exception(error)
     try:
         await process.domains.database.read(_nothing, timed=False)
-        good = (await process.domains.vault.status()).state is LockState.UNLOCKED
+        if (await process.domains.vault.status()).state is not LockState.UNLOCKED:
+            wrong = "VAULT_LOCKED"
     except (StoreError, VaultError) as error:
-        structlog.get_logger().warning("not-serving", code=error.code)
-        good = False
-    process.state.serving = good and not process.state.draining
-    status = health_pb2.HealthCheckResponse.SERVING if good else health_pb2.HealthCheckResponse.NOT_SERVING
+        wrong = error.code
+    if wrong:
+        state.able.bad(wrong)
+    else:
+        state.able.good()
+    state.serving = not wrong and not state.draining
+    status = health_pb2.HealthCheckResponse.SERVING if not wrong else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ("", *named):
         await process.health.set(name, status)
+
+
+def _outside(domains: Domains) -> list[LdapDirectory | SecondMedium]:
+    """What may fail while database and vault answer: then the server goes on with what does not need it."""
+    return [one for one in (domains.database.second_medium, domains.directory) if one is not None]
+
+
+async def _look_outside(domains: Domains) -> None:
+    for one in _outside(domains):
+        await one.check()
 
 
 async def _watch_backlog(backlog: Backlog, installation: Installation) -> None:

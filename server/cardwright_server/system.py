@@ -19,6 +19,7 @@ from .authentication.authorize import Authorize, CallTarget
 from .authentication.first import FirstOperators
 from .authentication.matrix import Call
 from .authentication.principal import Principal, anyone
+from .condition import Condition
 from .config import Installation
 from .issuance import store as certificates
 from .issuance.model import OWN
@@ -116,6 +117,7 @@ class Watched:
     sealer: Sealer
     dispatcher: Dispatcher
     sender: Sender | None
+    conditions: tuple[Condition, ...]
     started: datetime
 
 
@@ -282,6 +284,7 @@ def parts(watched: Watched) -> tuple[Part, ...]:
     found.append(Part("outbox", watched.dispatcher.error is None, _code(watched.dispatcher.error)))
     if watched.sender is not None:
         found.append(Part("mail", watched.sender.error is None, _code(watched.sender.error)))
+    found.extend(Part(one.name, not one.code, one.code) for one in watched.conditions)
     return tuple(found)
 
 

@@ -110,6 +110,7 @@ class Process:
     lines: list[dict[str, Any]] = field(default_factory=list)
     _served: threading.Event = field(default_factory=threading.Event)
     _reader: threading.Thread | None = None
+    _heard: threading.Condition = field(default_factory=threading.Condition)
 
     def start(self, passphrase: bytes = PASSPHRASE) -> Process:
         """Start, and wait until it serves."""
@@ -133,10 +134,17 @@ class Process:
         assert self.process is not None and self.process.stdout is not None
         for text in self.process.stdout:
             line = json.loads(text)
-            self.lines.append(line)
+            with self._heard:
+                self.lines.append(line)
+                self._heard.notify_all()
             if line["event"] == "serving":
                 self._served.set()
         self._served.set()
+
+    def until_logged(self, event: str) -> None:
+        """Wait for a line of the log."""
+        with self._heard:
+            assert self._heard.wait_for(lambda: any(one["event"] == event for one in self.lines), PATIENCE)
 
     @property
     def complaint(self) -> str:

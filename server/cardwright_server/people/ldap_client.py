@@ -23,6 +23,7 @@ from ldap.controls import SimplePagedResultsControl
 
 from cardwright_cardops.secret import Secret
 
+from ..condition import Condition
 from .breaker import Breaker
 from .directory import DirectoryAnswerRefused, DirectoryError, DirectoryMisconfigured, DirectoryUnavailable
 from .ldap_line import LdapServer, open_line
@@ -95,6 +96,11 @@ class Session:
                 return
             control.cookie = cookies[0]
 
+    def look(self, base: str) -> None:
+        """Nothing, if there is such an entry or it is hidden from us. Raises ldap.NO_SUCH_OBJECT."""
+        identifier = self._ldap.search_ext(base, ldap.SCOPE_BASE, attrlist=["1.1"], timeout=self._left())
+        self._ldap.result3(identifier, timeout=self._left())
+
     def close(self) -> None:
         """Say goodbye, whatever happened before."""
         # If the line is gone already there is nothing to end.
@@ -109,10 +115,14 @@ class Session:
 
 
 class LdapClient:
-    """Runs sessions. Made in a running loop's process; ``clock`` is the breaker's, monotonic seconds."""
+    """Runs sessions. Made in a running loop's process; ``clock`` is the breaker's, monotonic seconds.
+
+    ``condition`` learns here of what went wrong; that all is well only who asks under our own account can say.
+    """
 
     def __init__(self, server: LdapServer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.server = server
+        self.condition = Condition("directory")
         self._threads = ThreadPoolExecutor(server.sessions, thread_name_prefix="ldap")
         self._guard = threading.Lock()
         self._used = 0
@@ -137,13 +147,15 @@ class LdapClient:
             raise
         except (TimeoutError, OSError, *AWAY) as error:
             self._breaker.failed()
+            self.condition.bad(DirectoryUnavailable.code)
             rest = timedelta(seconds=self.server.rest)
             raise DirectoryUnavailable(f"the directory is away: {_said(error)}", rest) from error
         except ldap.LDAPError as error:
             self._breaker.succeeded()
-            raise _refused(error) from error
-        except DirectoryError:
+            raise self._noted(_refused(error)) from error
+        except DirectoryError as error:
             self._breaker.succeeded()
+            self._noted(error)
             raise
         self._breaker.succeeded()
         return result
@@ -156,6 +168,12 @@ class LdapClient:
     def sessions_in_use(self) -> int:
         """Threads that are taken at the moment."""
         return self._used
+
+    def _noted(self, error: DirectoryError) -> DirectoryError:
+        # What is wrong with one entry says nothing of the directory.
+        if isinstance(error, DirectoryMisconfigured):
+            self.condition.bad(error.code)
+        return error
 
     def _enter(self) -> bool:
         with self._guard:

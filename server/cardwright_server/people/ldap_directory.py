@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -15,7 +16,8 @@ from ldap.filter import escape_filter_chars
 
 from cardwright_cardops.secret import Secret
 
-from .directory import DirectoryAnswerRefused, DirectoryEntry, DirectoryMisconfigured
+from ..condition import Condition
+from .directory import DirectoryAnswerRefused, DirectoryEntry, DirectoryError, DirectoryMisconfigured
 from .ldap_client import NOT_RIGHT, LdapClient, Session
 from .ldap_line import LdapServer
 from .model import EMBEDDED
@@ -111,6 +113,22 @@ class LdapDirectory:
 
         return await self._client.run(work)
 
+    @property
+    def condition(self) -> Condition:
+        """How the directory stands: whether it answers, and takes our bind and base."""
+        return self._client.condition
+
+    async def check(self) -> None:
+        """Ask, before anyone needs an answer, how the directory stands: ``condition`` knows. Raises nothing."""
+
+        def work(session: Session) -> None:
+            session.bind(self._config.server.bind_dn, self._own_password())
+            session.look(self._config.base)
+
+        with suppress(DirectoryError):
+            await self._client.run(work)
+            self.condition.good()
+
     def close(self) -> None:
         """End idle threads."""
         self._client.close()
@@ -140,7 +158,9 @@ class LdapDirectory:
                     break
             return found[:limit]
 
-        return await self._client.run(work)
+        answer = await self._client.run(work)
+        self.condition.good()
+        return answer
 
     def _entry(self, session: Session, dn: str, values: _Values) -> DirectoryEntry | None:
         config = self._config

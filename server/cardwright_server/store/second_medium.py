@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,12 +29,14 @@ import msgspec
 from cardwright_cardops.durable import write_whole
 from cardwright_cardops.errors import CardwrightError
 
+from ..condition import Condition
 from .columns import canonical
 from .ids import new_id
 
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{32})\.journal")
 _START = bytes(32)
 _HEX = 64
+_ROOM = 64 * 1024
 
 
 class SecondMediumUnavailable(CardwrightError):
@@ -121,6 +124,7 @@ class SecondMedium:
         sync: Callable[[int], None] = os.fsync,
     ) -> None:
         self.folder = folder
+        self.condition = Condition("second-medium")
         self._write_some = write
         self._sync = sync
         self._descriptor: int | None = None
@@ -143,6 +147,15 @@ class SecondMedium:
     def settle(self, unit: UUID, *, took_effect: bool) -> None:
         """Note what became of the transaction. Written soon, not waited for: without it replay assumes the worst."""
         self._enqueue([canonical({"unit": unit, "took_effect": took_effect})], None)
+
+    async def check(self) -> None:
+        """Find out, before something has to be recorded, whether there is room: ``condition`` knows. Raises nothing."""
+        try:
+            await asyncio.to_thread(self._try_out)
+        except OSError:
+            self.condition.bad(SecondMediumUnavailable.code)
+        else:
+            self.condition.good()
 
     async def close(self) -> None:
         """Write what is waiting, then close the file."""
@@ -171,6 +184,9 @@ class SecondMedium:
                 reason = failure.strerror if isinstance(failure, OSError) else type(failure).__name__
                 error = SecondMediumUnavailable(f"the second medium cannot be written: {reason}")
                 error.__cause__ = failure
+                self.condition.bad(error.code)
+            else:
+                self.condition.good()
             for waiter in waiters:
                 if waiter.done():
                     continue
@@ -187,11 +203,7 @@ class SecondMedium:
         assert descriptor is not None
         chain, octets = _chained(self._chain, texts)
         try:
-            rest = memoryview(octets)
-            while rest:
-                rest = rest[self._write_some(descriptor, bytes(rest)) :]
-            if durable:
-                self._sync(descriptor)
+            self._put(descriptor, octets, durable)
         except BaseException:
             # What the kernel kept of a failed write or sync is unknown: cut it off and never use this file again.
             self._descriptor = None
@@ -202,6 +214,17 @@ class SecondMedium:
             raise
         self._chain = chain
         self._end += len(octets)
+
+    def _put(self, descriptor: int, octets: bytes, durable: bool) -> None:
+        rest = memoryview(octets)
+        while rest:
+            rest = rest[self._write_some(descriptor, bytes(rest)) :]
+        if durable:
+            self._sync(descriptor)
+
+    def _try_out(self) -> None:
+        with tempfile.TemporaryFile(dir=self.folder, buffering=0) as file:
+            self._put(file.fileno(), bytes(_ROOM), durable=True)
 
     def _open(self) -> None:
         path, chain, end = _begin(self.folder, current_epoch(self.folder))

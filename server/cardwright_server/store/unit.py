@@ -231,6 +231,11 @@ class Database:
             self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             self._glances = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
+    @property
+    def second_medium(self) -> SecondMedium | None:
+        """What ``Unit.beforehand`` is written to."""
+        return self._medium
+
     async def transact(
         self, work: Callable[[Unit], Awaitable[T]], *, isolation: Isolation = Isolation.SERIALIZABLE
     ) -> T:

@@ -44,6 +44,17 @@ from tests.support.virtual import POOL
 HELLO = system_pb2.HelloRequest(protocol=1)
 
 
+NO_DIRECTORY = """
+[directory]
+name = "corp"
+base = "dc=example,dc=org"
+
+[directory.server]
+uri = "ldapi://%2Fnowhere%2Fldapi"
+tls = "none"
+"""
+
+
 def run_refused(data: Path, passphrase: bytes = PASSPHRASE) -> str:
     """What ``run`` says when it does not begin."""
     said = cardwright("run", "--data", data, "--passphrase-fd", "FD", secret=passphrase)
@@ -106,6 +117,30 @@ def test_an_address_in_use_is_said(alone: Site) -> None:
             (alone.data / "server.toml").write_text(changed)
             said = run_refused(alone.data)
             assert "LISTEN_FAILED" in said and str(port) in said
+
+
+@pytest.mark.parametrize("key", ["bind_password_file", "ca_file"])
+def test_a_file_of_the_directory_that_is_missing_is_said_before_anything_needs_it(alone: Site, key: str) -> None:
+    with (alone.data / "server.toml").open("a") as file:
+        file.write(NO_DIRECTORY + f'{key} = "{alone.data}/missing"\n')
+    said = run_refused(alone.data)
+    assert "CONFIGURATION_REFUSED" in said and f"directory.server.{key}: {alone.data}/missing" in said
+
+
+def test_a_directory_that_is_down_hinders_nothing_and_is_told(alone: Site) -> None:
+    with (alone.data / "server.toml").open("a") as file:
+        file.write(NO_DIRECTORY)
+    alone.process.start()
+    alone.process.until_logged("part-failed")
+    assert alone.process.get("metrics", "/health") == b"ok\n"
+    metrics = alone.process.get("metrics", "/metrics").decode()
+    assert 'cardwright_part_good{part="directory"} 0.0' in metrics
+    assert 'cardwright_part_good{part="second-medium"} 1.0' in metrics
+    said = cardwright("status", "--data", alone.data, "--as", "ann", "--json")
+    (directory,) = (one for one in said.json["parts"] if one["name"] == "directory")
+    assert (directory["good"], directory["code"]) == (False, "DIRECTORY_UNAVAILABLE")
+    (told,) = (one for one in alone.process.lines if one["event"] == "part-failed")
+    assert (told["action"], told["code"], told["level"]) == ("directory", "DIRECTORY_UNAVAILABLE", "warning")
 
 
 def test_one_process_has_a_data_folder(here: Site) -> None:

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from cardwright_cardops.secret import Secret
 from cardwright_server.authentication.errors import AccessDenied, MethodLocked, ProofRefused
@@ -171,6 +172,41 @@ async def test_our_own_bind_and_base_must_be_right(slapd: Slapd, tmp_path: Path)
     nowhere = LdapDirectoryConfig(name="corp", server=reach(slapd, "ldapi"), base=f"ou=nowhere,{BASE}")
     with pytest.raises(DirectoryMisconfigured):
         await LdapDirectory(nowhere).find("x")
+
+
+async def test_an_administrator_learns_once_what_is_the_matter_with_the_directory(slapd: Slapd, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("wrong")
+    directory = ask(reach(slapd, "ldapi", bind_password_file=str(password)))
+    person = slapd.add_person(unique("cond"))
+    with capture_logs() as logged:
+        await directory.check()
+        for _ in range(2):
+            with pytest.raises(DirectoryMisconfigured):
+                await directory.find("x")
+        assert await directory.check_password(person, secret("right"))
+        # That a person's password is right does not mend our own.
+        assert directory.condition.code == "DIRECTORY_MISCONFIGURED"
+        password.write_bytes(Path(slapd.password_file()).read_bytes())
+        await directory.find("x")
+        assert directory.condition.code == ""
+        await directory.check()
+    told = [(one["event"], one["action"], one["code"]) for one in logged]
+    assert told == [(word, "directory", "DIRECTORY_MISCONFIGURED") for word in ("part-failed", "part-recovered")]
+
+
+async def test_a_directory_that_is_away_or_has_no_such_base_is_known_before_it_is_needed(slapd: Slapd) -> None:
+    away = ask(reach(slapd, "clear", port=free_port(), failures=1))
+    await away.check()
+    await away.check()  # this one does not get through to it
+    assert away.condition.code == "DIRECTORY_UNAVAILABLE"
+    config = LdapDirectoryConfig(name="corp", server=reach(slapd, "ldapi"), base="dc=elsewhere")
+    baseless = LdapDirectory(config)
+    await baseless.check()
+    assert baseless.condition.code == "DIRECTORY_MISCONFIGURED"
+    fine = ask(reach(slapd, "ldapi"))
+    await fine.check()
+    assert fine.condition.code == ""
 
 
 @pytest.mark.parametrize("way", ["starttls", "ldaps"])

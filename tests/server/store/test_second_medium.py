@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from cardwright_server.store.ids import SYSTEM, new_id
 from cardwright_server.store.second_medium import (
@@ -100,6 +101,50 @@ async def test_waiting_transactions_share_one_sync(tmp_path: Path) -> None:
     await medium.close()
     assert sorted(numbers(tmp_path)) == list(range(50))
     assert syncs <= 2
+
+
+async def test_a_full_medium_is_told_once_before_and_when_something_has_to_be_recorded(tmp_path: Path) -> None:
+    full = True
+
+    def write(descriptor: int, octets: bytes) -> int:
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.write(descriptor, octets)
+
+    medium = SecondMedium(tmp_path, write=write)
+    with capture_logs() as logged:
+        await medium.check()
+        assert medium.condition.code == "SECOND_MEDIUM_UNAVAILABLE"
+        for number in range(2):
+            with pytest.raises(SecondMediumUnavailable):
+                await medium.append([event(number)], NOW)
+        full = False
+        await medium.append([event(3)], NOW)
+        assert medium.condition.code == ""
+        await medium.check()
+        full = True
+        with pytest.raises(SecondMediumUnavailable):
+            await medium.append([event(4)], NOW)
+        full = False
+        await medium.check()
+        assert medium.condition.code == ""
+    await medium.close()
+    told = [(one["event"], one["action"], one["code"]) for one in logged]
+    failed, recovered = (
+        (word, "second-medium", "SECOND_MEDIUM_UNAVAILABLE") for word in ("part-failed", "part-recovered")
+    )
+    assert told == [failed, recovered, failed, recovered]
+    assert numbers(tmp_path) == [3]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".journal"}
+
+
+async def test_a_medium_that_is_taken_away_is_told(tmp_path: Path) -> None:
+    medium = SecondMedium(tmp_path / "mounted")
+    await medium.append([event(1)], NOW)
+    (tmp_path / "mounted").rename(tmp_path / "away")
+    await medium.check()
+    assert medium.condition.code == "SECOND_MEDIUM_UNAVAILABLE"
+    await medium.close()
 
 
 async def test_append_returns_after_the_sync_and_not_before(tmp_path: Path) -> None:
