@@ -34,6 +34,8 @@ _SECRETS = frozenset(
         Kind.RESET_DONE,
     }
 )
+_OF_KEYS = sorted(one for one in Purpose if one.follows_policy or one is Purpose.RECYCLE)
+"""What sessions are for that make, release or erase keys and certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,10 @@ async def live(unit: Unit, org: UUID, device: UUID) -> list[CardSession]:
 
 async def is_unfinished(unit: Unit, org: UUID, device: UUID, life: int) -> bool:
     """Whether the newest session of this life that showed a plan, or that ended well, did not end well. One that locked
-    the card, or was to, finishes nothing of another.
+    the card or set its PIN anew, or was to, finishes nothing of another: what that one made is still to be released.
     """
     told = or_(card_session.c.steps > 0, card_session.c.state == SessionState.DONE)
-    told = and_(told, card_session.c.purpose != Purpose.LOCK)
+    told = and_(told, card_session.c.purpose.in_(_OF_KEYS))
     mine = (card_session.c.org == org, card_session.c.device == device, card_session.c.life == life, told)
     newest = select(card_session.c.state).where(*mine).order_by(card_session.c.id.desc()).limit(1)
     return await unit.value(newest) not in (None, SessionState.DONE)
