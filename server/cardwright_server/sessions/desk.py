@@ -285,13 +285,16 @@ class Desk:
                 raise NothingToDo(f"This request is not one to {greeting.purpose} a card.")
             if request.state is RequestState.DONE:
                 raise NothingToDo("This request is done: nothing is left to do for it.")
-            return await self._lifecycle.device(unit, org, request.worked_on), request
+            named = await self._lifecycle.device(unit, org, request.worked_on)
+            _require_unlockable(greeting.purpose, named)
+            return named, request
         device = None if guid is None else await self._lifecycle.by_guid(unit, org, guid)
         if device is None and greeting.card.identity.serial:
             blank = await self._due.of_blank(unit, org, greeting.card.identity.serial)
             device = None if blank is None else await self._lifecycle.device(unit, org, blank.device)
         if device is None:
             raise NothingToDo("No device of ours shows this card UUID or number; name the request.")
+        _require_unlockable(greeting.purpose, device)
         if greeting.purpose is Purpose.LOCK:
             await self._require_order(unit, device)
             await self._require_way_back(unit, device)
@@ -311,6 +314,12 @@ class Desk:
             # Or a bound card would be written, and its certificates released, that nobody agreed to.
             raise NotInUse(device.state)
         return device, open_ones[0] if open_ones else None
+
+
+def _require_unlockable(purpose: Purpose, device: Device) -> None:
+    """Said by name: that no proof would count (S3) would sound as if the card were a copy. Raises NotInUse."""
+    if purpose.unlocks and device.state is not DeviceState.ISSUED:
+        raise NotInUse(device.state, unlocking=True)
 
 
 def _beginning(day: date) -> datetime:

@@ -15,6 +15,7 @@ from cardwright_server.authentication.model import Method
 from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.due import What
 from cardwright_server.devices.model import DeviceState, Disposition, Reason
+from cardwright_server.requests.errors import RequestNotPossible
 from cardwright_server.requests.model import GIVEN_BACK, RequestKind, RequestState
 from cardwright_server.store.unit import Database
 from cardwright_simulators.card import VirtualCard
@@ -28,7 +29,7 @@ NEW_PIN = b"271828"
 CURVES = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
 ENDS: dict[str, tuple[tuple[Any, ...], dict[str, Any], DeviceState]] = {
     "suspend": ((), {"lock_card": True}, DeviceState.SUSPENDED),
-    "report_incident": ((Reason.STOLEN,), {}, DeviceState.INVALID),
+    "report_incident": ((Reason.LOST,), {}, DeviceState.INVALID),
     "terminate": ((Reason.NOT_NEEDED, Disposition.NOT_COLLECTED), {}, DeviceState.TERMINATED),
 }
 
@@ -118,3 +119,25 @@ async def test_the_request_of_a_card_that_is_given_back_is_not_the_one_that_was_
     card.power_off()
     assert (await session(here, card, ASSISTED, holder, pin=NEW_PIN)).outcome == DONE
     assert not (await here.world.device(device)).card_locked
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("end", list(ENDS))
+async def test_a_request_to_unlock_ends_with_the_card_and_its_holder_is_told_why(
+    here: SessionWorld, end: str, named: bool
+) -> None:
+    """The help desk's request was open when the card was reported: no word of a copy, and nothing is left to do."""
+    card, device, holder, asked = await to_be_unlocked(here)
+    rest, words, state = ENDS[end]
+    await call(here, end, device, *rest, **words)
+    assert (await here.world.request(asked)).state is RequestState.CANCELLED
+    assert not {What.REQUEST, What.UNLOCK} & set(await due(here, device))
+    before = secrets(card)
+    async with here.serving(here.office(UUID(int=0)), holder) as socket:
+        trip = await Station(card, pin=NEW_PIN).run(socket, ASSISTED, request=str(asked) if named else "")
+    assert (trip.error, secrets(card)) == ("CARD_NOT_IN_USE", before)
+    assert (await here.world.device(device)).state is state
+    with pytest.raises(RequestNotPossible):
+        requests, helper = here.world.services.requests, here.world.helper
+        await here.database.transact(lambda unit: requests.create_unlock(unit, helper, device))
