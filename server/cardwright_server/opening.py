@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from cardwright_cardops.errors import CardwrightError
 from cardwright_cardops.secret import Secret
 
@@ -18,10 +20,14 @@ from .config import ConfigurationRefused, Installation, VaultSection
 from .vault.client import AdminClient, VaultClient
 from .vault.errors import VaultUnavailable
 from .vault.launch import VaultProcess
+from .vault.messages import Fault
 from .vault.model import LockState
+from .vault.wire import error_of
 
 LONGEST_SOCKET = 107
 """Octets of a Unix socket's path (sun_path)."""
+_LONGEST_FAULT = 4096
+"""A pipe holds as much without a reader (PIPE_BUF)."""
 
 
 class DataFolderInUse(CardwrightError):
@@ -125,26 +131,37 @@ async def open_vault(
 
 
 async def make_vault(installation: Installation, passphrase: Secret, memory: int | None) -> None:
-    """A new vault of our own, by a process of its own. ``memory``: KiB for Argon2id. Raises VaultUnavailable."""
+    """A new vault of our own, by a process of its own. ``memory``: KiB for Argon2id.
+
+    Raises what that process says: VaultUnlockRefused and HsmUnusable of an HSM, VaultExists, VaultUnavailable.
+    """
     assert installation.vault is not None
     reading, writing = os.pipe()
+    told, telling = os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "cardwright_server.vault", "init"),
             *("--directory", os.fspath(installation.vault), "--credential-fd", str(reading)),
+            *("--fault-fd", str(telling)),
             *(("--memory", str(memory)) if memory is not None else ()),
             *hsm_arguments(installation.config.vault),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
-            pass_fds=(reading,),
+            pass_fds=(reading, telling),
         )
         with suppress(BrokenPipeError):
             os.write(writing, passphrase.reveal() + b"\n")
     finally:
         os.close(reading)
         os.close(writing)
-    if await process.wait() != 0:
-        raise VaultUnavailable(f"The vault was not made (exit status {process.returncode}).")
+        os.close(telling)
+    with open(told, "rb") as faults:
+        status = await process.wait()
+        fault = faults.read(_LONGEST_FAULT)
+    if fault:
+        raise error_of(msgspec.json.decode(fault, type=Fault))
+    if status != 0:
+        raise VaultUnavailable(f"The vault was not made (exit status {status}).")
 
 
 def has_vault(folder: Path) -> bool:

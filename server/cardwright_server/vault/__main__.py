@@ -29,6 +29,7 @@ from .backend import Backend
 from .client import AdminClient, VaultClient
 from .core import VaultCore
 from .document import AUDIT_FOLDER, Derivation
+from .errors import VaultError
 from .hardening import harden
 from .hsm import HsmBackend, HsmToken
 from .launch import READY
@@ -37,6 +38,7 @@ from .names import name_from_text
 from .profiles import CertificateRule
 from .service import VaultService
 from .software import SoftwareBackend
+from .wire import fault_of
 
 T = TypeVar("T")
 
@@ -98,13 +100,26 @@ def _credential(descriptor: int | None, prompt: str, *, twice: bool = False) -> 
 @credential_option
 @with_hsm
 @click.option("--memory", default=256 * 1024, show_default=True, help="Memory of Argon2id in KiB.")
+@click.option("--fault-fd", type=int, hidden=True, help="Write what is wrong there, for the program that asks.")
 def init(
-    directory: Path, credential_fd: int | None, memory: int, hsm_module: Path | None, hsm_token: str | None
+    directory: Path,
+    credential_fd: int | None,
+    memory: int,
+    fault_fd: int | None,
+    hsm_module: Path | None,
+    hsm_token: str | None,
 ) -> None:
     """Make a new vault: in a file, or in an HSM whose token and user PIN are there already."""
     prompt = "New passphrase" if hsm_module is None else "User PIN of the HSM"
     credential = _credential(credential_fd, prompt, twice=hsm_module is None)
-    VaultCore.create(directory, _backend(hsm_module, hsm_token, memory), credential.reveal()).close()
+    try:
+        VaultCore.create(directory, _backend(hsm_module, hsm_token, memory), credential.reveal()).close()
+    except VaultError as error:
+        if fault_fd is None:
+            raise
+        with os.fdopen(fault_fd, "wb") as file:
+            file.write(msgspec.json.encode(fault_of(error)))
+        raise SystemExit(1) from error
     click.echo(f"A new vault is in {directory}.")
     if hsm_module is None:
         click.echo("Without its passphrase, or a backup and the backup's passphrase, it is lost.")

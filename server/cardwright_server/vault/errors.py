@@ -28,6 +28,17 @@ class VaultUnavailable(VaultError):
     default_advice = "Check that the vault runs and that its disk has room, then try again."
 
 
+class HsmUnusable(VaultUnavailable):
+    """The HSM's module cannot be loaded, does not answer, or shows no token of the label."""
+
+    code = "HSM_UNUSABLE"
+    default_effect = "The vault stays locked; nothing was signed or given out."
+    default_advice = (
+        "Check hsm_module and hsm_token under [vault], and what the module reads from the environment "
+        "(SOFTHSM2_CONF): also in the service's unit. Then try again."
+    )
+
+
 class VaultRefused(VaultError):
     """The vault will not do this. ``reason`` is a stable word, for example ``profile`` or ``issuer``."""
 

@@ -25,7 +25,7 @@ from cardwright_cardops.secret import Secret
 
 from .derivation import fields
 from .document import Document, KeyFile, read_document
-from .errors import VaultDamaged, VaultLocked, VaultRefused, VaultUnavailable, VaultUnlockRefused
+from .errors import HsmUnusable, VaultDamaged, VaultLocked, VaultRefused, VaultUnavailable, VaultUnlockRefused
 from .hsm_messages import (
     MAX_REPLY,
     Cmac,
@@ -151,7 +151,7 @@ class HsmBackend:
     # The module's process.
 
     def _log_in(self, pin: bytes, *, spend_last_try: bool) -> None:
-        """Start the module's process and log in, once. Raises VaultUnlockRefused, VaultUnavailable."""
+        """Start the module's process and log in, once. Raises VaultUnlockRefused, HsmUnusable."""
         self._stop()
         try:
             text = pin.decode()
@@ -162,7 +162,7 @@ class HsmBackend:
         try:
             reply = self._exchange(request, _SECONDS)
         except _Gone:
-            raise VaultUnavailable("The HSM's module ended or did not answer.") from None
+            raise HsmUnusable(f"The HSM's module {self._token.module} ended or did not answer.") from None
         if not reply.fault:
             self._pin = Secret(pin)
             return
@@ -174,7 +174,9 @@ class HsmBackend:
                 raise VaultUnlockRefused(
                     "One try is left for the HSM's PIN, and it was not sent.", advice="Allow the last try expressly."
                 )
-        raise VaultUnavailable(f"The HSM cannot be used ({reply.detail}).")
+        raise HsmUnusable(
+            f"The HSM's token {self._token.label!r} cannot be used through {self._token.module} ({reply.detail})."
+        )
 
     def _ask(self, request: HsmRequest, seconds: float = _SECONDS) -> bytes:
         if self._pin is None:

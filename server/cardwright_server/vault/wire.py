@@ -8,6 +8,7 @@ import struct
 from typing import Final
 
 from .errors import (
+    HsmUnusable,
     VaultDamaged,
     VaultError,
     VaultExists,
@@ -24,7 +25,8 @@ ADMIN_SOCKET: Final = "admin.sock"
 
 _UCRED: Final = struct.Struct("3i")
 _PLAIN: Final = {
-    one.code: one for one in (VaultLocked, VaultUnavailable, VaultUnlockRefused, VaultDamaged, VaultExists)
+    one.code: one
+    for one in (VaultLocked, VaultUnavailable, HsmUnusable, VaultUnlockRefused, VaultDamaged, VaultExists)
 }
 
 
