@@ -25,6 +25,7 @@ from cardwright_server.devices.puk_desk import Contact, PukDesk
 from cardwright_server.devices.stock import SecretSealer
 from cardwright_server.issuance.model import Certificate
 from cardwright_server.issuance.status import CertificateService
+from cardwright_server.people.directory import ReadableDirectory
 from cardwright_server.people.erasure import ErasureService
 from cardwright_server.people.importing import ImportService
 from cardwright_server.requests.of_device import RequestsOfDevice
@@ -90,12 +91,16 @@ async def managed(
             core.close()
 
 
-def servicers(calls: Calls, world: World, vault: LocalVault, contacts: ToldContacts) -> list[object]:
+def servicers(
+    calls: Calls, world: World, vault: LocalVault, contacts: ToldContacts, directory: ReadableDirectory | None = None
+) -> list[object]:
     """Persons, groups, policies, devices, requests and certificates of a world."""
     authorize, services, database = authorizer(), world.services, world.database
     release = PukRelease(services.lifecycle, RequestsOfDevice(), services.due)
     puks = PukDesk(authorize, services.requests, release, contacts, vault)
-    importing, erasure = ImportService(database, authorize, services.people, {}), ErasureService(services.people, ())
+    directories = {} if directory is None else {world.org: directory}
+    importing = ImportService(database, authorize, services.people, directories)
+    erasure = ErasureService(services.people, ())
     return [
         PersonServicer(calls, services.people, importing, erasure),
         GroupServicer(calls, services.people),

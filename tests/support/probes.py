@@ -62,6 +62,7 @@ TEXTS: Final = frozenset(
         "credential",
         "display_name",
         "event",
+        "group_name",
         "host",
         "items",
         "label",
@@ -82,6 +83,7 @@ TEXTS: Final = frozenset(
         "text",
         "texts",
         "token",
+        "under",
         "values",
     }
 )

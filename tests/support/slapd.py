@@ -11,20 +11,27 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from cardwright_server.people.ldap_directory import LdapDirectory, LdapDirectoryConfig
+from cardwright_server.people.ldap_line import LdapServer
+
 BASE = "dc=example,dc=org"
+PEOPLE = f"ou=people,{BASE}"
 ADMIN = f"cn=admin,{BASE}"
 READER = f"cn=reader,{BASE}"
 PASSWORDS = {"admin": "admin-pass", "reader": "reader-pass"}
@@ -278,6 +285,41 @@ def slapd() -> Iterator[Slapd]:
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+def reach(directory: Slapd, way: str, *, port: int = 0, **options: Any) -> LdapServer:
+    """How a directory is reached, or what stands in its place at ``port``."""
+    uris = {
+        "starttls": f"ldap://localhost:{port or directory.port}",
+        "ldaps": f"ldaps://localhost:{port or directory.tls_port}",
+        "ldapi": directory.ldapi,
+        "clear": f"ldap://127.0.0.1:{port or directory.port}",
+    }
+    tls = {"starttls": "starttls", "ldaps": "ldaps"}.get(way, "none")
+    values = {
+        "uri": uris[way],
+        "tls": tls,
+        "ca_file": str(directory.ca) if tls != "none" else "",
+        "bind_dn": READER,
+        "bind_password_file": str(directory.password_file()),
+    }
+    return msgspec.convert(values | options, LdapServer)
+
+
+def ask(server: LdapServer, **options: Any) -> LdapDirectory:
+    """A directory client; ended with the test process."""
+    return LdapDirectory(LdapDirectoryConfig(name="corp", server=server, base=PEOPLE, **options))
+
+
+def unique(name: str) -> str:
+    return f"{name}{uuid4().hex[:8]}"
+
+
+def ldif_of(uids: Iterable[str], place: str = f"ou=guests,{PEOPLE}") -> str:
+    """Persons for ``Slapd.change``, many at once."""
+    return "\n".join(
+        f"dn: uid={uid},{place}\nobjectClass: inetOrgPerson\nuid: {uid}\ncn: {uid}\nsn: {uid}\n" for uid in uids
+    )
+
+
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(4096):
         writer.write(data)
@@ -293,8 +335,11 @@ def stalls_after(octets: int) -> Behaviour:
     """Passes so many octets on, then nothing, and keeps the line open."""
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await reader.readexactly(octets))
-        await writer.drain()
+        left = octets
+        while left and (data := await reader.read(left)):
+            left -= len(data)
+            writer.write(data)
+            await writer.drain()
         await _swallow(reader, writer)
 
     return behave

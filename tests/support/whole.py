@@ -176,6 +176,6 @@ async def _stored(database: Database, domains: Domains, principal: Principal) ->
 def system_of(domains: Domains, installation: Installation) -> SystemService:
     """Its own service, without timers to tell of."""
     quiet: Any = SimpleNamespace(states={}, failures=0, error=None)
-    watched = Watched(domains.database, domains.vault, quiet, quiet, quiet, None, datetime.now(UTC))
+    watched = Watched(domains.database, domains.vault, quiet, quiet, quiet, None, (), datetime.now(UTC))
     operators = domains.operator_certificates
     return SystemService(domains.authorize, domains.first, operators, watched, installation, domains.masters)

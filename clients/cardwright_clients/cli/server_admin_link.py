@@ -24,6 +24,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_SERVER: Final = "127.0.0.1:7443"
 FOLDER: Final = "operators"
 PAGE: Final = 200
+LONGEST: Final = 3600.0
+"""Seconds for a call that is answered in parts."""
 
 
 class ServerLine:
@@ -41,6 +43,13 @@ class ServerLine:
         pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
         try:
             return method(self._channel)(request, metadata=pairs, timeout=PATIENCE)
+        except grpc.RpcError as error:
+            raise known(error) from None
+
+    def parts(self, method: Callable[[grpc.Channel], Any], request: Message) -> Iterator[Any]:
+        """The answers to a call that is answered in parts, as they come. Raises as ``call``."""
+        try:
+            yield from method(self._channel)(request, timeout=LONGEST)
         except grpc.RpcError as error:
             raise known(error) from None
 

@@ -6,18 +6,20 @@ from typing import Any
 
 import click
 
+from cardwright_cardops.errors import CardwrightError
 from cardwright_proto.cms.v1 import authentication_pb2
 from cardwright_proto.cms.v1 import people_pb2 as pb
 from cardwright_proto.cms.v1.authentication_pb2_grpc import AuthenticationServiceStub
 from cardwright_proto.cms.v1.people_pb2_grpc import GroupServiceStub, PersonServiceStub
 
 from . import server_admin_lookup as lookup
-from .output import json_option, say, show_json
+from .output import Progress, json_option, say, show_json, show_table
 from .secrets import on_terminal
 from .server_admin_link import ServerLine, connected
-from .server_admin_words import document, moment, show_listing, show_one
+from .server_admin_words import document, moment, show_listing, show_one, text
 
 _COLUMNS = {"LOGIN": "login", "NAME": "display_name", "MAIL": "mail", "STATUS": "status", "ID": "id"}
+_REFUSED = {"LOGIN": "login", "CODE": "code", "REASON": "reason", "PLACE": "dn"}
 _GROUPS = {"NAME": "name", "SOURCE": "source", "ID": "id"}
 _reason = click.option("--reason", default="", help="For the record, in words; it is erased with the person.")
 
@@ -60,13 +62,53 @@ def add(
 
 
 @command.command("import")
-@click.argument("login")
+@click.argument("login", required=False)
+@click.option("--all", "everybody", is_flag=True, help="Everybody whom your rights reach in the directory.")
+@click.option("--group", default="", help="Who is in this group of the directory (name or distinguished name).")
+@click.option("--under", default="", metavar="DN", help="Only who is at or below this place.")
 @json_option
 @connected
-def import_user(line: ServerLine, login: str, as_json: bool) -> None:
-    """Take over the person LOGIN from the directory, or refresh one."""
+def import_user(
+    line: ServerLine, login: str | None, everybody: bool, group: str, under: str, as_json: bool
+) -> None:
+    """Take over the person LOGIN from the directory, or everybody, or refresh who is known.
+
+    Of many, one who is refused stops nobody else, and is listed with the reason. What was done before it breaks off
+    stays; repeat it then: who is known and unchanged stays untouched.
+    """
+    if (login is not None) + everybody + bool(group) != 1:
+        raise click.UsageError("Give a LOGIN, or --all, or --group.")
+    if login is None:
+        _import_all(line, pb.ImportAllPersonsRequest(under=under, group_name=group), as_json)
+        return
+    if under:
+        raise click.UsageError("--under belongs to --all and --group.")
     request = pb.ImportPersonRequest(login=login)
     show_one(document(line.call(lambda channel: PersonServiceStub(channel).Import, request)), as_json=as_json)
+
+
+def _import_all(line: ServerLine, request: pb.ImportAllPersonsRequest, as_json: bool) -> None:
+    progress, refused, last = Progress(quiet=as_json), [], pb.ImportAllPersonsResponse()
+    try:
+        for number, last in enumerate(line.parts(lambda channel: PersonServiceStub(channel).ImportAll, request), 1):
+            progress(number, _imported(last))
+            refused += [document(entry) for entry in last.entries]
+    except CardwrightError:
+        progress.end()
+        say(f"Before it broke off: {_imported(last)}.", err=True)
+        raise
+    progress.end()
+    if as_json:
+        numbers = {"added": last.added, "changed": last.changed, "unchanged": last.unchanged}
+        show_json({**numbers, "refused": refused})
+        return
+    say(f"{_imported(last)}.")
+    if refused:
+        show_table([[text(entry[column]) for column in _REFUSED.values()] for entry in refused], list(_REFUSED))
+
+
+def _imported(step: pb.ImportAllPersonsResponse) -> str:
+    return f"{step.added} new, {step.changed} changed, {step.unchanged} known, {step.refused} refused"
 
 
 @command.command("show")

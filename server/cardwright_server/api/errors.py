@@ -28,7 +28,7 @@ from ..issuance.errors import NoSuchAuthority, NoSuchCertificate, WrongRole
 from ..limits import LimitExceeded, ServerBusy
 from ..machine import GuardRefused, IllegalTransition
 from ..notify.errors import TemplateInvalid
-from ..people.directory import DirectoryError
+from ..people.directory import DirectoryError, NoSuchBranch
 from ..people.errors import BadAttribute, KeyTaken, LoginTaken, NoSuchGroup, NoSuchOperator, NoSuchPerson
 from ..people.naming import BadName
 from ..policies.errors import NoSuchPolicy, PolicyContradictory, PolicyInvalid
@@ -95,6 +95,7 @@ _CODES: Final[tuple[tuple[type[CardwrightError], grpc.StatusCode], ...]] = (
     (BadReason, grpc.StatusCode.INVALID_ARGUMENT),
     (BadRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (TemplateInvalid, grpc.StatusCode.INVALID_ARGUMENT),
+    (NoSuchBranch, grpc.StatusCode.NOT_FOUND),
     (DirectoryError, grpc.StatusCode.UNAVAILABLE),
     (CardInSession, grpc.StatusCode.ABORTED),
     (SessionLost, grpc.StatusCode.ABORTED),

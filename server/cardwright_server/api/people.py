@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Final
 
+from cardwright_cardops.errors import CardwrightError
 from cardwright_proto.cms.v1 import people_pb2 as pb
 from cardwright_proto.cms.v1 import people_pb2_grpc
 
 from ..authentication.principal import Principal
 from ..people.erasure import ErasureService
-from ..people.importing import ImportService
+from ..people.importing import ImportAll, Imported, ImportService
 from ..people.model import Group, Person, PersonStatus
-from ..people.naming import LONGEST_LOGIN, folded_login
+from ..people.naming import LONGEST_DN, LONGEST_LOGIN, folded_login
 from ..people.service import LONGEST_VALUE, MOST_ATTRIBUTES, MOST_VALUES, PeopleService
 from ..store.unit import Unit
 from . import pages
 from . import reading as read
 from .calling import Calls, Context
 from .choices import Choices
+from .errors import abort
 
 LONGEST_NAME: Final = 300
 LONGEST_MAIL: Final = 320
@@ -59,6 +62,23 @@ class PersonServicer(people_pb2_grpc.PersonServiceServicer):
             return await self._imports.import_person(principal, login)
 
         return _person(await self._calls.act(context, work))
+
+    async def ImportAll(
+        self, request: pb.ImportAllPersonsRequest, context: Context
+    ) -> AsyncIterator[pb.ImportAllPersonsResponse]:
+        """Everybody of the directory."""
+
+        async def permit(principal: Principal) -> ImportAll:
+            under = read.line(request.under, "under", LONGEST_DN)
+            return await self._imports.permit_all(principal, under, read.line(request.group_name, "group_name", LONGEST_DN))
+
+        permitted = await self._calls.act(context, permit)
+        try:
+            async with aclosing(self._imports.import_all(permitted)) as steps:
+                async for step in steps:
+                    yield _imported(step)
+        except CardwrightError as error:
+            await abort(context, error)
 
     async def Update(self, request: pb.UpdatePersonRequest, context: Context) -> pb.Person:
         """Replace what is known of a person."""
@@ -193,6 +213,13 @@ def _person(found: Person) -> pb.Person:
         dn=found.dn,
         attributes=[pb.PersonAttribute(name=name, values=values) for name, values in found.attributes.items()],
         version=found.version,
+    )
+
+
+def _imported(step: Imported) -> pb.ImportAllPersonsResponse:
+    entries = [pb.RefusedEntry(login=one.login, dn=one.dn, code=one.code, reason=one.reason) for one in step.entries]
+    return pb.ImportAllPersonsResponse(
+        added=step.added, changed=step.changed, unchanged=step.unchanged, refused=step.refused, entries=entries
     )
 
 

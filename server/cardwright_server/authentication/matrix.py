@@ -122,6 +122,8 @@ RULES: Mapping[str, Rule] = {
     "PersonService.Import": _rule("IA", server=True),
     # Before the directory is asked; whom it shows decides, by the rule above.
     "PersonService.Import/look": _rule("IA", _SOME, server=True),
+    # The branches that the role is given over are read, and whom they show decides as in Import.
+    "PersonService.ImportAll": _rule("IA", _SOME),
     "PersonService.Update": _rule("IA", refuse=_NOT_OWN),
     "PersonService.SetStatus": _rule("HA", refuse=_NOT_OWN, server=True),
     "PersonService.Get": _rule("IHSAU", own=_SEEN),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -24,6 +24,19 @@ class DirectoryEntry:
     mail: str = field(repr=False)
     attributes: Mapping[str, tuple[str, ...]] = field(repr=False)
     groups: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableEntry:
+    """An entry that nobody can be taken over from, and why: ``code`` is that of the error it would have been."""
+
+    dn: str = field(repr=False)
+    login: str
+    code: str
+    reason: str
+
+
+EntryPage = list[DirectoryEntry | UnusableEntry]
 
 
 class DirectoryError(CardwrightError):
@@ -57,6 +70,13 @@ class DirectoryAnswerRefused(DirectoryError):
     default_advice = "An administrator has to look at the entries of the directory."
 
 
+class NoSuchBranch(DirectoryError):
+    """The directory has no such place, or it lies outside of what this server is to see of the directory."""
+
+    code = "NO_SUCH_BRANCH"
+    default_advice = "Give the distinguished name of an entry at or below the configured base."
+
+
 class Directory(Protocol):
     """A directory of persons."""
 
@@ -75,3 +95,15 @@ class Directory(Protocol):
 
         Raises DirectoryError; then the password was not judged.
         """
+
+
+class ReadableDirectory(Directory, Protocol):
+    """A directory that can be read as a whole."""
+
+    @property
+    def base(self) -> str:
+        """The distinguished name at or below which its persons are."""
+
+    def pages(self, place: str, group: str = "") -> AsyncGenerator[EntryPage, None]:
+        """Every person at or below a place, or those of them in a group (its name or distinguished name), some at a
+        time. The next ones are asked for when they are. Raises DirectoryError, also in the middle."""

@@ -39,6 +39,13 @@ class NoDirectory(PeopleError):
     default_advice = "Create the person, or configure the directory."
 
 
+class ImportRunning(PeopleError):
+    """Everybody of a directory is being taken over already: it is asked once at a time."""
+
+    code = "IMPORT_RUNNING"
+    default_advice = "Wait until it is done."
+
+
 class LoginTaken(PeopleError):
     """Someone else has this login."""
 

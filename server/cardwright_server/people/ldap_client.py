@@ -12,11 +12,11 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import ldap
 from ldap.controls import SimplePagedResultsControl
@@ -26,10 +26,11 @@ from cardwright_cardops.secret import Secret
 from ..condition import Condition
 from .breaker import Breaker
 from .directory import DirectoryAnswerRefused, DirectoryError, DirectoryMisconfigured, DirectoryUnavailable
-from .ldap_line import LdapServer, open_line
+from .ldap_line import LdapServer, Line, open_line
 
 T = TypeVar("T")
 Entry = tuple[str, dict[str, list[bytes]]]
+_END: Final = object()
 
 AWAY = (
     ldap.SERVER_DOWN,
@@ -63,14 +64,18 @@ class Session:
     """One connection, used by one thread. Everything raises ldap.LDAPError."""
 
     def __init__(self, server: LdapServer, end: socket.socket) -> None:
-        self._ends = time.monotonic() + server.whole
         self._server = server
+        self.renew()
         # The address is only a form: the library talks to our end of the line, in clear, and closes it at unbind.
         self._ldap = ldap.initialize("ldapi:///", fileno=end)
         end.detach()
         self._ldap.set_option(ldap.OPT_PROTOCOL_VERSION, ldap.VERSION3)
         self._ldap.set_option(ldap.OPT_REFERRALS, 0)
         self._ldap.set_option(ldap.OPT_TIMEOUT, server.operation)
+
+    def renew(self) -> None:
+        """All of the time that the server is given for one question is there again."""
+        self._ends = time.monotonic() + self._server.whole
 
     def bind(self, dn: str, password: Secret) -> None:
         """A simple bind. Raises ldap.INVALID_CREDENTIALS and others."""
@@ -100,6 +105,13 @@ class Session:
         """Nothing, if there is such an entry or it is hidden from us. Raises ldap.NO_SUCH_OBJECT."""
         identifier = self._ldap.search_ext(base, ldap.SCOPE_BASE, attrlist=["1.1"], timeout=self._left())
         self._ldap.result3(identifier, timeout=self._left())
+
+    def names(self, base: str, filter_text: str) -> list[str]:
+        """Names of entries below ``base``, in one answer, so that it can be asked for amid ``pages``: of those a
+        connection has one at a time. Raises ldap.SIZELIMIT_EXCEEDED where they are more than the directory tells."""
+        identifier = self._ldap.search_ext(base, ldap.SCOPE_SUBTREE, filter_text, ["1.1"], timeout=self._left())
+        _, found, _, _ = self._ldap.result3(identifier, timeout=self._left())
+        return [dn for dn, _ in found if dn is not None]
 
     def close(self) -> None:
         """Say goodbye, whatever happened before."""
@@ -133,15 +145,66 @@ class LdapClient:
 
         Raises DirectoryUnavailable within ``server.whole`` seconds, whatever the directory does.
         """
+        self._admit()
+        async with self._judged():
+            return await self._over_a_line(work)
+
+    async def steps(self, work: Callable[[Session], Iterator[T]]) -> AsyncGenerator[T, None]:
+        """As ``run``, for what comes in parts: each within ``server.whole`` seconds. In between no thread waits and
+        the directory is asked nothing; the session is kept, and counts as used until the generator is closed."""
+        self._admit()
+        try:
+            async with self._judged():
+                line = await open_line(self.server)
+        except BaseException:
+            self._leave()
+            raise
+        parts = self._parts(work, line)
+        step: Future[object] | None = None
+        try:
+            while True:
+                async with self._judged():
+                    step = self._threads.submit(next, parts, _END)
+                    part = await asyncio.wrap_future(step)
+                if part is _END:
+                    return
+                yield part  # type: ignore[misc]
+        finally:
+            await line.close()
+
+            def end(_: Future[object] | None) -> None:
+                parts.close()
+                self._leave()
+
+            # A thread that is still in the library comes back by the end of the line; till then the place is taken.
+            if step is None:
+                end(step)
+            else:
+                step.add_done_callback(end)
+
+    def _parts(self, work: Callable[[Session], Iterator[T]], line: Line) -> Generator[T, None, None]:
+        session = Session(self.server, line.end)
+        try:
+            for part in work(session):
+                yield part
+                session.renew()
+        finally:
+            session.close()
+
+    def _admit(self) -> None:
         wait = self._breaker.enter()
         if wait is not None:
             raise DirectoryUnavailable("the directory did not answer a moment ago", wait)
         if not self._enter():
             self._breaker.abandoned()
             raise DirectoryUnavailable("every connection to the directory is busy", timedelta(seconds=1))
+
+    @asynccontextmanager
+    async def _judged(self) -> AsyncIterator[None]:
+        """Something is asked: not for ever, the breaker hears how it went, and errors are ours."""
         try:
             async with asyncio.timeout(self.server.whole):
-                result = await self._over_a_line(work)
+                yield
         except asyncio.CancelledError:
             self._breaker.abandoned()
             raise
@@ -158,7 +221,6 @@ class LdapClient:
             self._noted(error)
             raise
         self._breaker.succeeded()
-        return result
 
     def close(self) -> None:
         """End the threads that have nothing to do; others end by their deadlines."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -17,14 +17,25 @@ from ldap.filter import escape_filter_chars
 from cardwright_cardops.secret import Secret
 
 from ..condition import Condition
-from .directory import DirectoryAnswerRefused, DirectoryEntry, DirectoryError, DirectoryMisconfigured
+from .directory import (
+    DirectoryAnswerRefused,
+    DirectoryEntry,
+    DirectoryError,
+    DirectoryMisconfigured,
+    EntryPage,
+    NoSuchBranch,
+    UnusableEntry,
+)
 from .ldap_client import NOT_RIGHT, LdapClient, Session
 from .ldap_line import LdapServer
 from .model import EMBEDDED
+from .naming import BadName, branch_path
 
 MOST_VALUES = 20
 LONGEST_VALUE = 1000
 MOST_GROUPS = 500
+MOST_AT_ONCE = 200
+"""Entries that are held at a time while everybody is read."""
 
 
 class LdapDirectoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +85,11 @@ class LdapDirectory:
         """See Directory."""
         return self._config.name
 
+    @property
+    def base(self) -> str:
+        """See Directory."""
+        return self._config.base
+
     async def find(self, login: str) -> DirectoryEntry | None:
         """See Directory."""
         if not _askable(login):
@@ -91,12 +107,9 @@ class LdapDirectory:
         names = (self._config.login_attribute, self._config.name_attribute, "sn", self._config.mail_attribute)
         return await self._search("(|" + "".join(f"({name}={begins}*)" for name in names) + ")", limit)
 
-    async def everyone(self, most: int) -> list[DirectoryEntry]:
-        """All persons, for taking them over. Raises DirectoryAnswerRefused for more than ``most``."""
-        found = await self._search(f"({self._config.login_attribute}=*)", most + 1)
-        if len(found) > most:
-            raise DirectoryAnswerRefused(f"the directory has more than {most} persons")
-        return found
+    def pages(self, place: str, group: str = "") -> AsyncGenerator[EntryPage, None]:
+        """See Directory. Members of a group's groups are not looked for."""
+        return self._client.steps(lambda session: self._read(session, place, group))
 
     async def check_password(self, dn: str | None, password: Secret) -> bool:
         """See Directory. Raises ValueError for an empty password, which every directory would take for anonymous."""
@@ -135,20 +148,12 @@ class LdapDirectory:
 
     async def _search(self, condition: str, limit: int) -> list[DirectoryEntry]:
         config = self._config
-        wanted = [
-            config.login_attribute,
-            config.entry_attribute,
-            config.name_attribute,
-            config.mail_attribute,
-            *config.attributes.values(),
-            *([] if config.group_base else [config.group_attribute]),
-        ]
 
         def work(session: Session) -> list[DirectoryEntry]:
             session.bind(config.server.bind_dn, self._own_password())
             found: list[DirectoryEntry] = []
             for page in session.pages(
-                config.base, f"(&{config.person_filter}{condition})", wanted, min(config.page, limit)
+                config.base, f"(&{config.person_filter}{condition})", self._wanted(), min(config.page, limit)
             ):
                 for dn, values in page:
                     entry = self._entry(session, dn, _Values(values))
@@ -161,6 +166,45 @@ class LdapDirectory:
         answer = await self._client.run(work)
         self.condition.good()
         return answer
+
+    def _read(self, session: Session, place: str, group: str) -> Iterator[EntryPage]:
+        config = self._config
+        condition, inside = f"({config.login_attribute}=*)", _membership(group)
+        if ldap.dn.is_dn(group) and group and not config.group_base:
+            condition += f"({config.group_attribute}={escape_filter_chars(group)})"
+        session.bind(config.server.bind_dn, self._own_password())
+        try:
+            for page in session.pages(
+                place, f"(&{config.person_filter}{condition})", self._wanted(), min(config.page, MOST_AT_ONCE)
+            ):
+                read = [self._entry_or_why(session, dn, _Values(values)) for dn, values in page]
+                yield [one for one in read if isinstance(one, UnusableEntry) or inside(one)]
+        except ldap.NO_SUCH_OBJECT as error:
+            if place == config.base:
+                raise
+            raise NoSuchBranch("the directory has no such place") from error
+
+    def _wanted(self) -> list[str]:
+        config = self._config
+        return [
+            config.login_attribute,
+            config.entry_attribute,
+            config.name_attribute,
+            config.mail_attribute,
+            *config.attributes.values(),
+            *([] if config.group_base else [config.group_attribute]),
+        ]
+
+    def _entry_or_why(self, session: Session, dn: str, values: _Values) -> DirectoryEntry | UnusableEntry:
+        login = values.first(self._config.login_attribute)
+        shown = login if _askable(login) else ""
+        try:
+            entry = self._entry(session, dn, values)
+        except DirectoryAnswerRefused as error:
+            return UnusableEntry(dn, shown, error.code, error.message)
+        if entry is None:
+            return UnusableEntry(dn, shown, BadName.code, "the login is empty, too long, or has invisible characters")
+        return entry
 
     def _entry(self, session: Session, dn: str, values: _Values) -> DirectoryEntry | None:
         config = self._config
@@ -187,8 +231,10 @@ class LdapDirectory:
         config = self._config
         if config.group_base:
             condition = f"({config.group_member_attribute}={escape_filter_chars(dn)})"
-            pages = session.pages(config.group_base, f"(&{config.group_filter}{condition})", ["1.1"], config.page)
-            places = [place for page in pages for place, _ in page]
+            try:
+                places = session.names(config.group_base, f"(&{config.group_filter}{condition})")
+            except ldap.SIZELIMIT_EXCEEDED as error:
+                raise DirectoryAnswerRefused("an entry of the directory is in more groups than it tells") from error
         else:
             places = list(values.texts(config.group_attribute, most=MOST_GROUPS + 1))
         if len(places) > MOST_GROUPS:
@@ -203,6 +249,23 @@ class LdapDirectory:
             return Secret(Path(name).read_bytes().rstrip(b"\r\n"))
         except OSError as error:
             raise DirectoryMisconfigured(f"bind_password_file {name} cannot be read: {error.strerror}") from error
+
+
+def _membership(group: str) -> Callable[[DirectoryEntry], bool]:
+    """Whether an entry is in a group, by its name or distinguished name; everybody is in "". Raises BadName."""
+    if not group:
+        return lambda entry: True
+    if ldap.dn.is_dn(group):
+        place = branch_path(group)
+        return lambda entry: any(_is_place(dn, place) for _, dn in entry.groups)
+    return lambda entry: any(name.casefold() == group.casefold() for name, _ in entry.groups)
+
+
+def _is_place(dn: str, place: str) -> bool:
+    try:
+        return branch_path(dn) == place
+    except BadName:
+        return False
 
 
 class _Values:

@@ -88,6 +88,14 @@ class Person:
     version: int
 
 
+class Taken(StrEnum):
+    """What taking over an entry of a directory came to."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """A group. ``source`` as in Person; members of a directory's group come from that directory alone."""

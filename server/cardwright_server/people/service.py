@@ -18,7 +18,7 @@ from .directory import DirectoryEntry
 from .errors import BadAttribute, DirectoryOwned, LoginTaken, NoSuchGroup, NoSuchPerson, NotErasable
 from .journal import STATUS_CHANGED, erased_event, status_event
 from .mapping import CertificateFields, CertificateMapping, certificate_fields
-from .model import EMBEDDED, Group, Person, PersonStatus, Role
+from .model import EMBEDDED, Group, Person, PersonStatus, Role, Taken
 from .naming import branch_path, folded_login
 from .standing import PeopleStandings
 
@@ -96,6 +96,10 @@ class PeopleService:
         return await self.person(unit, principal.org, identifier)
 
     async def import_entry(self, unit: Unit, principal: Principal, entry: DirectoryEntry) -> Person:
+        """As ``take_over``."""
+        return (await self.take_over(unit, principal, entry))[0]
+
+    async def take_over(self, unit: Unit, principal: Principal, entry: DirectoryEntry) -> tuple[Person, Taken]:
         """Take over a person from a directory, new or changed, with groups; what is equal stays untouched.
 
         The directory's lasting id decides who it is, so that a renamed person stays the same person. Raises
@@ -105,8 +109,10 @@ class PeopleService:
         call = Call("PersonService.Import")
         path = branch_path(entry.dn)
         person = await store.person_by_entry(unit, org, entry.source, entry.entry)
+        taken = Taken.UNCHANGED
         if person is None:
             await self._authorize(unit, principal, call, CallTarget(org, path=path))
+            taken = Taken.ADDED
             person = await self._insert(
                 unit,
                 principal,
@@ -123,9 +129,11 @@ class PeopleService:
             if path != branch_path(person.dn):
                 # Who may act on a person must not be able to take over one from elsewhere, or push one out.
                 await self._authorize(unit, principal, call, CallTarget(org, path=path))
-            person = await self._refresh(unit, principal, person, entry)
-        await self._take_over_groups(unit, principal, person, entry)
-        return person
+            known, person = person, await self._refresh(unit, principal, person, entry)
+            if person is not known:
+                taken = Taken.CHANGED
+        moved = await self._take_over_groups(unit, principal, person, entry)
+        return person, Taken.CHANGED if moved and taken is Taken.UNCHANGED else taken
 
     async def get(self, unit: Unit, principal: Principal, identifier: UUID) -> Person:
         """A person. Raises AuthorizationError, NoSuchPerson."""
@@ -278,7 +286,7 @@ class PeopleService:
         self._record(unit, principal, "person.changed", person.id, {"source": entry.source})
         return await self.person(unit, principal.org, person.id)
 
-    async def _take_over_groups(self, unit: Unit, principal: Principal, person: Person, entry: DirectoryEntry) -> None:
+    async def _take_over_groups(self, unit: Unit, principal: Principal, person: Person, entry: DirectoryEntry) -> bool:
         wanted = {
             (await store.ensure_group(unit, principal.org, name, entry.source, _place(dn)))[0]
             for name, dn in entry.groups
@@ -290,6 +298,7 @@ class PeopleService:
         for group in sorted(held - wanted):
             await store.remove_member(unit, person.id, group)
             self._record(unit, principal, "group.member-removed", person.id, {"group": str(group)})
+        return wanted != held
 
     async def _own_group(self, unit: Unit, org: UUID, identifier: UUID) -> None:
         if (await self.group(unit, org, identifier)).source != EMBEDDED:

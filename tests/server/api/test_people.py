@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -15,10 +15,11 @@ from cardwright_proto.cms.v1 import people_pb2 as pb
 from cardwright_server.api.people import GroupServicer, PersonServicer
 from cardwright_server.audit.desk import Details
 from cardwright_server.authentication.principal import Principal
-from cardwright_server.people.directory import Directory, DirectoryEntry, DirectoryUnavailable
+from cardwright_server.people.directory import DirectoryEntry, DirectoryUnavailable, EntryPage, ReadableDirectory
 from cardwright_server.people.erasure import ErasureService
 from cardwright_server.people.importing import ImportService
 from cardwright_server.people.model import Reach, Role, Scope
+from cardwright_server.people.naming import branch_path
 from cardwright_server.people.service import PeopleService
 from cardwright_server.store.audit_tables import audit_detail
 from cardwright_server.store.unit import Database, Unit
@@ -33,7 +34,9 @@ class FakeDirectory:
     entries: dict[str, DirectoryEntry] = field(default_factory=dict)
     asked: int = 0
     away: bool = False
+    last: str = ""
     source: str = "corp"
+    base: str = "dc=example"
 
     def add(self, login: str, unit: str) -> None:
         """Someone in an organizational unit."""
@@ -45,6 +48,14 @@ class FakeDirectory:
         if self.away:
             raise DirectoryUnavailable("away", timedelta(seconds=30))
         return self.entries.get(login)
+
+    async def pages(self, place: str, group: str = "") -> AsyncGenerator[EntryPage, None]:
+        for entry in list(self.entries.values()):
+            if self.away:
+                raise DirectoryUnavailable("away", timedelta(seconds=30))
+            self.away = entry.login == self.last
+            if branch_path(entry.dn).startswith(branch_path(place)):
+                yield [entry]
 
     async def search(self, text: str, limit: int) -> list[DirectoryEntry]:
         return []
@@ -85,7 +96,7 @@ class World:
 async def world(database: Database) -> AsyncIterator[World]:
     org, decide = uuid4(), authorizer()
     people, directory, keeper = PeopleService(decide), FakeDirectory(), Keeper()
-    directories: dict[UUID, Directory] = {org: directory}
+    directories: dict[UUID, ReadableDirectory] = {org: directory}
     imports = ImportService(database, decide, people, directories)
     erasure = ErasureService(people, (keeper, Details()))
     async with serving(
@@ -186,6 +197,34 @@ async def test_who_covers_a_part_of_the_directory_learns_nothing_of_the_rest(wor
     elsewhere = await make_operator(world.database, uuid4(), Role.ADMINISTRATOR)
     none = await world.api.refused("PersonService.Import", pb.ImportPersonRequest(login="inside"), elsewhere)
     assert none == ("FAILED_PRECONDITION", "NO_DIRECTORY")
+
+
+async def test_everybody_is_taken_over_as_a_stream(world: World) -> None:
+    for login, unit in (("ada", "a"), ("bob", "a"), ("cyd", "b"), ("dan", "a")):
+        world.directory.add(login, unit)
+    await world.person("bob")
+    request = pb.ImportAllPersonsRequest(under="ou=a,dc=example")
+    world.directory.last = "cyd"
+    answers, refused = await world.api.stream("PersonService.ImportAll", [request], world.admin)
+    assert refused == ("UNAVAILABLE", "DIRECTORY_UNAVAILABLE")
+    assert [(one.added, one.refused, [entry.login for entry in one.entries]) for one in answers] == [
+        (1, 0, []),
+        (1, 1, ["bob"]),
+    ]
+    world.directory.last, world.directory.away = "", False
+    answers, refused = await world.api.stream("PersonService.ImportAll", [request], world.admin)
+    last = answers[-1]
+    assert (refused, last.added, last.changed, last.unchanged, last.refused) == (None, 1, 0, 1, 1)
+    (entry,) = answers[1].entries
+    assert (entry.login, entry.dn, entry.code) == ("bob", "uid=bob,ou=a,dc=example", "LOGIN_TAKEN")
+    desk = await make_operator(world.database, world.org, Role.HELP_DESK)
+    for wrong, by, told in (
+        (request, desk, ("PERMISSION_DENIED", "ACCESS_DENIED")),
+        (pb.ImportAllPersonsRequest(under="ou=a,dc=other"), world.admin, ("NOT_FOUND", "NO_SUCH_BRANCH")),
+        (pb.ImportAllPersonsRequest(under="x" * 2001), world.admin, ("INVALID_ARGUMENT", "REQUEST_MALFORMED")),
+        (pb.ImportAllPersonsRequest(group_name="a=b,,"), world.admin, ("INVALID_ARGUMENT", "BAD_NAME")),
+    ):
+        assert await world.api.stream("PersonService.ImportAll", [wrong], by) == ([], told)
 
 
 async def test_malformed_fields_record_nothing(world: World) -> None:

@@ -57,6 +57,7 @@ EXPECTED = """
 PersonService.Create                       E  -  -  E  -   - - - -
 PersonService.Import                       S  -  -  S  -   - - + -
 PersonService.Import/look                  *  -  -  *  -   - - + -
+PersonService.ImportAll                    *  -  -  *  -   - - - -
 PersonService.Update                       S! -  -  S! -   - - - -
 PersonService.SetStatus                    -  S! -  S! -   - - + -
 PersonService.Get                          S  S  S  S  S   + - - -

@@ -167,6 +167,100 @@ class ImportPersonRequest(_message.Message):
 Global___ImportPersonRequest: _TypeAlias = ImportPersonRequest  # noqa: Y015
 
 @_typing.final
+class ImportAllPersonsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNDER_FIELD_NUMBER: _builtins.int
+    GROUP_NAME_FIELD_NUMBER: _builtins.int
+    under: _builtins.str
+    """Distinguished name of a place in the directory, at or below which they are; empty for all that it shows."""
+    group_name: _builtins.str
+    """Only who is in this group of the directory itself: its name, or its distinguished name."""
+    def __init__(
+        self,
+        *,
+        under: _builtins.str = ...,
+        group_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_name", b"group_name", "under", b"under"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportAllPersonsRequest: _TypeAlias = ImportAllPersonsRequest  # noqa: Y015
+
+@_typing.final
+class RefusedEntry(_message.Message):
+    """An entry of the directory that nobody was taken over from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGIN_FIELD_NUMBER: _builtins.int
+    DN_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    login: _builtins.str
+    dn: _builtins.str
+    code: _builtins.str
+    """As of an error."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        login: _builtins.str = ...,
+        dn: _builtins.str = ...,
+        code: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "dn", b"dn", "login", b"login", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedEntry: _TypeAlias = RefusedEntry  # noqa: Y015
+
+@_typing.final
+class ImportAllPersonsResponse(_message.Message):
+    """How far it is. Numbers are of everything so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    UNCHANGED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    added: _builtins.int
+    """Who was not known."""
+    changed: _builtins.int
+    """Who was known, and is different in the directory now."""
+    unchanged: _builtins.int
+    """Who was known as the directory shows them."""
+    refused: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedEntry]:
+        """Those that were refused since the answer before."""
+
+    def __init__(
+        self,
+        *,
+        added: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        unchanged: _builtins.int = ...,
+        refused: _builtins.int = ...,
+        entries: _abc.Iterable[Global___RefusedEntry] = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "entries", b"entries", "refused", b"refused", "unchanged", b"unchanged"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportAllPersonsResponse: _TypeAlias = ImportAllPersonsResponse  # noqa: Y015
+
+@_typing.final
 class UpdatePersonRequest(_message.Message):
     """Replaces all of it."""
 

@@ -44,6 +44,11 @@ class PersonServiceStub:
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportPersonRequest.SerializeToString,
                 response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.Person.FromString,
                 _registered_method=True)
+        self.ImportAll = channel.unary_stream(
+                '/cardwright.cms.v1.PersonService/ImportAll',
+                request_serializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportAllPersonsRequest.SerializeToString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportAllPersonsResponse.FromString,
+                _registered_method=True)
         self.Update = channel.unary_unary(
                 '/cardwright.cms.v1.PersonService/Update',
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.UpdatePersonRequest.SerializeToString,
@@ -82,6 +87,15 @@ class PersonServiceServicer:
 
     def Import(self, request, context):
         """Take over a person from the directory, or refresh one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportAll(self, request, context):
+        """Take over everybody whom the directory shows within the caller's branches of it, each on their own: one that is
+        refused stops nobody else, what was done when the stream breaks stays, and a second time changes nothing.
+        The stream's own end says that all were read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +145,11 @@ def add_PersonServiceServicer_to_server(servicer, server):
                     servicer.Import,
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportPersonRequest.FromString,
                     response_serializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.Person.SerializeToString,
+            ),
+            'ImportAll': grpc.unary_stream_rpc_method_handler(
+                    servicer.ImportAll,
+                    request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportAllPersonsRequest.FromString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportAllPersonsResponse.SerializeToString,
             ),
             'Update': grpc.unary_unary_rpc_method_handler(
                     servicer.Update,
@@ -212,6 +231,33 @@ class PersonService:
             '/cardwright.cms.v1.PersonService/Import',
             cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportPersonRequest.SerializeToString,
             cardwright__proto_dot_cms_dot_v1_dot_people__pb2.Person.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cardwright.cms.v1.PersonService/ImportAll',
+            cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportAllPersonsRequest.SerializeToString,
+            cardwright__proto_dot_cms_dot_v1_dot_people__pb2.ImportAllPersonsResponse.FromString,
             options,
             channel_credentials,
             insecure,

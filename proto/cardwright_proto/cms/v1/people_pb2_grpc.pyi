@@ -34,6 +34,11 @@ class PersonServiceStub:
     Create: _grpc.UnaryUnaryMultiCallable[_people_pb2.CreatePersonRequest, _people_pb2.Person]
     Import: _grpc.UnaryUnaryMultiCallable[_people_pb2.ImportPersonRequest, _people_pb2.Person]
     """Take over a person from the directory, or refresh one."""
+    ImportAll: _grpc.UnaryStreamMultiCallable[_people_pb2.ImportAllPersonsRequest, _people_pb2.ImportAllPersonsResponse]
+    """Take over everybody whom the directory shows within the caller's branches of it, each on their own: one that is
+    refused stops nobody else, what was done when the stream breaks stays, and a second time changes nothing.
+    The stream's own end says that all were read.
+    """
     Update: _grpc.UnaryUnaryMultiCallable[_people_pb2.UpdatePersonRequest, _people_pb2.Person]
     SetStatus: _grpc.UnaryUnaryMultiCallable[_people_pb2.SetPersonStatusRequest, _people_pb2.Person]
     """Suspend a person and what they hold, take them back, or record that they left. The same status changes nothing."""
@@ -48,6 +53,11 @@ class PersonServiceAsyncStub(PersonServiceStub):
     Create: _aio.UnaryUnaryMultiCallable[_people_pb2.CreatePersonRequest, _people_pb2.Person]  # type: ignore[assignment]
     Import: _aio.UnaryUnaryMultiCallable[_people_pb2.ImportPersonRequest, _people_pb2.Person]  # type: ignore[assignment]
     """Take over a person from the directory, or refresh one."""
+    ImportAll: _aio.UnaryStreamMultiCallable[_people_pb2.ImportAllPersonsRequest, _people_pb2.ImportAllPersonsResponse]  # type: ignore[assignment]
+    """Take over everybody whom the directory shows within the caller's branches of it, each on their own: one that is
+    refused stops nobody else, what was done when the stream breaks stays, and a second time changes nothing.
+    The stream's own end says that all were read.
+    """
     Update: _aio.UnaryUnaryMultiCallable[_people_pb2.UpdatePersonRequest, _people_pb2.Person]  # type: ignore[assignment]
     SetStatus: _aio.UnaryUnaryMultiCallable[_people_pb2.SetPersonStatusRequest, _people_pb2.Person]  # type: ignore[assignment]
     """Suspend a person and what they hold, take them back, or record that they left. The same status changes nothing."""
@@ -71,6 +81,17 @@ class PersonServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_people_pb2.Person, _abc.Awaitable[_people_pb2.Person]]:
         """Take over a person from the directory, or refresh one."""
+
+    @_abc_1.abstractmethod
+    def ImportAll(
+        self,
+        request: _people_pb2.ImportAllPersonsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_people_pb2.ImportAllPersonsResponse], _abc.AsyncIterator[_people_pb2.ImportAllPersonsResponse]]:
+        """Take over everybody whom the directory shows within the caller's branches of it, each on their own: one that is
+        refused stops nobody else, what was done when the stream breaks stays, and a second time changes nothing.
+        The stream's own end says that all were read.
+        """
 
     @_abc_1.abstractmethod
     def Update(
