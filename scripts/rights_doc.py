@@ -18,8 +18,9 @@ server decides by this table, and this page is printed from it (`make docs`). A 
 | Column | Says |
 | --- | --- |
 | Roles | of operators and services; any of them is enough. A security officer gives them (`server operator grant`) |
-| Over | what the role has to be given over. `holder`: the person whom it is about. \
-`stock`: the same, but what is nobody's is open to the role \
+| Over | what the role has to be given over. `person`: the person whom it is about. \
+`holder`: the same, but what a missing person holds (erased, or not known since a restore) is open to a role given \
+over the whole organization. `stock`: the same, but what is nobody's is open to the role \
 anywhere. `everywhere`: the whole organization. `any`: listings, which show only what is covered |
 | Persons | may do it for themselves, proved as [the service](server-people.md#proofs) that is named wants |
 | Others | callers besides |
@@ -27,7 +28,13 @@ anywhere. `everywhere`: the whole organization. `any`: listings, which show only
 | Part | what a strict policy gives to different persons |
 """
 COLUMNS = ("Call", "Roles", "Over", "Persons", "Others", "Never", "Part")
-OVER = {Wants.PERSON: "holder", Wants.STOCK: "stock", Wants.ORGANIZATION: "everywhere", Wants.SOME: "any"}
+OVER = {
+    Wants.PERSON: "person",
+    Wants.HOLDER: "holder",
+    Wants.STOCK: "stock",
+    Wants.ORGANIZATION: "everywhere",
+    Wants.SOME: "any",
+}
 NEVER = {Refuse.OWN_PERSON: "own", Refuse.OWN_REQUEST: "asked for"}
 
 

@@ -247,7 +247,9 @@ class Authorizer:
         standing: PersonStanding | None = PersonStanding(target.org, PersonStatus.ACTIVE, frozenset(), target.path)
         if target.person is not None:
             standing = await self._people.person(unit, target.person)
-        if standing is None or standing.org != target.org:
+        if standing is None:
+            return everywhere if wants in (Wants.HOLDER, Wants.STOCK) else ()
+        if standing.org != target.org:
             return ()
         return tuple(grant for grant in grants if self._people.covers(grant, standing))
 

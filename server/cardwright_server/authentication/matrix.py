@@ -32,8 +32,11 @@ class Wants(Enum):
 
     PERSON = auto()
     """The person whom the target belongs to; a target of nobody needs a grant for everywhere."""
+    HOLDER = auto()
+    """As PERSON; but the person is named by a record, and may be missing (erased, or not known since a restore): such
+    a target needs a grant for everywhere. Only for calls that show or end something: nobody is given anything so."""
     STOCK = auto()
-    """As PERSON, but what belongs to nobody is open to every grant of the role."""
+    """As HOLDER, but what belongs to nobody is open to every grant of the role."""
     ORGANIZATION = auto()
     """Everywhere: what is made or changed concerns the whole organization."""
     SOME = auto()
@@ -110,7 +113,7 @@ def _rule(
     )
 
 
-_ORG, _STOCK, _SOME = Wants.ORGANIZATION, Wants.STOCK, Wants.SOME
+_ORG, _HOLDER, _STOCK, _SOME = Wants.ORGANIZATION, Wants.HOLDER, Wants.STOCK, Wants.SOME
 _NOT_OWN = (Refuse.OWN_PERSON,)
 _NOT_MINE = (Refuse.OWN_PERSON, Refuse.OWN_REQUEST)
 _SEEN = (Service.OVERVIEW,)
@@ -154,16 +157,17 @@ RULES: Mapping[str, Rule] = {
     "AuthenticationService.SetEmergencyPassword": _rule("H", refuse=_NOT_OWN),
     "DeviceService.Register": _rule("I", _STOCK),
     "DeviceService.RegisterLot": _rule("I", _ORG),
+    "DeviceService.FindLots": _rule("IAU", _SOME),
     "DeviceService.Get": _rule("IHSAU", _STOCK, own=_SEEN),
     "DeviceService.Find": _rule("IHSAU", _SOME, own=_SEEN),
     "DeviceService.Bind": _rule("I", refuse=_NOT_OWN, part=Part.ISSUE),
     "DeviceService.Bind/own": _rule(own=(Service.ISSUANCE, Service.REPLACEMENT_ISSUANCE)),
-    "DeviceService.Unbind": _rule("I", refuse=_NOT_OWN),
+    "DeviceService.Unbind": _rule("I", _HOLDER, refuse=_NOT_OWN),
     "DeviceService.Activate": _rule(own=(Service.ISSUANCE, Service.REPLACEMENT_ISSUANCE)),
-    "DeviceService.Suspend": _rule("IH", refuse=_NOT_OWN, server=True),
+    "DeviceService.Suspend": _rule("IH", _HOLDER, refuse=_NOT_OWN, server=True),
     "DeviceService.Resume": _rule("IH", refuse=_NOT_OWN),
-    "DeviceService.ReportIncident": _rule("IH", own=(Service.INCIDENT,)),
-    "DeviceService.Terminate": _rule("H", refuse=_NOT_OWN, server=True),
+    "DeviceService.ReportIncident": _rule("IH", _HOLDER, own=(Service.INCIDENT,)),
+    "DeviceService.Terminate": _rule("H", _HOLDER, refuse=_NOT_OWN, server=True),
     "DeviceService.Recycle": _rule("I", _STOCK, refuse=_NOT_OWN),
     "DeviceService.Dispose": _rule("I", _STOCK, refuse=_NOT_OWN),
     "DeviceService.ReleasePuk": _rule("H", refuse=_NOT_OWN, part=Part.RELEASE),
@@ -175,13 +179,13 @@ RULES: Mapping[str, Rule] = {
     "RequestService.CreateUpdate": _rule("IH", refuse=_NOT_OWN, part=Part.REQUEST, server=True),
     "RequestService.CreateReissue": _rule("IH", refuse=_NOT_OWN, part=Part.REQUEST, server=True),
     "RequestService.CreateRecycle": _rule("I", _STOCK, refuse=_NOT_OWN, server=True),
-    "RequestService.CreateTermination": _rule("H", refuse=_NOT_OWN, part=Part.REQUEST),
+    "RequestService.CreateTermination": _rule("H", _HOLDER, refuse=_NOT_OWN, part=Part.REQUEST),
     "RequestService.CreateRecovery": _rule("IS", refuse=_NOT_OWN, part=Part.REQUEST),
-    "RequestService.Approve": _rule("IS", refuse=_NOT_MINE, part=Part.APPROVE),
-    "RequestService.Deny": _rule("IS", refuse=_NOT_OWN),
-    "RequestService.Cancel": _rule("IH", refuse=_NOT_OWN, server=True),
+    "RequestService.Approve": _rule("IS", _HOLDER, refuse=_NOT_MINE, part=Part.APPROVE),
+    "RequestService.Deny": _rule("IS", _HOLDER, refuse=_NOT_OWN),
+    "RequestService.Cancel": _rule("IH", _HOLDER, refuse=_NOT_OWN, server=True),
     "RequestService.Cancel/own": _rule(own=(Service.CANCEL_REPLACEMENT,)),
-    "RequestService.Get": _rule("IHSU", own=_SEEN),
+    "RequestService.Get": _rule("IHSU", _HOLDER, own=_SEEN),
     "RequestService.Find": _rule("IHSU", _SOME, own=_SEEN),
     "PolicyService.Draft": _rule("A", _ORG),
     "PolicyService.Publish": _rule("S", _ORG, refuse=(Refuse.OWN_REQUEST,)),
@@ -203,11 +207,11 @@ RULES: Mapping[str, Rule] = {
     # What an operator asked for is carried out at an issuance station, too; sessions look at the kind of the station.
     "SessionService.Run/recycle": _rule("I", _STOCK, refuse=_NOT_OWN, workstation=True),
     # Whoever has the card would not prove who they are: that an operator ordered it is enough.
-    "SessionService.Run/lock": _rule("IH", refuse=_NOT_OWN, workstation=True),
+    "SessionService.Run/lock": _rule("IH", _HOLDER, refuse=_NOT_OWN, workstation=True),
     "SessionService.Run/prove": _ANYONE,
-    "CertificateService.Get": _rule("IHSU", own=_SEEN),
+    "CertificateService.Get": _rule("IHSU", _HOLDER, own=_SEEN),
     "CertificateService.Find": _rule("IHSU", _SOME),
-    "CertificateService.Revoke": _rule("HS", refuse=_NOT_OWN, server=True),
+    "CertificateService.Revoke": _rule("HS", _HOLDER, refuse=_NOT_OWN, server=True),
     "CertificateService.Authorities": _rule("IHSAU", _SOME),
     "CertificateService.RotateSigner": _rule("S", _ORG, server=True),
     "EscrowService.Find": _rule("SU", _SOME, own=(Service.ESCROW_DOWNLOAD,)),

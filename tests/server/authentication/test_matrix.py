@@ -50,8 +50,9 @@ from tests.support.people import (
 from tests.support.tree import python_files
 
 # Columns: issuance, help desk, security officer, administrator, auditor; then person, workstation, server, anyone.
-# For operators: E only with a grant for everywhere, S also with one whose scope holds the target, s as S, and what
-# belongs to nobody is open to every grant, * with any grant whatever it covers. - never. ! not on their own.
+# For operators: E only with a grant for everywhere, S also with one whose scope holds the target, h as S, and what
+# belongs to someone who is missing is open to a grant for everywhere, s as h, and what belongs to nobody is open to
+# every grant, * with any grant whatever it covers. - never. ! not on their own.
 # For the others: + yes, - no; L only at the host's own socket.
 EXPECTED = """
 PersonService.Create                       E  -  -  E  -   - - - -
@@ -87,16 +88,17 @@ AuthenticationService.SetInitialPassword   S! -  -  -  -   - - - -
 AuthenticationService.SetEmergencyPassword -  S! -  -  -   - - - -
 DeviceService.Register                     s  -  -  -  -   - - - -
 DeviceService.RegisterLot                  E  -  -  -  -   - - - -
+DeviceService.FindLots                     *  -  -  *  *   - - - -
 DeviceService.Get                          s  s  s  s  s   + - - -
 DeviceService.Find                         *  *  *  *  *   + - - -
 DeviceService.Bind                         S! -  -  -  -   - - - -
 DeviceService.Bind/own                     -  -  -  -  -   + - - -
-DeviceService.Unbind                       S! -  -  -  -   - - - -
+DeviceService.Unbind                       h! -  -  -  -   - - - -
 DeviceService.Activate                     -  -  -  -  -   + - - -
-DeviceService.Suspend                      S! S! -  -  -   - - + -
+DeviceService.Suspend                      h! h! -  -  -   - - + -
 DeviceService.Resume                       S! S! -  -  -   - - - -
-DeviceService.ReportIncident               S  S  -  -  -   + - - -
-DeviceService.Terminate                    -  S! -  -  -   - - + -
+DeviceService.ReportIncident               h  h  -  -  -   + - - -
+DeviceService.Terminate                    -  h! -  -  -   - - + -
 DeviceService.Recycle                      s! -  -  -  -   - - - -
 DeviceService.Dispose                      s! -  -  -  -   - - - -
 DeviceService.ReleasePuk                   -  S! -  -  -   - - - -
@@ -106,13 +108,13 @@ RequestService.CreateUnlock                -  S! -  -  -   + - - -
 RequestService.CreateUpdate                S! S! -  -  -   - - + -
 RequestService.CreateReissue               S! S! -  -  -   - - + -
 RequestService.CreateRecycle               s! -  -  -  -   - - + -
-RequestService.CreateTermination           -  S! -  -  -   - - - -
+RequestService.CreateTermination           -  h! -  -  -   - - - -
 RequestService.CreateRecovery              S! -  S! -  -   - - - -
-RequestService.Approve                     S! -  S! -  -   - - - -
-RequestService.Deny                        S! -  S! -  -   - - - -
-RequestService.Cancel                      S! S! -  -  -   - - + -
+RequestService.Approve                     h! -  h! -  -   - - - -
+RequestService.Deny                        h! -  h! -  -   - - - -
+RequestService.Cancel                      h! h! -  -  -   - - + -
 RequestService.Cancel/own                  -  -  -  -  -   + - - -
-RequestService.Get                         S  S  S  -  S   + - - -
+RequestService.Get                         h  h  h  -  h   + - - -
 RequestService.Find                        *  *  *  -  *   + - - -
 PolicyService.Draft                        -  -  -  E  -   - - - -
 PolicyService.Publish                      -  -  E  -  -   - - - -
@@ -129,11 +131,11 @@ SessionService.Run/unlock                  -  S! -  -  -   + - - -
 SessionService.Run/unlock-assisted         -  S! -  -  -   + - - -
 SessionService.Run/forgotten-pin           -  S! -  -  -   + - - -
 SessionService.Run/recycle                 s! -  -  -  -   - + - -
-SessionService.Run/lock                    S! S! -  -  -   - + - -
+SessionService.Run/lock                    h! h! -  -  -   - + - -
 SessionService.Run/prove                   -  -  -  -  -   - + - +
-CertificateService.Get                     S  S  S  -  S   + - - -
+CertificateService.Get                     h  h  h  -  h   + - - -
 CertificateService.Find                    *  *  *  -  *   - - - -
-CertificateService.Revoke                  -  S! S! -  -   - - + -
+CertificateService.Revoke                  -  h! h! -  -   - - + -
 CertificateService.Authorities             *  *  *  *  *   - - - -
 CertificateService.RotateSigner            -  -  E  -  -   - - + -
 EscrowService.Find                         -  -  *  -  *   + - - -
@@ -224,7 +226,7 @@ def test_every_call_that_a_service_asks_about_is_listed() -> None:
 
 @pytest.mark.parametrize("engine_name", ["sqlite"])
 async def test_every_role_and_call_and_scope_and_organization(open_database: Callable[..., Database]) -> None:
-    """Every call x five roles x grants for everywhere, a group, a branch x six targets. Decisions are those of the
+    """Every call x five roles x grants for everywhere, a group, a branch x seven targets. Decisions are those of the
     real tables, read once for each account and person, since they do not change meanwhile."""
     database = open_database()
     stage, foreign = await _stage(database), await _stage(database)
@@ -248,6 +250,7 @@ async def test_every_role_and_call_and_scope_and_organization(open_database: Cal
             "self": CallTarget(stage.org, who.person),
             "foreign": CallTarget(foreign.org, foreign.inside),
             "smuggled": CallTarget(stage.org, foreign.inside),
+            "missing": CallTarget(stage.org, uuid4()),
         }
 
         for (call, name), answer in (await _decisions(database, decide, who, targets)).items():
@@ -256,7 +259,7 @@ async def test_every_role_and_call_and_scope_and_organization(open_database: Cal
             if answer != expected:
                 wrong.append((call, role, scope, name, answer, expected))
     assert wrong == []
-    assert count == len(RULES) * 5 * 3 * 6
+    assert count == len(RULES) * 5 * 3 * 7
 
 
 async def _decisions(
@@ -280,11 +283,13 @@ def _expected(cell: str, scope: str, target: str) -> str:
     if kind == "-" or target == "foreign":
         return "ACCESS_DENIED"
     everywhere = scope == "everywhere"
+    known, missing = everywhere and target not in ("smuggled", "missing"), everywhere and target == "missing"
     covered = {
         "E": everywhere,
-        "S": (everywhere and target != "smuggled") or (scope == "group" and target == "inside"),
-        "s": (everywhere and target != "smuggled") or (scope == "group" and target == "inside") or target == "nobody",
-        "*": (everywhere and target != "smuggled") or (scope == "group" and target == "inside") or target == "nobody",
+        "S": known or (scope == "group" and target == "inside"),
+        "h": known or missing or (scope == "group" and target == "inside"),
+        "s": known or missing or (scope == "group" and target == "inside") or target == "nobody",
+        "*": known or (scope == "group" and target == "inside") or target == "nobody",
     }[kind]
     if not covered:
         return "ACCESS_DENIED"

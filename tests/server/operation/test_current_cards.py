@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import product
 from pathlib import Path
 from uuid import UUID
 
@@ -27,28 +26,28 @@ from cardwright_server.audit.service import find
 from cardwright_server.audit.store import Filter
 from cardwright_server.authentication.authorize import Authorize
 from cardwright_server.authentication.enrolment import EnrolmentService
-from cardwright_server.authentication.errors import ProofRefused
+from cardwright_server.authentication.errors import AccessDenied, ProofRefused
 from cardwright_server.authentication.first import FirstCredentialRefused, FirstOperators
 from cardwright_server.authentication.hashing import Cost, Hasher
 from cardwright_server.authentication.methods import GivenPassword, PasswordEvidence
 from cardwright_server.authentication.model import Method
 from cardwright_server.authentication.principal import LOCAL_FRONT, Principal, anyone, server
 from cardwright_server.authentication.service import Attempt, AuthenticationService
-from cardwright_server.config import Configuration, Installation
 from cardwright_server.devices.due import DueList, What
-from cardwright_server.devices.model import DeviceState, HoldReason, Reason
+from cardwright_server.devices.errors import NoSuchDevice
+from cardwright_server.devices.model import DeviceState, Disposition, HoldReason, Reason
 from cardwright_server.escrow.errors import OfferClaimed
 from cardwright_server.escrow.service import EscrowService
 from cardwright_server.issuance import crl
-from cardwright_server.issuance.model import Certificate, CertificateState, Purpose
+from cardwright_server.issuance.model import Certificate, CertificateState, Purpose, RevocationReason
 from cardwright_server.issuance.ocsp import OcspResponder
 from cardwright_server.joins.certificates import StationCertificates
 from cardwright_server.joins.escrowing import CardPolicies
 from cardwright_server.operation.backup import back_up
-from cardwright_server.operation.restore import REPLAYS, Restored, restore
+from cardwright_server.operation.restore import REPLAYS
 from cardwright_server.people.erasure import ErasureService
 from cardwright_server.people.journal import key_event
-from cardwright_server.people.model import Grant, Operator, Person, PersonStatus, Role
+from cardwright_server.people.model import EVERYWHERE, Grant, Operator, Person, PersonStatus, Reach, Role, Scope
 from cardwright_server.people.operators import OperatorService
 from cardwright_server.people.service import PeopleService
 from cardwright_server.requests.model import RequestState
@@ -58,75 +57,25 @@ from cardwright_server.store import migrate
 from cardwright_server.store.authentication_tables import given_password
 from cardwright_server.store.ids import new_id
 from cardwright_server.store.people_tables import membership
-from cardwright_server.store.second_medium import JournalKind, Remembered, SecondMedium, remembered
-from cardwright_server.store.unit import Database, Unit
-from cardwright_server.vault.calls import VaultAdmin
-from cardwright_server.vault.protocol import Vault
+from cardwright_server.store.second_medium import JournalKind, Remembered, remembered
+from cardwright_server.store.unit import Unit
 from cardwright_server.workstations.errors import TokenUsed
 from cardwright_server.workstations.model import StationClass, StationState
 from cardwright_server.workstations.service import WorkstationService
 from cardwright_simulators.card import VirtualCard
 from tests.support.databases import PostgreSql
 from tests.support.issuance import ON_SQLITE, aside, csr, pem, serving
+from tests.support.managed import certificate_service
 from tests.support.people import EveryUnlockIsOpen, allow, authorizer, key_of, make_operator, make_proven
-from tests.support.session_world import SessionWorld, blank, make_session_world, over
+from tests.support.restoring import Place
+from tests.support.session_world import SessionWorld, blank, make_session_world
 from tests.support.sessions import PIN, Station, Trip, reader
-from tests.support.vault import PASSPHRASE
 
 Replay = Callable[[Unit, Remembered], Awaitable[bool]]
 QUICK = (('algorithm = "rsa2048"', 'algorithm = "p256"'),)
 NEW_PIN, LAST_PIN = b"271828", b"314159"
 HOST = "desk-7.example.test"
 UNLOCK = sessions_pb2.PURPOSE_UNLOCK_ASSISTED
-
-
-@dataclass
-class Place:
-    """An installation on disk whose database may be lost; the vault goes on."""
-
-    folder: Path
-    database: str
-    another: str
-    media: list[SecondMedium] = field(default_factory=list)
-    databases: list[Database] = field(default_factory=list)
-
-    @property
-    def installation(self) -> Installation:
-        run_folder = self.folder / "run"
-        return Installation(
-            Configuration(), self.folder, self.database, self.folder / "second-medium", self.folder / "vault",
-            run_folder / "vault", self.folder / "tls", run_folder,
-        )  # fmt: skip
-
-    def opened(self) -> Database:
-        """By a new process, as it were."""
-        self.media.append(SecondMedium(self.installation.second_medium))
-        self.databases.append(Database(self.database, second_medium=self.media[-1]))
-        return self.databases[-1]
-
-    async def closed(self) -> None:
-        """Every process has ended."""
-        for database in self.databases:
-            await database.close()
-        for medium in self.media:
-            await medium.close()
-
-    async def restored(self, world: SessionWorld, source: Path) -> Restored:
-        """The database is lost; the backup comes back in another place."""
-        await self.closed()
-        self.database = self.another
-
-        @asynccontextmanager
-        async def open_vault() -> AsyncIterator[tuple[Vault, VaultAdmin]]:
-            yield world.issuing.vault, world.issuing.admin
-
-        return await restore(self.installation, source, PASSPHRASE, open_vault)
-
-    def world(self, before: SessionWorld) -> SessionWorld:
-        """The same organization over the database that is there now."""
-        database = self.opened()
-        world, issuing = replace(before.world, database=database), replace(before.issuing, database=database)
-        return over(world, issuing, before.folder)
 
 
 @pytest.fixture
@@ -538,6 +487,63 @@ async def test_what_is_over_does_not_begin_again(place: Place, tmp_path: Path) -
     assert await close_overtaken(world.database) == 0
     # The device's next request is possible at once.
     assert (await reissued(world, card, device)).error == ""
+    await place.closed()
+    world.issuing.core.close()
+
+
+async def test_a_card_of_someone_who_is_not_known_any_more_is_ended_by_grants_for_everywhere(
+    place: Place, tmp_path: Path
+) -> None:
+    """On both engines: the person was added, and got the card, after the backup was made."""
+    world = await make_session_world(place.opened(), place.folder, "civ", QUICK)
+    source = tmp_path / "backup"
+    await back_up(place.installation, world.issuing.admin, Secret(b"another one, for the safe"), source)
+    eve = await world.person("eve")
+    device = await world.bound(card := blank(), eve)
+    assert (await world.issue(card, device)).error == ""
+    await place.restored(world, source)
+    world = place.world(world)
+    to, org = world.world, world.org
+    devices, requests, books = to.services.devices, to.services.requests, certificate_service(to, authorizer())
+    assert (await world.person("eve")).id != eve.id, "added again, they are another person"
+    first, *others = await world.certificates_of(device)
+    roles = (Role.ISSUANCE, Role.HELP_DESK, Role.SECURITY_OFFICER)
+    stranger, everywhere, *narrow = [
+        await make_operator(world.database, whose, *roles, scope=scope) for whose, scope in (
+            (new_id(), EVERYWHERE), (org, EVERYWHERE),
+            (org, Scope(Reach.GROUP, to.group)), (org, Scope(Reach.BRANCH, branch="ou=none,dc=example")),
+        )
+    ]  # fmt: skip
+    ending: list[Callable[[Principal, Unit], Awaitable[object]]] = [
+        lambda who, unit: devices.get(unit, who, device),
+        lambda who, unit: books.get(unit, who, first.id),
+        lambda who, unit: devices.suspend(unit, who, device),
+        lambda who, unit: books.revoke(unit, who, first.id, RevocationReason.KEY_COMPROMISE),
+        lambda who, unit: devices.report_incident(unit, who, device, Reason.STOLEN),
+        lambda who, unit: requests.create_termination(unit, who, device, Reason.STOLEN),
+        lambda who, unit: devices.terminate(unit, who, device, Reason.STOLEN, Disposition.NOT_COLLECTED),
+    ]
+    giving: list[Callable[[Principal, Unit], Awaitable[object]]] = [
+        lambda who, unit: devices.resume(unit, who, device),
+        lambda who, unit: requests.create_reissue(unit, who, device),
+        lambda who, unit: requests.create_unlock(unit, who, device),
+    ]
+    for call, who in (*product(ending, narrow), *product(giving, (everywhere, *narrow))):
+        with pytest.raises(AccessDenied):
+            await world.database.transact(partial(call, who))
+    with pytest.raises(NoSuchDevice):
+        await world.database.transact(partial(ending[-1], stranger))
+    seen = [
+        [one.id for one in await world.database.read(partial(devices.find, principal=who, person=eve.id))]
+        for who in (everywhere, *narrow)
+    ]
+    assert seen == [[device], [], []]
+    for call in ending:
+        await world.database.transact(partial(call, everywhere))
+    assert await to.state(device) is DeviceState.TERMINATED
+    assert {one.state for one in await world.certificates_of(device)} == {CertificateState.REVOKED}
+    await publish(world)
+    assert await ask(world, tmp_path, first, *others) == [": revoked"] * 4
     await place.closed()
     world.issuing.core.close()
 
