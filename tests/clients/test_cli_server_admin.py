@@ -180,9 +180,9 @@ async def test_a_lot_s_secrets_come_from_files_and_go_to_the_vault(shop: Shop, t
     constant = await shop.done(
         "device", "register-lot", "one", "--source", "constant", "--secrets", str(shared), "--json"
     )
-    single = await shop.done("device", "register-lot", "two", "--source", "per-card", "--json")
+    await shop.done("device", "register-lot", "two", "--source", "per-card")
     first = await shop.done("device", "register", "C-1", "--lot", constant.json["id"], "--json")
-    second = await shop.done("device", "register", "--file", str(own), "--lot", single.json["id"], "--json")
+    second = await shop.done("device", "register", "--file", str(own), "--lot", "two", "--json")
     for ran, values in (
         (first, {b"73914620", bytes.fromhex("0f" * 24)}),
         (second, {b"58203917"}),
@@ -202,6 +202,38 @@ async def test_a_lot_s_secrets_come_from_files_and_go_to_the_vault(shop: Shop, t
     own.write_text("[[devices]]\nserial = 1\n")
     bad = await shop.run("device", "register", "--file", str(own), "--json")
     assert bad.json["error"]["code"] == "INITIAL_SECRETS_FILE"
+
+
+@ON_SQLITE
+async def test_lots_are_listed_and_known_by_name(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_admin_link, "PAGE", 2)
+    made = {
+        name: (
+            await shop.done("device", "register-lot", name, "--kind", kind, "--source", "factory", "--json")
+        ).json["id"]
+        for name, kind in (("Keys", "usb-key"), ("cards", "smart-card"), ("CARDS", "virtual-card"))
+    }
+    listed = (await shop.done("device", "lots", "--json", by=shop.administrator)).json["lots"]
+    assert [(one["name"], one["kind"], one["id"]) for one in listed] == [
+        ("Keys", "usb-key", made["Keys"]),
+        ("cards", "smart-card", made["cards"]),
+        ("CARDS", "virtual-card", made["CARDS"]),
+    ]
+    assert {(one["source"], one["derivation"]) for one in listed} == {("factory", None)}
+    head, first, *_ = (await shop.done("device", "lots")).out.splitlines()
+    assert head.split() == ["NAME", "KIND", "SOURCE", "DERIVATION", "ID"]
+    assert first.split() == ["Keys", "usb-key", "factory", "-", made["Keys"]]
+    for serial, lot, kind in (("K-1", "KEYS", "usb-key"), ("K-2", "CARDS", "virtual-card"), ("K-3", "", "smart-card")):
+        await shop.done("device", "register", serial, *(("--lot", lot) if lot else ()))
+        (device,) = (await shop.done("device", "list", "--serial", serial, "--json")).json["devices"]
+        assert (device["kind"], device["lot"]) == (kind, made["Keys" if lot == "KEYS" else lot] if lot else None)
+    for lot, code in (("Cards", "NAME_UNKNOWN"), ("none", "NAME_UNKNOWN")):
+        refused = await shop.run("device", "register", "K-4", "--lot", lot, "--json")
+        assert (refused.code, refused.json["error"]["code"]) == (1, code)
+    other = await shop.run("device", "register", "K-4", "--lot", "Keys", "--kind", "smart-card", "--json")
+    assert other.json["error"]["code"] == "BAD_DEVICE"
+    denied = await shop.run("device", "lots", "--json", by=shop.world.helper)
+    assert denied.json["error"]["code"] == "ACCESS_DENIED"
 
 
 @ON_SQLITE

@@ -20,7 +20,7 @@ from tests.support.lifecycles import World, make_world
 from tests.support.managed import ToldContacts, servicers
 from tests.support.operator_line import OperatorLine, operator_line
 from tests.support.people import make_operator
-from tests.support.slapd import PEOPLE, Slapd, ask, ldif_of, proxy, reach, slapd, stalls_after, unique
+from tests.support.slapd import PEOPLE, Slapd, ask, cuts_after, ldif_of, proxy, reach, slapd, unique
 from tests.support.vault import make_core
 
 __all__ = ["slapd"]
@@ -54,7 +54,7 @@ async def shop(slapd: Slapd, database: Database, tmp_path: Path) -> AsyncIterato
     directory = ask(reach(slapd, "clear"), page=4)
     quick = {"connect": 0.3, "operation": 0.4, "whole": 0.8, "failures": 100}
     async with (
-        proxy(slapd.port, stalls_after(3500)) as port,
+        proxy(slapd.port, cuts_after(3500)) as port,
         operator_line(
             database, tmp_path / "a", lambda calls: servicers(calls, world, vault, contacts, directory)
         ) as line,

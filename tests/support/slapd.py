@@ -332,7 +332,18 @@ async def _swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 def stalls_after(octets: int) -> Behaviour:
-    """Passes so many octets on, then nothing, and keeps the line open."""
+    """Passes so many octets on, once they are there, then nothing, and keeps the line open."""
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(octets))
+        await writer.drain()
+        await _swallow(reader, writer)
+
+    return behave
+
+
+def cuts_after(octets: int) -> Behaviour:
+    """Passes octets on as they come, at most so many, then nothing, and keeps the line open."""
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         left = octets

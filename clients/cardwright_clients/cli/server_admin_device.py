@@ -26,6 +26,7 @@ _COLUMNS = {
     "PERSON": "person",
     "ID": "id",
 }
+_LOTS = {"NAME": "name", "KIND": "kind", "SOURCE": "source", "DERIVATION": "derivation", "ID": "id"}
 _INCIDENTS = ("forgotten", "damaged", "lost", "stolen")
 _HOLDS = ("operator", "investigation")
 _AT_ONCE = 1000
@@ -78,14 +79,14 @@ def show(line: ServerLine, device: str, as_json: bool) -> None:
 
 @command.command("register")
 @click.argument("serials", nargs=-1)
-@_kind
-@click.option("--lot", default="", help="Id of the lot that they belong to; without it they have factory secrets.")
+@click.option("--kind", type=chosen(pb.DeviceKind), help="What the devices are; else what the lot says, or smart-card.")
+@click.option("--lot", default="", help="The lot that they belong to (id or name); else they have factory secrets.")
 @click.option("--file", type=click.Path(path_type=Path, dir_okay=False),
               help="Devices with secrets (TOML): [[devices]] serial, pin, puk, management_key, scp03.")  # fmt: skip
 @json_option
 @connected
 def register(
-    line: ServerLine, serials: tuple[str, ...], kind: str, lot: str, file: Path | None, as_json: bool
+    line: ServerLine, serials: tuple[str, ...], kind: str | None, lot: str, file: Path | None, as_json: bool
 ) -> None:
     """Take the devices with these SERIALS, or those of --file, into stock: 1000 at a time, all of them or none.
 
@@ -95,10 +96,14 @@ def register(
     if bool(serials) == (file is not None):
         raise click.UsageError("Give serial numbers, or --file.")
     devices = secrets.of_devices(file) if file is not None else [pb.DeliveredDevice(serial=one) for one in serials]
+    request = pb.RegisterDevicesRequest(lot=lookup.lot(line, lot) if lot else "")
+    if kind is not None or not lot:
+        request.kind = numbers(pb.DeviceKind, [kind or "smart-card"])[0]
     made: list[dict[str, object]] = []
     for begin in range(0, len(devices), _AT_ONCE):
         part = devices[begin : begin + _AT_ONCE]
-        request = pb.RegisterDevicesRequest(kind=numbers(pb.DeviceKind, [kind])[0], lot=lot, devices=part)
+        del request.devices[:]
+        request.devices.extend(part)
         answer = line.call(lambda channel: DeviceServiceStub(channel).Register, request)
         for one, identifier in zip(part, answer.ids, strict=True):
             made.append({"serial": one.serial, "id": identifier})
@@ -107,6 +112,15 @@ def register(
                 say(f"{row['id']}  {row['serial']}")
     if as_json:
         show_json({"devices": made})
+
+
+@command.command("lots")
+@json_option
+@connected
+def lots(line: ServerLine, as_json: bool) -> None:
+    """List lots: what was delivered, and where first secrets come from. The secrets are never shown."""
+    found = line.pages(lambda channel: DeviceServiceStub(channel).FindLots, pb.FindLotsRequest(), "lots")
+    show_listing(found, "lots", _LOTS, as_json=as_json)
 
 
 @command.command("register-lot")

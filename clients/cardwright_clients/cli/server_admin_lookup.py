@@ -40,6 +40,16 @@ def device(line: ServerLine, text: str) -> str:
     return _only([one.id for one in found], "device", text)
 
 
+def lot(line: ServerLine, text: str) -> str:
+    """The id of a lot, by id or name; of names that differ only in case, by exactly that. Raises NothingFits."""
+    if (known := _id(text)) is not None:
+        return known
+    find = devices_pb2.FindLotsRequest()
+    found = list(line.pages(lambda channel: devices_pb2_grpc.DeviceServiceStub(channel).FindLots, find, "lots"))
+    exactly = [one.id for one in found if one.name == text]
+    return _only(exactly or [one.id for one in found if one.name.casefold() == text.casefold()], "lot", text)
+
+
 def person(line: ServerLine, text: str) -> str:
     """The id of a person, by id or login. Raises NothingFits."""
     if (known := _id(text)) is not None:

@@ -32,6 +32,7 @@ REPEATABLE: Final = (
     ("CertificateService", "Authorities"),
     ("DeviceService", "Get"),
     ("DeviceService", "Find"),
+    ("DeviceService", "FindLots"),
     ("EscrowService", "Find"),
     ("GroupService", "Find"),
     ("NotifyService", "Find"),

@@ -74,8 +74,8 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
         """Take devices into stock. Their own secrets are sealed after the caller's right was asked, before the unit."""
 
         async def act(principal: Principal) -> pb.RegisterDevicesResponse:
-            kind = KINDS.one(request.kind, "kind")
             lot = read.optional_identifier(request.lot, "lot")
+            kind = (KINDS.one if lot is None else KINDS.optional)(request.kind, "kind")
             read.at_most(request.devices, MOST_AT_ONCE, "devices")
             if not request.devices:
                 raise read.RequestMalformed("devices is empty.")
@@ -111,6 +111,17 @@ class DeviceServicer(devices_pb2_grpc.DeviceServiceServicer):
             return pb.RegisterLotResponse(id=str(lot.id))
 
         return await self._calls.act(context, act)
+
+    async def FindLots(self, request: pb.FindLotsRequest, context: Context) -> pb.FindLotsResponse:
+        """A page of lots."""
+
+        async def work(unit: Unit, principal: Principal) -> pb.FindLotsResponse:
+            page = read.page(request.page_size, request.page_token)
+            found = await self._stock.find_lots(unit, principal, after=pages.after(page), limit=page.asked)
+            shown, last = page.cut(found)
+            return pb.FindLotsResponse(lots=map(_lot, shown), next_page_token=pages.token(last))
+
+        return await self._calls.read(context, work)
 
     async def Get(self, request: pb.GetDeviceRequest, context: Context) -> pb.GetDeviceResponse:
         """One device, with holds and history."""
@@ -277,6 +288,16 @@ def _secrets(told: Iterable[pb.InitialSecret]) -> Mapping[SecretName, Secret]:
             raise read.RequestMalformed("secrets names something twice.")
         made[name] = Secret(read.octets(one.value, "secrets.value", 1, LONGEST_SECRET))
     return made
+
+
+def _lot(found: Lot) -> pb.Lot:
+    return pb.Lot(
+        id=str(found.id),
+        name=found.name,
+        kind=KINDS.number(found.kind),
+        source=SOURCES.number(found.source),
+        derivation=DERIVATIONS.number(found.derivation),
+    )
 
 
 def _device(found: Device) -> pb.Device:

@@ -142,11 +142,11 @@ class StockService:
         self,
         unit: Unit,
         principal: Principal,
-        kind: DeviceKind,
+        kind: DeviceKind | None,
         delivered: Sequence[Delivered],
         lot: UUID | None = None,
     ) -> list[UUID]:
-        """Take devices into stock, all or none.
+        """Take devices into stock, all or none. ``kind`` may be None with a lot, whose kind they then have.
 
         Raises AuthorizationError, BadDevice, TokenNumberIncomplete, DeviceKnown, NoSuchDevice.
         """
@@ -158,8 +158,11 @@ class StockService:
         if lot is not None:
             of = await self._lot(unit, principal.org, lot)
             source, derivation = of.source, of.derivation
+            kind = kind or of.kind
             if of.kind is not kind:
                 raise BadDevice(f"the lot holds devices of the kind {of.kind}, these are of the kind {kind}")
+        if kind is None:
+            raise BadDevice("without a lot it has to be said what the devices are")
         actor = part_for(DEVICE, None, DeviceEvent.REGISTER, permission)
         for one in delivered:
             _check(kind, one, source)
@@ -170,6 +173,13 @@ class StockService:
                 raise DeviceKnown(f"a {kind} with the serial number {one.serial} is registered already")
             await store.insert_secrets(unit, [_row(principal.org, secret) for secret in one.secrets])
         return [one.id for one in delivered]
+
+    async def find_lots(
+        self, unit: Unit, principal: Principal, *, after: UUID | None = None, limit: int = 50
+    ) -> list[Lot]:
+        """Lots, oldest first, from beyond ``after``; without their secrets. Raises AuthorizationError."""
+        await self._authorize(unit, principal, Call("DeviceService.FindLots"), CallTarget(principal.org))
+        return await store.lots(unit, principal.org, after, limit)
 
     async def initial_secrets(self, unit: Unit, device: Device) -> InitialSecrets:
         """Where a device's first secrets come from; asked by the card session before its first life's first write.

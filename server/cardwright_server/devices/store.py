@@ -231,8 +231,18 @@ async def insert_lot(unit: Unit, lot: Lot) -> bool:
 async def lot(unit: Unit, org: UUID, identifier: UUID) -> Lot | None:
     """A lot of an organization."""
     row = await unit.row(select(device_lot).where(device_lot.c.id == identifier, device_lot.c.org == org))
-    if row is None:
-        return None
+    return None if row is None else _lot(row)
+
+
+async def lots(unit: Unit, org: UUID, after: UUID | None, limit: int) -> list[Lot]:
+    """Lots of an organization in the order of their ids, from beyond ``after``."""
+    statement = select(device_lot).where(device_lot.c.org == org).order_by(device_lot.c.id).limit(limit)
+    if after is not None:
+        statement = statement.where(device_lot.c.id > after)
+    return [_lot(row) for row in await unit.rows(statement)]
+
+
+def _lot(row: Row[Any]) -> Lot:
     return Lot(row.id, row.org, row.name, DeviceKind(row.kind), SecretSource(row.source), Derivation(row.derivation))
 
 

@@ -6,21 +6,25 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cardwright_cardops.secret import Secret
 from cardwright_server.authentication.errors import AccessDenied
+from cardwright_server.authentication.principal import Principal
 from cardwright_server.devices.errors import BadDevice, DeviceKnown, NoSuchDevice, TokenNumberIncomplete
 from cardwright_server.devices.model import Derivation, DeviceState, Lot, SecretName, SecretSource
 from cardwright_server.devices.stock import Delivered, SecretSealer
+from cardwright_server.people.model import Role
 from cardwright_server.policies.model import DeviceKind
 from cardwright_server.store.ids import new_id
 from cardwright_server.store.unit import Database
 from cardwright_server.vault.model import DataClass, DataContext, MasterPurpose, Wrapped
 from cardwright_server.vault.protocol import Vault
 from tests.support.lifecycles import World, make_world
+from tests.support.people import make_operator
 
 CARD = DeviceKind.SMART_CARD
 
@@ -63,7 +67,9 @@ def sealer(vault: SealingVault) -> SecretSealer:
     return SecretSealer(checked)
 
 
-async def register(world: World, delivered: list[Delivered], lot: Lot | None = None, kind: DeviceKind = CARD) -> Any:
+async def register(
+    world: World, delivered: list[Delivered], lot: Lot | None = None, kind: DeviceKind | None = CARD
+) -> Any:
     return await world.database.transact(
         lambda unit: world.services.stock.register(unit, world.issuer, kind, delivered, lot.id if lot else None)
     )
@@ -131,6 +137,29 @@ async def test_secrets_of_every_source_come_back_through_the_vault_only(
         assert b"C-1" in stored
         for value in (puk, own, master):
             assert value not in stored and value.hex().encode() not in stored
+
+
+async def test_devices_are_what_their_lot_says(world: World) -> None:
+    lots = [
+        await add_lot(world, replace(lot_of(world, SecretSource.FACTORY), name=f"lot {kind}", kind=kind))
+        for kind in (DeviceKind.USB_KEY, DeviceKind.VIRTUAL_CARD, CARD)
+    ]
+    (key,) = await register(world, [Delivered(new_id(), "K-1")], lots[0], None)
+    assert (await world.device(key)).kind is DeviceKind.USB_KEY
+    for lot, kind in ((None, None), (lots[0], CARD)):
+        with pytest.raises(BadDevice):
+            await register(world, [Delivered(new_id(), "K-2")], lot, kind)
+    stock = world.services.stock
+
+    async def shown(by: Principal, **page: Any) -> list[Lot]:
+        return await world.database.read(lambda unit: stock.find_lots(unit, by, **page))
+
+    assert await shown(world.issuer) == lots
+    assert await shown(world.issuer, after=lots[0].id, limit=1) == [lots[1]]
+    elsewhere = await make_operator(world.database, uuid4(), Role.ISSUANCE)
+    assert await shown(elsewhere) == []
+    with pytest.raises(AccessDenied):
+        await shown(world.helper)
 
 
 async def test_lots_whose_secrets_do_not_fit(world: World, sealer: SecretSealer) -> None:

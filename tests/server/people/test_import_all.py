@@ -21,7 +21,7 @@ from cardwright_server.people.operators import OperatorService
 from cardwright_server.people.service import PeopleService
 from cardwright_server.store.unit import Database
 from tests.support.people import authorizer, make_group, make_operator, make_person
-from tests.support.slapd import BASE, PEOPLE, Slapd, ask, ldif_of, proxy, reach, slapd, stalls_after, unique
+from tests.support.slapd import BASE, PEOPLE, Slapd, ask, cuts_after, ldif_of, proxy, reach, slapd, unique
 
 __all__ = ["slapd"]
 
@@ -185,7 +185,7 @@ async def test_a_directory_that_dies_in_the_middle_ends_it_and_again_goes_on(sla
     names = [f"{number:02}{unique('-die')}" for number in range(40)]
     branch = place(slapd, *names)
     alive = await desk(database, ask(reach(slapd, "clear"), page=4))
-    async with proxy(slapd.port, stalls_after(6000)) as port:
+    async with proxy(slapd.port, cuts_after(6000)) as port:
         dying = ask(reach(slapd, "clear", port=port, connect=0.3, operation=0.4, whole=0.8, failures=100), page=4)
         one = Desk(database, dying, alive.operator)
         seen: list[Imported] = []

@@ -44,6 +44,11 @@ class DeviceServiceStub:
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.RegisterLotRequest.SerializeToString,
                 response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.RegisterLotResponse.FromString,
                 _registered_method=True)
+        self.FindLots = channel.unary_unary(
+                '/cardwright.cms.v1.DeviceService/FindLots',
+                request_serializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.FindLotsRequest.SerializeToString,
+                response_deserializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.FindLotsResponse.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/cardwright.cms.v1.DeviceService/Get',
                 request_serializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.GetDeviceRequest.SerializeToString,
@@ -119,6 +124,12 @@ class DeviceServiceServicer:
     def RegisterLot(self, request, context):
         """Add a lot, with the secrets that its devices share.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindLots(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -217,6 +228,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.RegisterLot,
                     request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.RegisterLotRequest.FromString,
                     response_serializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.RegisterLotResponse.SerializeToString,
+            ),
+            'FindLots': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindLots,
+                    request_deserializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.FindLotsRequest.FromString,
+                    response_serializer=cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.FindLotsResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -333,6 +349,33 @@ class DeviceService:
             '/cardwright.cms.v1.DeviceService/RegisterLot',
             cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.RegisterLotRequest.SerializeToString,
             cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.RegisterLotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindLots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cardwright.cms.v1.DeviceService/FindLots',
+            cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.FindLotsRequest.SerializeToString,
+            cardwright__proto_dot_cms_dot_v1_dot_devices__pb2.FindLotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,7 @@ class DeviceServiceStub:
     """Take devices into stock."""
     RegisterLot: _grpc.UnaryUnaryMultiCallable[_devices_pb2.RegisterLotRequest, _devices_pb2.RegisterLotResponse]
     """Add a lot, with the secrets that its devices share."""
+    FindLots: _grpc.UnaryUnaryMultiCallable[_devices_pb2.FindLotsRequest, _devices_pb2.FindLotsResponse]
     Get: _grpc.UnaryUnaryMultiCallable[_devices_pb2.GetDeviceRequest, _devices_pb2.GetDeviceResponse]
     Find: _grpc.UnaryUnaryMultiCallable[_devices_pb2.FindDevicesRequest, _devices_pb2.FindDevicesResponse]
     Bind: _grpc.UnaryUnaryMultiCallable[_devices_pb2.BindDeviceRequest, _devices_pb2.Device]
@@ -65,6 +66,7 @@ class DeviceServiceAsyncStub(DeviceServiceStub):
     """Take devices into stock."""
     RegisterLot: _aio.UnaryUnaryMultiCallable[_devices_pb2.RegisterLotRequest, _devices_pb2.RegisterLotResponse]  # type: ignore[assignment]
     """Add a lot, with the secrets that its devices share."""
+    FindLots: _aio.UnaryUnaryMultiCallable[_devices_pb2.FindLotsRequest, _devices_pb2.FindLotsResponse]  # type: ignore[assignment]
     Get: _aio.UnaryUnaryMultiCallable[_devices_pb2.GetDeviceRequest, _devices_pb2.GetDeviceResponse]  # type: ignore[assignment]
     Find: _aio.UnaryUnaryMultiCallable[_devices_pb2.FindDevicesRequest, _devices_pb2.FindDevicesResponse]  # type: ignore[assignment]
     Bind: _aio.UnaryUnaryMultiCallable[_devices_pb2.BindDeviceRequest, _devices_pb2.Device]  # type: ignore[assignment]
@@ -104,6 +106,13 @@ class DeviceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_devices_pb2.RegisterLotResponse, _abc.Awaitable[_devices_pb2.RegisterLotResponse]]:
         """Add a lot, with the secrets that its devices share."""
+
+    @_abc_1.abstractmethod
+    def FindLots(
+        self,
+        request: _devices_pb2.FindLotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_devices_pb2.FindLotsResponse, _abc.Awaitable[_devices_pb2.FindLotsResponse]]: ...
 
     @_abc_1.abstractmethod
     def Get(
