@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -14,7 +14,7 @@ from ..piv.algorithms import Algorithm, ManagementAlgorithm, PinPolicy, TouchPol
 from ..piv.references import Slot
 
 MAX_SLOTS: Final = 24
-_NAMED_OBJECTS: Final = {
+NAMED_OBJECTS: Final = {
     "chuid": containers.CHUID.tag,
     "ccc": containers.CCC.tag,
     "discovery": containers.DISCOVERY.tag,
@@ -25,7 +25,8 @@ _NAMED_OBJECTS: Final = {
     "iris": containers.IRIS.tag,
     "security-object": containers.SECURITY_OBJECT.tag,
 }
-_OBJECT_NAMES: Final = {tag: name for name, tag in _NAMED_OBJECTS.items()}
+"""Objects of a policy's document by name; others are named by their tag in hexadecimal."""
+_OBJECT_NAMES: Final = {tag: name for name, tag in NAMED_OBJECTS.items()}
 
 
 class PolicyMalformed(CardwrightError):
@@ -112,8 +113,7 @@ class DevicePolicy:
 
     def __post_init__(self) -> None:
         slots = [row.slot for row in self.slots]
-        if len(set(slots)) != len(slots):
-            raise PolicyMalformed("A slot is named twice.")
+        _require_once(slots)
         if Slot.ATTESTATION in slots:
             raise PolicyMalformed("Slot F9 belongs to the card's maker.")
         if len(set(self.objects)) != len(self.objects) or not set(self.objects) <= set(containers.CONTAINERS):
@@ -210,9 +210,14 @@ def parse_keys(text: str) -> tuple[SlotPolicy, ...]:
             raise PolicyMalformed(f"'{part.strip()}' is not SLOT=ALGORITHM or SLOT=ALGORITHM:import.")
         made = KeySource(source) if colon else KeySource.GENERATED
         rows.append(SlotPolicy(Slot.named(slot), Algorithm.named(algorithm), made))
-    if len({row.slot for row in rows}) != len(rows):
-        raise PolicyMalformed("A slot is named twice.")
+    _require_once([row.slot for row in rows])
     return tuple(rows)
+
+
+def _require_once(slots: Sequence[Slot]) -> None:
+    twice = sorted({slot for slot in slots if slots.count(slot) > 1})
+    if twice:
+        raise PolicyMalformed(f"Slot {', '.join(slot.label for slot in twice)} is named twice.")
 
 
 class _Reader:
@@ -299,12 +304,13 @@ def _secrets(document: Mapping[str, Any]) -> SecretsPolicy:
 
 
 def _object_tag(text: str) -> int:
-    if text in _NAMED_OBJECTS:
-        return _NAMED_OBJECTS[text]
+    if text in NAMED_OBJECTS:
+        return NAMED_OBJECTS[text]
     try:
         return int(text, 16)
     except ValueError:
-        raise PolicyMalformed(f"There is no object '{text}'.") from None
+        known = ", ".join(sorted(NAMED_OBJECTS))
+        raise PolicyMalformed(f"There is no object '{text}'; there are {known}.") from None
 
 
 def _days(days: int) -> timedelta:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from cardwright_cardops.errors import CardwrightError
-from cardwright_cardops.piv.references import Slot
+from cardwright_cardops.piv.algorithms import UnsupportedAlgorithm
+from cardwright_cardops.piv.references import Slot, UnknownSlot
 from cardwright_cardops.plan.pin_rules import PinRules, PinRulesMalformed
 from cardwright_cardops.plan.policy import DevicePolicy, KeySource, SlotPolicy
 
@@ -223,15 +224,22 @@ def _slot(place: int, part: SlotPart) -> SlotPolicy:
         one = DevicePolicy.from_document({"slots": [_slot_document(part)]})
     except CardwrightError as error:
         raise PolicyInvalid(
-            f"the policy says something that is not understood: {error.message} - at `{path}`"
+            f"the policy says something that is not understood: {error.message}{_words(error)} - at `{path}`"
         ) from error
     return one.slots[0]
+
+
+def _words(error: CardwrightError) -> str:
+    """What may stand there: of names that nobody has, the advice tells the others."""
+    return f" {error.advice}" if isinstance(error, UnknownSlot | UnsupportedAlgorithm) else ""
 
 
 def _findings(document: Document, profiles: Collection[str]) -> Iterator[str]:
     for place, part in enumerate(document.slots):
         if part.profile not in profiles:
-            yield f"$.slots[{place}].profile: no certificate profile is called {part.profile}"
+            known = ", ".join(sorted(PROFILES.intersection(profiles)))
+            said = f"no certificate profile is called {part.profile}; for cards there are {known}"
+            yield f"$.slots[{place}].profile: {said}"
     try:
         PinRules(document.pin.min_length, document.pin.max_length)
     except PinRulesMalformed as error:
