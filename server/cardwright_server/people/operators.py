@@ -16,7 +16,7 @@ from ..notify.model import DomainEvent
 from ..store.ids import new_id
 from ..store.unit import Unit
 from . import store
-from .errors import KeyTaken, LastHolder, NoSuchGroup, NoSuchOperator, NoSuchPerson
+from .errors import KeyTaken, LastHolder, LoginTaken, NoSuchGroup, NoSuchOperator, NoSuchPerson
 from .journal import KEY_REMOVED, active_event, grant_event, key_event
 from .model import AccountKind, Grant, Operator, OperatorKey, PersonStatus, Reach, Role
 
@@ -51,8 +51,16 @@ class OperatorService:
     async def create(
         self, unit: Unit, principal: Principal, label: str, person: UUID | None, kind: AccountKind = AccountKind.PERSON
     ) -> Operator:
-        """An account without rights, for a person or a service. Raises AuthorizationError, NoSuchPerson."""
+        """An account without rights, for a person or a service.
+
+        Raises AuthorizationError, NoSuchPerson, and LoginTaken for the label of an open account.
+        """
         await self._authorize(unit, principal, Call("OperatorService.Create"), CallTarget(principal.org, person))
+        if await store.is_label_taken(unit, principal.org, label[:200]):
+            raise LoginTaken(
+                f"an operator account is called {label[:200]} already",
+                advice="Give that account what this one is for, close it, or choose another label.",
+            )
         return await self.add(unit, principal, label, person, kind)
 
     async def add(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -43,6 +43,12 @@ async def person_by_id(unit: Unit, org: UUID, identifier: UUID) -> Person | None
     """A person of an organization."""
     row = await unit.row(select(person).where(person.c.id == identifier, person.c.org == org))
     return _person(row) if row is not None else None
+
+
+async def logins(unit: Unit, org: UUID, identifiers: Collection[UUID]) -> dict[UUID, str]:
+    """Logins by ids, of those persons whom an organization has."""
+    statement = select(person.c.id, person.c.login).where(person.c.org == org, person.c.id.in_(identifiers))
+    return {row.id: row.login for row in await unit.rows(statement)}
 
 
 async def person_by_login(unit: Unit, org: UUID, folded: str) -> Person | None:
@@ -283,6 +289,12 @@ async def operators_of(unit: Unit, identifier: UUID) -> list[UUID]:
     """The accounts of a person."""
     rows = await unit.rows(select(operator.c.id).where(operator.c.person == identifier))
     return [row.id for row in rows]
+
+
+async def is_label_taken(unit: Unit, org: UUID, label: str) -> bool:
+    """Whether an open account has this label."""
+    theirs = operator.c.org == org, operator.c.label == label, operator.c.active
+    return await unit.row(select(operator.c.id).where(*theirs).limit(1)) is not None
 
 
 async def insert_operator(unit: Unit, org: UUID, kind: AccountKind, holder: UUID | None, label: str) -> UUID:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from cardwright_server.authentication.errors import AccessDenied, NotYourOwn
-from cardwright_server.people.errors import KeyTaken, LastHolder, NoSuchGroup, NoSuchOperator, NoSuchPerson
+from cardwright_server.people.errors import KeyTaken, LastHolder, LoginTaken, NoSuchGroup, NoSuchOperator, NoSuchPerson
 from cardwright_server.people.model import AccountKind, Grant, Reach, Role, Scope
 from cardwright_server.people.naming import BadName
 from cardwright_server.people.operators import OperatorService
@@ -89,6 +89,18 @@ async def test_someone_is_always_left_who_can_give_rights(open_database: Callabl
     admin = await make_operator(database, org, Role.ADMINISTRATOR)
     with pytest.raises(LastHolder):
         await database.transact(lambda unit: OPERATORS.set_active(unit, admin, left.id, False))
+
+
+async def test_an_open_account_has_its_label_for_itself(database: Database) -> None:
+    org = uuid4()
+    admin = await make_operator(database, org, Role.ADMINISTRATOR)
+    officer = await make_operator(database, org, Role.SECURITY_OFFICER)
+    service = partial(OPERATORS.create, label="portal", person=None, kind=AccountKind.SERVICE)
+    first = await database.transact(partial(service, principal=admin))
+    with pytest.raises(LoginTaken, match="portal"):
+        await database.transact(partial(service, principal=admin))
+    await database.transact(lambda unit: OPERATORS.set_active(unit, officer, first.id, active=False))
+    assert (await database.transact(partial(service, principal=admin))).id != first.id
 
 
 async def test_a_service_account_has_no_person(database: Database) -> None:
