@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cardwright_clients.cli import card_check, pin
+from cardwright_clients.cli import card_check, daemon, pin, server_status
 from cardwright_simulators.card import VirtualCard
 from tests.support.command_line import Desk
 from tests.support.virtual import POOL
@@ -205,6 +205,22 @@ def test_the_unforeseen_is_told_without_what_it_carries(
     assert "Error INTERNAL" in ran.err and "271828" not in ran.err + ran.out and "Traceback" not in ran.err
     monkeypatch.setenv("CARDWRIGHT_TRACEBACK", "1")
     assert "Traceback" in desk().run(*line.split()).err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"), [("server status", "recorded"), ("daemon enrol --server a:1 --entry b:2", "enrolled")]
+)
+def test_the_unforeseen_of_what_has_no_card_speaks_of_none(
+    line: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(server_status, "_addresses", broken)
+    monkeypatch.setattr(daemon, "_token_text", broken)
+    ran = desk().run(*line.split(), "--json")
+    assert ran.json["error"]["code"] == "INTERNAL"
+    assert told in ran.json["error"]["effect"] and "card" not in ran.json["error"]["effect"].replace("cardwright", "")
 
 
 POLICIES = [

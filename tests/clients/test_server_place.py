@@ -24,5 +24,5 @@ def test_the_vault_s_may_come_from_systemd() -> None:
 
 def test_the_backup_s_is_asked_for_by_the_option_that_takes_it() -> None:
     with pytest.raises(PassphraseMissing) as missing:
-        passphrase(None, new=True, systemd=False, name="the backup", option="--backup-fd")
+        passphrase(None, new=True, systemd=False, name="the vault in the backup", option="--backup-fd")
     assert missing.value.advice == "Type it at the prompt, or give --backup-fd."

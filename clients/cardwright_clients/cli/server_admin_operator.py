@@ -69,7 +69,8 @@ def add_key(line: ServerLine, operator: str, request_file: Path | None, out: Pat
     identifier = lookup.operator(line, operator)
     file = NewOperatorFile(out or line.folder / FOLDER / f"{plain(operator)}.pem", request_file)
     request = pb.AddOperatorKeyRequest(operator=identifier, certificate_request=file.request)
-    made = line.call(lambda channel: OperatorServiceStub(channel).AddKey, request)
+    with file.asking():
+        made = line.call(lambda channel: OperatorServiceStub(channel).AddKey, request)
     file.finish((made.certificate, *made.chain))
     say(f"{'Key and certificates are' if file.holds_key else 'The certificates are'} in {file.target}.")
 

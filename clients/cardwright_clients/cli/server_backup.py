@@ -13,7 +13,8 @@ from .server_place import installation, passphrase, passphrase_option, place_opt
 @click.command("backup")
 @place_options
 @passphrase_option
-@click.option("--backup-fd", type=int, metavar="N", help="Read the new passphrase of the backup from this descriptor.")
+@click.option("--backup-fd", type=int, metavar="N",
+              help="Read the new passphrase of the vault in the backup from this descriptor.")  # fmt: skip
 @click.argument("target", type=click.Path(path_type=Path))
 @json_option
 def command(
@@ -22,17 +23,21 @@ def command(
 ) -> None:  # fmt: skip
     """Write a backup of database, vault and configuration into the new folder TARGET, while the server works.
 
-    The vault in it is sealed under a passphrase of its own. The second medium is not in it: keep that on another disk,
-    and copy it as often as you can, because a restore needs it to know what happened since the backup.
+    The vault in it is sealed under a passphrase of its own; nothing else in it is, so keep it as the database itself.
+    With an HSM there is no vault in it, and no passphrase is asked for. The second medium is not in it: keep that on
+    another disk, and copy it as often as you can, because a restore needs it to know what happened since the backup.
     """
     import asyncio
 
+    from cardwright_cardops.secret import Secret
     from cardwright_server.operation.backup import back_up, vault_admin
     from cardwright_server.operation.manifest import Manifest
 
     here = installation(data, config)
-    credential = passphrase(passphrase_fd)
-    new = passphrase(backup_fd, new=True, systemd=False, name="the backup", option="--backup-fd")
+    credential = new = Secret(b"")
+    if not here.config.vault.hsm_module:
+        credential = passphrase(passphrase_fd)
+        new = passphrase(backup_fd, new=True, systemd=False, name="the vault in the backup", option="--backup-fd")
 
     async def work() -> Manifest:
         async with vault_admin(here, credential) as admin:

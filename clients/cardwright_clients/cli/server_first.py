@@ -55,19 +55,20 @@ def command(
 
     folder = data or data_folder()
     file = NewOperatorFile(out or folder / FOLDER / f"{plain(login)}.pem", request_file)
-    credential = _credential(credential_fd)
-    with grpc.insecure_channel(f"unix:{folder.absolute() / 'run' / 'server.sock'}") as channel:
-        made = ServerLine(channel, folder).call(
-            lambda line: system_pb2_grpc.SystemServiceStub(line).EnrolFirstOperator,
-            system_pb2.EnrolFirstOperatorRequest(
-                credential=credential,
-                role=system_pb2.FirstRole.ValueType(ROLES[role]),
-                login=login,
-                display_name=name,
-                mail=mail,
-                certificate_request=file.request,
-            ),
-        )
+    with file.asking():
+        credential = _credential(credential_fd)
+        with grpc.insecure_channel(f"unix:{folder.absolute() / 'run' / 'server.sock'}") as channel:
+            made = ServerLine(channel, folder).call(
+                lambda line: system_pb2_grpc.SystemServiceStub(line).EnrolFirstOperator,
+                system_pb2.EnrolFirstOperatorRequest(
+                    credential=credential,
+                    role=system_pb2.FirstRole.ValueType(ROLES[role]),
+                    login=login,
+                    display_name=name,
+                    mail=mail,
+                    certificate_request=file.request,
+                ),
+            )
     file.finish((made.certificate, *made.chain))
     if as_json:
         show_json({"operator": made.operator, "person": made.person, "role": role, "file": str(file.target)})

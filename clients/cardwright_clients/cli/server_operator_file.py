@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 MAX_REQUEST: Final = 64 << 10
+_NOTHING_DONE: Final = frozenset(
+    {
+        "ACCESS_DENIED",
+        "BAD_NAME",
+        "CREDENTIAL_MISSING",
+        "FIRST_CREDENTIAL_REFUSED",
+        "KEY_TAKEN",
+        "LOGIN_TAKEN",
+        "NO_SUCH_OPERATOR",
+        "SAME_PERSON",
+    }
+)
+"""Codes after which the server knows nothing of the key. After all others, such as those of a vault, it may."""
 
 
 class OperatorFileExists(CardwrightError):
@@ -40,6 +54,7 @@ class NewOperatorFile:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.target = target
         self._kept = target.with_name(target.name + ".key")
+        self._found = self._kept.exists()
         self._key = None if request_file is not None else _key(self._kept)
         self.request: Final = _request(self._key) if self._key is not None else _read_request(request_file)
 
@@ -47,6 +62,16 @@ class NewOperatorFile:
     def holds_key(self) -> bool:
         """Whether the key is in the file, too."""
         return self._key is not None
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Around what asks the server: a key made for nothing is not left behind, one that may be known there is."""
+        try:
+            yield
+        except CardwrightError as error:
+            if error.code in _NOTHING_DONE and not self._found:
+                self._kept.unlink(missing_ok=True)
+            raise
 
     def finish(self, certificates: Iterable[bytes]) -> None:
         """Write the file: the key, if it was made here, and the certificates (DER), the root last."""

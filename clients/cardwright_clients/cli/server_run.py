@@ -20,8 +20,8 @@ def command(data: Path | None, config: Path | None, passphrase_fd: int | None) -
     --passphrase-fd, or taken from the systemd credential 'vault-passphrase'; it is tried once and kept nowhere. With a
     vault that somebody else runs and has unlocked none is needed.
     """
-    # gRPC's own lines would stand between ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # gRPC's own lines would stand between ours, those of an address in use, which we say, among them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     here = installation(data, config)
     from cardwright_server.serving import main
 

@@ -133,7 +133,7 @@ def _report(error: Exception, arguments: list[str]) -> int:
 
     from .output import say, show_json
 
-    known = error if isinstance(error, CardwrightError) else _unforeseen(error)
+    known = error if isinstance(error, CardwrightError) else _unforeseen(error, arguments)
     if os.environ.get(TRACEBACK):
         for line in "".join(traceback.format_exception(error)).splitlines():
             say(line, err=True)
@@ -152,13 +152,17 @@ def _report(error: Exception, arguments: list[str]) -> int:
     return COULD_NOT_CHECK if arguments[:2] == ["card", "check"] else 1
 
 
-def _unforeseen(error: Exception) -> CardwrightError:
+def _unforeseen(error: Exception, arguments: list[str]) -> CardwrightError:
     """An error that no one gave a code. Its own text may hold anything, so only its kind and place are told."""
     from cardwright_cardops.errors import CardwrightError
 
     from .files import FileUnusable
 
     stands = "What was written to a card so far stands; 'cardwright card show' tells what is on it."
+    if arguments[:1] == ["server"]:
+        stands = "What the server recorded so far stands; 'cardwright server status' tells how it is."
+    elif arguments[:2] == ["daemon", "enrol"]:
+        stands = "The workstation may not be enrolled, or its configuration not be written: run the same command again."
     if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename is not None else ""
         return FileUnusable(f"Reading or writing failed: {name}{error.strerror}.", effect=stands)

@@ -107,6 +107,9 @@ def test_the_vaults_keys_may_be_in_an_hsm(tmp_path: Path, monkeypatch: pytest.Mo
                 hello = system_pb2_grpc.SystemServiceStub(line).Hello(system_pb2.HelloRequest(protocol=1))
             assert hello.root
             assert process.get("http", "/crl/cards-1.crl")
+            # No vault is in it, so nobody is asked for a passphrase.
+            kept = cardwright("backup", "--data", data, "--json", data / "kept")
+            assert (kept.code, "vault.backup" in kept.json["files"]) == (0, False), kept.err
         finally:
             assert process.stop() == 0, process.complaint
     objects = hsm.pkcs11_tool("--list-objects", "--type", "privkey")
