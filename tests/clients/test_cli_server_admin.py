@@ -264,7 +264,13 @@ async def test_requests_are_decided(shop: Shop) -> None:
     ).json["id"]
     assert (await shop.done("request", "deny", other, "--json")).json["state"] == "denied"
     table = (await shop.done("request", "list", "--device", device.serial, "--kind", "replacement")).out
-    assert [row.split()[1] for row in table.splitlines()[1:]] == ["cancelled", "denied"]
+    assert [row.split()[1:4] for row in table.splitlines()[1:]] == [
+        ["cancelled", device.serial, "joan"],
+        ["denied", device.serial, "joan"],
+    ]
+    (one,) = listed
+    assert (one["device"], one["device_serial"]) == (str(device.id), device.serial)
+    assert (one["person"], one["person_login"]) == (str(device.person), "joan")
     assert (await shop.run("request", "create", "update", device.serial, "--reason", "lost")).code == 2
     for unlock in ("unlock", "update", "recovery"):
         other_device = (await world.issued()).serial

@@ -17,8 +17,13 @@ from .server_admin_link import ServerLine, connected
 from .server_admin_words import chosen, document, numbers, show_listing, show_one, show_steps
 
 _COLUMNS = {
-    "KIND": "kind", "STATE": "state", "DEVICE": "device", "PERSON": "person", "EXPIRES": "expires_at", "ID": "id",
-}  # fmt: skip
+    "KIND": "kind",
+    "STATE": "state",
+    "DEVICE": "device_serial",
+    "PERSON": "person_login",
+    "EXPIRES": "expires_at",
+    "ID": "id",
+}
 _CREATE: Final[dict[str, tuple[type[Any], Callable[[RequestServiceStub], Any]]]] = {
     "issuance": (pb.CreateIssuanceRequest, lambda stub: stub.CreateIssuance),
     "replacement": (pb.CreateReplacementRequest, lambda stub: stub.CreateReplacement),

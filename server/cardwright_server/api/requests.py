@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from cardwright_proto.cms.v1 import requests_pb2_grpc
 from ..authentication.principal import Principal, PrincipalKind
 from ..devices.model import Reason
 from ..requests.model import Opened, Request, RequestKind, RequestState
-from ..requests.service import LONGEST_KEY, RequestService
+from ..requests.service import LONGEST_KEY, Names, RequestService
 from ..store.unit import Unit
 from . import pages, showing
 from . import reading as read
@@ -123,7 +123,8 @@ class RequestServicer(requests_pb2_grpc.RequestServiceServicer):
             identifier = read.identifier(request.id, "id")
             found = await self._service.get(unit, principal, identifier)
             history = await self._service.history(unit, principal, identifier)
-            return pb.GetRequestResponse(request=_request(found), history=map(_step, history))
+            (one,) = await self._shown(unit, principal, [found])
+            return pb.GetRequestResponse(request=one, history=map(_step, history))
 
         return await self._calls.read(context, work)
 
@@ -143,22 +144,30 @@ class RequestServicer(requests_pb2_grpc.RequestServiceServicer):
                 limit=page.asked,
             )
             shown, last = page.cut(found)
-            return pb.FindRequestsResponse(requests=map(_request, shown), next_page_token=pages.token(last))
+            rows = await self._shown(unit, principal, shown)
+            return pb.FindRequestsResponse(requests=rows, next_page_token=pages.token(last))
 
         return await self._calls.read(context, work)
 
     async def _create(self, device: str, context: Context, create: Create) -> pb.CreatedRequest:
-        async def work(unit: Unit, principal: Principal) -> Opened:
-            return await create(unit, principal, read.identifier(device, "device"), _key(context))
+        async def work(unit: Unit, principal: Principal) -> pb.CreatedRequest:
+            opened = await create(unit, principal, read.identifier(device, "device"), _key(context))
+            (one,) = await self._shown(unit, principal, [opened.request])
+            return pb.CreatedRequest(request=one, created=opened.created)
 
-        opened = await self._calls.write(context, work)
-        return pb.CreatedRequest(request=_request(opened.request), created=opened.created)
+        return await self._calls.write(context, work)
 
     async def _decide(self, identifier: str, context: Context, decide: Decide) -> pb.DeviceRequest:
-        async def work(unit: Unit, principal: Principal) -> Request:
-            return await decide(unit, principal, read.identifier(identifier, "id"))
+        async def work(unit: Unit, principal: Principal) -> pb.DeviceRequest:
+            decided = await decide(unit, principal, read.identifier(identifier, "id"))
+            (one,) = await self._shown(unit, principal, [decided])
+            return one
 
-        return _request(await self._calls.write(context, work))
+        return await self._calls.write(context, work)
+
+    async def _shown(self, unit: Unit, principal: Principal, requests: Sequence[Request]) -> list[pb.DeviceRequest]:
+        names = await self._service.names(unit, principal.org, requests)
+        return [_request(one, names) for one in requests]
 
 
 def _key(context: Context) -> str:
@@ -171,7 +180,7 @@ def _key(context: Context) -> str:
     return read.line(given[0], IDEMPOTENCY_KEY, LONGEST_KEY, least=1)
 
 
-def _request(found: Request) -> pb.DeviceRequest:
+def _request(found: Request, names: Names) -> pb.DeviceRequest:
     return pb.DeviceRequest(
         id=str(found.id),
         kind=KINDS.number(found.kind),
@@ -191,6 +200,8 @@ def _request(found: Request) -> pb.DeviceRequest:
         created_at=read.stamp(found.created_at),
         expires_at=showing.moment(found.expires_at),
         closed_at=showing.moment(found.closed_at),
+        device_serial=names.serials.get(found.device, ""),
+        person_login="" if found.person is None else names.logins.get(found.person, ""),
     )
 
 

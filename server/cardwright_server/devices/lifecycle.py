@@ -5,6 +5,7 @@ Nothing here asks who may: services do, and say in which part (``actor``) the ca
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -182,6 +183,10 @@ class DeviceLifecycle:
         if found is None:
             raise NoSuchDevice("there is no such device")
         return found
+
+    async def serials(self, unit: Unit, org: UUID, identifiers: Collection[UUID]) -> dict[UUID, str]:
+        """Serial numbers of devices by their ids, without those that are not there."""
+        return await store.serials(unit, org, identifiers)
 
     async def by_guid(self, unit: Unit, org: UUID, guid: UUID) -> Device | None:
         """The device whose card says this card UUID."""

@@ -50,6 +50,12 @@ async def by_id(unit: Unit, org: UUID, identifier: UUID) -> Device | None:
     return None if row is None else _device(row)
 
 
+async def serials(unit: Unit, org: UUID, identifiers: Collection[UUID]) -> dict[UUID, str]:
+    """Serial numbers by ids, of those devices that an organization has."""
+    statement = select(device.c.id, device.c.serial).where(device.c.org == org, device.c.id.in_(identifiers))
+    return {row.id: row.serial for row in await unit.rows(statement)}
+
+
 async def by_guid(unit: Unit, org: UUID, guid: UUID) -> Device | None:
     """The device whose card says this card UUID now."""
     row = await unit.row(select(device).where(device.c.guid == guid, device.c.org == org))

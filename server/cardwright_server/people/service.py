@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -217,6 +217,10 @@ class PeopleService:
     async def by_login(self, unit: Unit, org: UUID, login: str) -> Person | None:
         """A person by login, in whatever case and width it was typed. Raises BadName."""
         return await store.person_by_login(unit, org, folded_login(login))
+
+    async def logins(self, unit: Unit, org: UUID, identifiers: Collection[UUID]) -> dict[UUID, str]:
+        """Logins of persons by their ids, without those who are not there."""
+        return await store.logins(unit, org, identifiers)
 
     async def group(self, unit: Unit, org: UUID, identifier: UUID) -> Group:
         """A group of an organization. Raises NoSuchGroup."""

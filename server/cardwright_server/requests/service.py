@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -45,6 +45,14 @@ _FAILURES = {
     **dict.fromkeys(_PRODUCES, DeviceEvent.FAIL),
     **dict.fromkeys(_UPDATES, DeviceEvent.FAIL_UPDATE),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What people call that which requests are about, by id: serial numbers of devices, and logins of holders."""
+
+    serials: Mapping[UUID, str]
+    logins: Mapping[UUID, str]
 
 
 class RequestService:
@@ -212,6 +220,14 @@ class RequestService:
         if person is not None:
             conditions.append(store.person_is(person))
         return await store.find(unit, principal.org, *conditions, after=after, limit=min(limit, MOST_RESULTS))
+
+    async def names(self, unit: Unit, org: UUID, requests: Collection[Request]) -> Names:
+        """The names of what requests are about: for who has been given these to see."""
+        people = {one.person for one in requests if one.person is not None}
+        return Names(
+            await self._lifecycle.serials(unit, org, {one.device for one in requests}),
+            await self._people.logins(unit, org, people),
+        )
 
     # What card sessions do, after they have authorized their own call (``Request.target`` is for that).
 

@@ -61,6 +61,7 @@ async def test_an_issuance_that_its_maker_may_approve(served: Managed) -> None:
     assert made.created
     assert (request.kind, request.state) == (pb.REQUEST_KIND_ISSUANCE, pb.REQUEST_STATE_READY)
     assert (request.device, request.person) == (str(device), str(person.id))
+    assert (request.device_serial, request.person_login) == ((await world.device(device)).serial, person.login)
     assert (request.maker, request.made_by) == (pb.REQUEST_MAKER_OPERATOR, str(world.issuer.person))
     assert request.approved_by == request.made_by
     assert request.HasField("expires_at") and not request.HasField("closed_at")

@@ -144,6 +144,8 @@ class DeviceRequest(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     CLOSED_AT_FIELD_NUMBER: _builtins.int
+    DEVICE_SERIAL_FIELD_NUMBER: _builtins.int
+    PERSON_LOGIN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID."""
     kind: Global___RequestKind.ValueType
@@ -168,6 +170,9 @@ class DeviceRequest(_message.Message):
     """UUID of the session that carries it out now."""
     attempts: _builtins.int
     """How often it was begun."""
+    device_serial: _builtins.str
+    """For people to read: what is printed on the device, and the holder's login; empty where they are gone."""
+    person_login: _builtins.str
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -199,10 +204,12 @@ class DeviceRequest(_message.Message):
         created_at: _timestamp_pb2.Timestamp = ...,
         expires_at: _timestamp_pb2.Timestamp = ...,
         closed_at: _timestamp_pb2.Timestamp = ...,
+        device_serial: _builtins.str = ...,
+        person_login: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "attempts", b"attempts", "card", b"card", "closed_at", b"closed_at", "created_at", b"created_at", "device", b"device", "expires_at", b"expires_at", "id", b"id", "issued_by", b"issued_by", "kind", b"kind", "made_by", b"made_by", "maker", b"maker", "person", b"person", "reason", b"reason", "session", b"session", "state", b"state", "strict", b"strict", "temporary", b"temporary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "attempts", b"attempts", "card", b"card", "closed_at", b"closed_at", "created_at", b"created_at", "device", b"device", "device_serial", b"device_serial", "expires_at", b"expires_at", "id", b"id", "issued_by", b"issued_by", "kind", b"kind", "made_by", b"made_by", "maker", b"maker", "person", b"person", "person_login", b"person_login", "reason", b"reason", "session", b"session", "state", b"state", "strict", b"strict", "temporary", b"temporary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
