@@ -24,8 +24,7 @@ from .authentication.first import FirstOperators
 from .authentication.matrix import Call
 from .authentication.principal import Principal, PrincipalKind, server
 from .config import Installation, names_of
-from .issuance import store
-from .issuance.authorities import Plan, establish
+from .issuance.authorities import Plan, establish, organization
 from .issuance.crl import CrlPublisher
 from .issuance.model import Purpose
 from .issuance.own import OwnCertificates
@@ -39,7 +38,7 @@ from .policies.errors import PolicyUnreachable
 from .policies.model import VersionState
 from .store.ids import new_id
 from .store.migrate import upgrade
-from .store.second_medium import SecondMedium
+from .store.second_medium import SecondMedium, begin
 from .store.unit import Database, Unit
 from .tls import TlsFiles
 from .vault.errors import VaultRefused
@@ -95,7 +94,8 @@ async def found(
 
     ``passphrase`` is asked for the vault's; True: for a new one. ``memory``: KiB that trying a new vault's passphrase
     costs. While a server runs from the folder, only the credential is made. Raises DataFolderUnusable,
-    RestoreUnfinished, DatabaseMissing, VaultError, StoreError, ConfigurationRefused, FirstCredentialSpent.
+    RestoreUnfinished, DatabaseMissing, SecondMediumUnavailable, SecondMediumDamaged, VaultError, StoreError,
+    ConfigurationRefused, FirstCredentialSpent.
     """
     make_folders(installation)
     async with AsyncExitStack() as stack:
@@ -115,7 +115,11 @@ async def found(
             secret = passphrase(False)
         vault = await stack.enter_async_context(open_vault(installation, secret))
         database = await stack.enter_async_context(open_database(installation))
-        org = await organization(database) or new_id()
+        org = await organization(database)
+        if org is None:
+            org = new_id()
+            begin(installation.second_medium, org)
+        require_journal(database, org)
         report("authorities")
         await _authorities(installation, database, vault, org)
         await CrlPublisher(vault.client).publish_due(database)
@@ -125,16 +129,6 @@ async def found(
         await database.transact(lambda unit: _policies(unit, domains, org))
         credential, ends = await database.transact(lambda unit: domains.first.create(unit, org))
         return Founded(credential, ends, org)
-
-
-async def organization(database: Database) -> UUID | None:
-    """The organization of the installation: whose root there is. None before there is one."""
-
-    async def read(unit: Unit) -> UUID | None:
-        found = [one for one in await store.authorities(unit) if one.purpose is Purpose.ROOT and not one.foreign]
-        return found[0].org if found else None
-
-    return await database.read(read)
 
 
 @asynccontextmanager
@@ -149,11 +143,21 @@ async def open_database(installation: Installation) -> AsyncIterator[Database]:
         await medium.close()
 
 
+def require_journal(database: Database, org: UUID) -> None:
+    """That the second medium is the organization's, now and whenever it is written.
+
+    Raises SecondMediumUnavailable, SecondMediumDamaged.
+    """
+    assert database.second_medium is not None
+    database.second_medium.belong_to(org)
+
+
 async def _credential_beside(installation: Installation) -> Founded:
     async with open_database(installation) as database:
         org = await organization(database)
         if org is None:
             raise NotFounded("another process uses the folder, and the installation is not finished")
+        require_journal(database, org)
         first = FirstOperators(_founder, PeopleService(_founder), OperatorService(_founder))
         credential, ends = await database.transact(lambda unit: first.create(unit, org))
         return Founded(credential, ends, org)

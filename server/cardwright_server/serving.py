@@ -37,10 +37,11 @@ from .audit.sealer import Sealer
 from .authentication.matrix import RULES
 from .condition import Condition
 from .config import Installation, host_and_port, names_of, require_files, secret_file
-from .founding import NotFounded, open_database, organization
+from .founding import NotFounded, open_database, require_journal
 from .http.app import make_app as make_status_app
 from .http.serve import serving as serving_http
 from .issuance import store as certificates
+from .issuance.authorities import organization
 from .issuance.crl import CrlPublisher
 from .issuance.jobs import jobs
 from .issuance.model import Purpose
@@ -156,7 +157,8 @@ async def serve(
     """Serve until ``stop`` is set, then drain. ``ready`` is told when everything answers.
 
     Raises what is wrong at the start (ConfigurationRefused, DataFolderInUse, RestoreUnfinished, SchemaMismatch,
-    NotFounded, VaultUnlockRefused, ListenFailed, StoreError), VaultEnded, and DatabaseMissing.
+    NotFounded, SecondMediumUnavailable, SecondMediumDamaged, VaultUnlockRefused, ListenFailed, StoreError),
+    VaultEnded, and DatabaseMissing.
     """
     if installation.vault is not None and not has_vault(installation.vault):
         raise NotFounded(f"there is no vault in {installation.vault}")
@@ -170,6 +172,7 @@ async def serve(
         org = await organization(database)
         if org is None:
             raise NotFounded("the installation was begun, but not finished")
+        require_journal(database, org)
         vault = await stack.enter_async_context(open_vault(installation, passphrase, administer=False))
         tls = TlsFiles(installation.tls, *names_of(installation.config))
         metrics = Metrics(RULES.keys())

@@ -90,6 +90,16 @@ class Plan:
         return f"{purpose}-{self.generation}"
 
 
+async def organization(database: Database) -> UUID | None:
+    """The organization of the installation: whose root there is. None before there is one."""
+
+    async def read(unit: Unit) -> UUID | None:
+        found = [one for one in await store.authorities(unit) if one.purpose is Purpose.ROOT and not one.foreign]
+        return found[0].org if found else None
+
+    return await database.read(read)
+
+
 async def establish(
     database: Database, vault: Vault, admin: VaultAdmin, own: OwnCertificates, who: Who, org: UUID, plan: Plan
 ) -> list[Authority]:

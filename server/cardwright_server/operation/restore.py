@@ -18,6 +18,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
+from uuid import UUID
 
 import msgspec
 
@@ -32,12 +33,13 @@ from ..config import FILE, Installation
 from ..devices import journal as devices
 from ..escrow import journal as escrow
 from ..issuance import journal as issuance
+from ..issuance.authorities import organization
 from ..people import journal as people
 from ..requests.restored import close_overtaken
 from ..sessions import journal as sessions
 from ..store import migrate
 from ..store.ids import SYSTEM, new_id
-from ..store.second_medium import Remembered, SecondMedium, Settled, is_begun, raise_epoch, remembered
+from ..store.second_medium import Remembered, SecondMedium, Settled, belongs, is_begun, raise_epoch, remembered
 from ..store.unit import Database, Unit
 from ..vault import administration
 from ..vault.calls import VaultAdmin
@@ -96,6 +98,7 @@ async def restore(
     What is there is never overwritten: the database must be empty. A vault that is still there is kept, with its newer
     state; otherwise it comes from the backup, under the backup's ``passphrase``. ``open_vault`` gives it, unlocked.
     A second medium without a journal is refused, unless it is lost for good: ``forgetting`` then goes without it.
+    Another installation's is always refused.
     Raises BackupUnusable, RestoreRefused, DataFolderInUse, DataFolderUnusable, SecondMediumDamaged, MigrationRefused,
     VaultError, StoreError, OSError.
     """
@@ -135,6 +138,18 @@ def _require_journal(installation: Installation) -> None:
             f"there is no journal in {installation.second_medium}, so what happened since the backup is not known",
             advice="Put the second medium back there, or name its folder in the configuration "
             "(database.second_medium); only if it is lost for good, give --without-second-medium.",
+        )
+
+
+def _require_own(installation: Installation, org: UUID | None) -> None:
+    """Whose database it is, is known only when it is there."""
+    medium = installation.second_medium
+    if org is not None and is_begun(medium) and not belongs(medium, org):
+        raise RestoreRefused(
+            f"the journal in {medium} is another installation's",
+            effect="The database was put back, but nothing that happened since; no server starts on it.",
+            advice="Put the right second medium there, or name its folder in the configuration "
+            "(database.second_medium), then give the same command again.",
         )
 
 
@@ -186,6 +201,8 @@ async def _catch_up(installation: Installation, found: Manifest, vault: Vault, a
     medium = SecondMedium(installation.second_medium)
     database = Database(installation.database, second_medium=medium)
     try:
+        org = await organization(database)
+        _require_own(installation, org)
         events = list(remembered(installation.second_medium))
         replayed = 0
         waiting = iter(events)
@@ -193,7 +210,7 @@ async def _catch_up(installation: Installation, found: Manifest, vault: Vault, a
             replayed += await database.transact(partial(_replay, some))
         numbers = await issuance.numbers_of(vault)
         vault_epoch = await admin.new_epoch()
-        journal_epoch = raise_epoch(installation.second_medium)
+        journal_epoch = raise_epoch(installation.second_medium, org)
         done = Restored(found.made_at, len(events), replayed, vault_epoch, journal_epoch)
         await database.transact(lambda unit: devices.expose(unit, sessions.exposed(events)))
         await close_overtaken(database)

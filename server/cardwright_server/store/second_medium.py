@@ -47,6 +47,17 @@ class SecondMediumUnavailable(CardwrightError):
     default_advice = "Make the folder of the second medium writable and give it room, then try again."
 
 
+class SecondMediumMissing(SecondMediumUnavailable):
+    """There is no journal of this installation where the configuration says, but there was one."""
+
+    code = "SECOND_MEDIUM_MISSING"
+    default_effect = "Nothing was recorded or started, and no other journal was begun in its place."
+    default_advice = (
+        "Mount it, or name its folder in the configuration (database.second_medium). If it is lost for good, make a "
+        "backup, move the database away, and 'cardwright server restore' with --without-second-medium."
+    )
+
+
 class SecondMediumDamaged(CardwrightError):
     """A file of the journal was altered or cut in its middle."""
 
@@ -111,7 +122,9 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class SecondMedium:
-    """Writer of one process. Made once; ``close`` it. Its folder is made if missing, readable by the owner only.
+    """Writer of one process. Made once; ``close`` it.
+
+    Its folder is made if missing, readable by the owner only; no more once it is known whose it is (``belong_to``).
 
     ``write`` and ``sync`` stand for ``os.write`` and ``os.fsync``, so that tests can make them fail.
     """
@@ -127,11 +140,20 @@ class SecondMedium:
         self.condition = Condition("second-medium")
         self._write_some = write
         self._sync = sync
+        self._org: UUID | None = None
         self._descriptor: int | None = None
         self._end = 0
         self._chain = _START
         self._queue: list[tuple[list[str], asyncio.Future[None] | None]] = []
         self._task: asyncio.Task[None] | None = None
+
+    def belong_to(self, org: UUID) -> None:
+        """From now on write only beside what this organization wrote: a disk that is not mounted is an empty folder.
+
+        Raises SecondMediumMissing if there is nothing of it now, SecondMediumUnavailable, SecondMediumDamaged.
+        """
+        self._org = org
+        self._require_own()
 
     async def append(self, events: Sequence[JournalEvent], now: datetime) -> UUID:
         """Write events of one transaction and wait until they are on the disk. Gives the name of the transaction.
@@ -154,6 +176,8 @@ class SecondMedium:
             await asyncio.to_thread(self._try_out)
         except OSError:
             self.condition.bad(SecondMediumUnavailable.code)
+        except (SecondMediumUnavailable, SecondMediumDamaged) as error:
+            self.condition.bad(error.code)
         else:
             self.condition.good()
 
@@ -181,9 +205,7 @@ class SecondMedium:
                 await asyncio.to_thread(self._append, texts, bool(waiters))
             except Exception as failure:
                 # A mistake of ours, too, is for those who wait: this task must go on, or all later ones wait for ever.
-                reason = failure.strerror if isinstance(failure, OSError) else type(failure).__name__
-                error = SecondMediumUnavailable(f"the second medium cannot be written: {reason}")
-                error.__cause__ = failure
+                error = _unavailable(failure)
                 self.condition.bad(error.code)
             else:
                 self.condition.good()
@@ -222,12 +244,22 @@ class SecondMedium:
         if durable:
             self._sync(descriptor)
 
+    def _require_own(self) -> None:
+        try:
+            own = self._org is None or belongs(self.folder, self._org)
+        except OSError as error:
+            raise _unavailable(error) from error
+        if not own:
+            raise SecondMediumMissing(f"there is no journal of this installation in {self.folder}")
+
     def _try_out(self) -> None:
+        self._require_own()
         with tempfile.TemporaryFile(dir=self.folder, buffering=0) as file:
             self._put(file.fileno(), bytes(_ROOM), durable=True)
 
     def _open(self) -> None:
-        path, chain, end = _begin(self.folder, current_epoch(self.folder))
+        self._require_own()
+        path, chain, end = _begin(self.folder, current_epoch(self.folder), self._org)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._chain, self._end = chain, end
 
@@ -242,18 +274,52 @@ def is_begun(folder: Path) -> bool:
     return any(_NAME.fullmatch(path.name) for path in folder.glob("*.journal"))
 
 
-def raise_epoch(folder: Path) -> int:
+def belongs(folder: Path, org: UUID) -> bool:
+    """Whether an organization has a journal in ``folder``: it began a file there, or an event of its is in one.
+
+    Raises SecondMediumDamaged and OSError.
+    """
+    return any(
+        line.org == org
+        for path in sorted(folder.glob("*.journal"))
+        if _NAME.fullmatch(path.name)
+        for line in _lines(path)
+    )
+
+
+def begin(folder: Path, org: UUID) -> None:
+    """Begin the journal of a new organization, before anything of it is in the database.
+
+    Raises SecondMediumUnavailable.
+    """
+    try:
+        _begin(folder, current_epoch(folder), org)
+    except OSError as error:
+        raise _unavailable(error) from error
+
+
+def raise_epoch(folder: Path, org: UUID | None = None) -> int:
     """Begin the next epoch, and give its number. Done by a restore, when no server runs. Raises OSError."""
     epoch = current_epoch(folder) + 1
-    _begin(folder, epoch)
+    _begin(folder, epoch, org)
     return epoch
 
 
-def _begin(folder: Path, epoch: int) -> tuple[Path, bytes, int]:
+def _unavailable(failure: Exception) -> SecondMediumUnavailable:
+    if isinstance(failure, SecondMediumUnavailable):
+        return failure
+    reason = failure.strerror if isinstance(failure, OSError) else type(failure).__name__
+    error = SecondMediumUnavailable(f"the second medium cannot be written: {reason}")
+    error.__cause__ = failure
+    return error
+
+
+def _begin(folder: Path, epoch: int, org: UUID | None) -> tuple[Path, bytes, int]:
     """A new file with its head: where it is, how its chain begins, how long it is. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{epoch:08d}-{new_id().hex}.journal"
-    chain, octets = _chained(_START, [canonical({"epoch": epoch, "at": datetime.now(UTC)})])
+    head: dict[str, Any] = {"epoch": epoch, "at": datetime.now(UTC)}
+    chain, octets = _chained(_START, [canonical(head if org is None else head | {"org": org})])
     write_whole(path, octets)
     return path, chain, len(octets)
 
@@ -293,17 +359,19 @@ def _events(path: Path, epoch: int) -> list[Remembered]:
 
 
 def _lines(path: Path) -> Iterator[_Line]:
-    *whole, _torn = path.read_bytes().split(b"\n")
     chain = _START
-    for number, line in enumerate(whole, 1):
-        text = line[_HEX + 1 :]
-        chain = hashlib.sha256(chain + text).digest()
-        if line[: _HEX + 1] != chain.hex().encode() + b" ":
-            raise SecondMediumDamaged(f"line {number} of {path.name} is not what was written")
-        try:
-            yield msgspec.json.decode(text, type=_Line)
-        except msgspec.MsgspecError as error:
-            raise SecondMediumDamaged(f"line {number} of {path.name} cannot be read") from error
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            text = line[_HEX + 1 : -1]
+            chain = hashlib.sha256(chain + text).digest()
+            if line[: _HEX + 1] != chain.hex().encode() + b" ":
+                raise SecondMediumDamaged(f"line {number} of {path.name} is not what was written")
+            try:
+                yield msgspec.json.decode(text, type=_Line)
+            except msgspec.MsgspecError as error:
+                raise SecondMediumDamaged(f"line {number} of {path.name} cannot be read") from error
 
 
 def _event_text(event: JournalEvent, unit: UUID, now: datetime) -> str:

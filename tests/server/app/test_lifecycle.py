@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from cardwright_proto.cms.v1 import (
     workstations_pb2_grpc,
 )
 from cardwright_server.operation.restore import MARK
+from cardwright_server.store.ids import new_id
+from cardwright_server.store.second_medium import JournalEvent, JournalKind, SecondMedium
 from cardwright_simulators.card import VirtualCard
 from tests.support.databases import PostgreSql
 from tests.support.front_desk import Desk
@@ -253,6 +258,33 @@ def test_a_server_whose_database_is_taken_away_ends_and_says_so(alone: Site) -> 
     assert "DATABASE_MISSING" in process.complaint
 
 
+
+def test_a_second_medium_that_is_not_there_is_not_begun_anew(alone: Site) -> None:
+    """A disk that is not mounted, or another's: a later restore would take a new journal for all that happened."""
+    medium, away = alone.data / "second-medium", alone.data / "away"
+    medium.rename(away)
+    foreign = SecondMedium(alone.data / "foreign")
+    asyncio.run(_written(foreign))
+    for there, command in (("no folder", "run"), ("an empty one", "init"), ("another journal", "run")):
+        if there == "an empty one":
+            medium.mkdir()
+        elif there == "another journal":
+            shutil.copytree(foreign.folder, medium, dirs_exist_ok=True)
+        before = sorted(medium.glob("*"))
+        said = cardwright(command, "--data", alone.data, "--passphrase-fd", "FD", secret=PASSPHRASE)
+        assert (said.code, "SECOND_MEDIUM_MISSING" in said.err) == (1, True), said.err
+        assert sorted(medium.glob("*")) == before
+    shutil.rmtree(medium)
+    away.rename(medium)
+    alone.process.start()
+
+
+async def _written(medium: SecondMedium) -> None:
+    """A journal of some other organization."""
+    await medium.append([JournalEvent(JournalKind.ISSUE, new_id(), new_id())], datetime.now(UTC))
+    await medium.close()
+
+
 # ------------------------------------------------------------------------------------------------- several processes
 
 
@@ -267,7 +299,13 @@ def test_two_processes_on_one_postgresql_share_everything_but_their_folders(post
             for role, login in (("administrator", "ann"), ("security-officer", "sam")):
                 assert enrol_first(data, credential, role, login).code == 0
             other.mkdir(mode=0o700)
-            (other / "server.toml").write_text(f'{configuration}\n[vault]\nsockets = "{data / "run" / "vault"}"\n')
+            vault, medium = data / "run" / "vault", data / "second-medium"
+            (other / "server.toml").write_text(f'{configuration}\n[vault]\nsockets = "{vault}"\n')
+            said = cardwright("run", "--data", other)
+            assert (said.code, "SECOND_MEDIUM_MISSING" in said.err) == (1, True), "a journal that only one writes"
+            (other / "server.toml").write_text(
+                f'{configuration}second_medium = "{medium}"\n\n[vault]\nsockets = "{vault}"\n'
+            )
             second.start()
             site = Site.of(first, credential)
             identifier, station = site.enrolled()

@@ -26,8 +26,9 @@ from cardwright_server.app import issuance_of
 from cardwright_server.audit.model import SERVER
 from cardwright_server.authentication.matrix import RULES
 from cardwright_server.config import load
-from cardwright_server.founding import open_database, organization
+from cardwright_server.founding import open_database
 from cardwright_server.issuance import status
+from cardwright_server.issuance.authorities import organization
 from cardwright_server.issuance.model import Holder, HolderKind, Issued
 from cardwright_server.issuance.names import HolderNames
 from cardwright_server.issuance.origin import Expected

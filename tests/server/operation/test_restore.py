@@ -32,7 +32,8 @@ from cardwright_server.operation.backup import back_up
 from cardwright_server.operation.errors import BackupFailed, BackupUnusable, RestoreRefused, RestoreUnfinished
 from cardwright_server.operation.restore import Restored, require_whole, restore
 from cardwright_server.store import migrate
-from cardwright_server.store.second_medium import SecondMedium, current_epoch
+from cardwright_server.store.ids import new_id
+from cardwright_server.store.second_medium import JournalEvent, JournalKind, SecondMedium, belongs, current_epoch
 from cardwright_server.store.unit import Database, Unit
 from cardwright_server.vault.calls import LocalVault, VaultAdmin
 from cardwright_server.vault.core import VaultCore
@@ -289,6 +290,28 @@ async def test_a_second_medium_that_is_not_there_is_not_one_that_remembers_nothi
     shutil.rmtree(medium)
     done = await site.restore(source, forgetting=True)
     assert (done.events, done.journal_epoch) == (0, 2)
+    assert belongs(medium, site.world.org), "what a server may go on with"
+
+
+@ON_SQLITE
+async def test_the_second_medium_of_another_installation_is_not_replayed(site: Site, tmp_path: Path) -> None:
+    source = await site.back_up()
+    await site.stop()
+    site.lose_database()
+    medium = site.installation.second_medium
+    own = medium.rename(medium.with_name("own"))
+    foreign = SecondMedium(medium)
+    await foreign.append([JournalEvent(JournalKind.ISSUE, new_id(), new_id())], datetime.now(UTC))
+    await foreign.close()
+    for forgetting in (False, True):
+        with pytest.raises(RestoreRefused, match="another installation"):
+            await site.restore(source, forgetting=forgetting)
+        with pytest.raises(RestoreUnfinished):
+            require_whole(site.installation)
+    assert current_epoch(medium) == 1
+    shutil.rmtree(medium)
+    own.rename(medium)
+    assert (await site.restore(source)).events > 0
 
 
 @ON_SQLITE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +24,11 @@ from cardwright_server.store.second_medium import (
     JournalKind,
     SecondMedium,
     SecondMediumDamaged,
+    SecondMediumMissing,
     SecondMediumUnavailable,
     Settled,
+    begin,
+    belongs,
     current_epoch,
     raise_epoch,
     remembered,
@@ -271,6 +275,39 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(SecondMediumUnavailable):
         await medium.append([event(1)], NOW)
     await medium.close()
+
+
+async def test_a_writer_that_knows_whose_it_is_begins_no_journal_elsewhere(tmp_path: Path) -> None:
+    """A disk that is not mounted leaves no folder, an empty one, or what somebody else wrote there."""
+    ours, folder, away = UUID(int=7), tmp_path / "journal", tmp_path / "away"
+    begin(folder, ours)
+    assert belongs(folder, ours) and not belongs(folder, SYSTEM)
+    medium = SecondMedium(folder)
+    medium.belong_to(ours)
+    folder.rename(away)
+    for there in ("no folder", "an empty one", "another journal"):
+        if there == "an empty one":
+            folder.mkdir()
+        elif there == "another journal":
+            begin(folder, SYSTEM)
+        before = sorted(folder.glob("*"))
+        with pytest.raises(SecondMediumMissing):
+            await medium.append([event(1)], NOW)
+        await medium.check()
+        assert medium.condition.code == SecondMediumMissing.code
+        with pytest.raises(SecondMediumMissing):
+            SecondMedium(folder).belong_to(ours)
+        assert sorted(folder.glob("*")) == before
+    shutil.rmtree(folder)
+    away.rename(folder)
+    await medium.append([event(1)], NOW)
+    await medium.close()
+    assert (medium.condition.code, numbers(folder)) == ("", [1])
+
+
+async def test_a_journal_whose_head_names_nobody_is_known_by_its_events(tmp_path: Path) -> None:
+    await written(tmp_path)
+    assert belongs(tmp_path, SYSTEM) and not belongs(tmp_path, UUID(int=7))
 
 
 async def test_files_are_their_owners_alone(tmp_path: Path) -> None:
