@@ -317,6 +317,19 @@ FREELY = Look(objects=EVERYTHING.objects)
 """Every slot in use and every object that is free to read, in few commands for a fresh card."""
 
 
+def on_message(number: int, act: Callable[[], Awaitable[object]]) -> Callable[[Any], Awaitable[None]]:
+    """Before the workstation's message of this number, 0 is the first."""
+    sent = -1
+
+    async def before(message: sessions_pb2.RunRequest) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == number:
+            await act()
+
+    return before
+
+
 @dataclass
 class Station:
     """A workstation: reads the card, has its person agree, and lets the guard judge every batch."""

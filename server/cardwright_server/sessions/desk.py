@@ -48,6 +48,7 @@ _KINDS = {
 
 _MAY_START = frozenset((RequestState.READY, RequestState.EXECUTING, RequestState.RETRYABLE))
 _IN_USE = frozenset((DeviceState.ISSUED, DeviceState.UPDATING))
+_NO_PIN = "Its PIN was not set."
 
 
 class Stations(Protocol):
@@ -175,14 +176,17 @@ class Desk:
 
     async def still_wanted(self, unit: Unit, task: Task) -> None:
         """See ``Devices``. Raises NothingToDo, NotInUse."""
-        if task.purpose is not Purpose.LOCK and not task.purpose.unlocks:
+        brings_up = task.in_use and task.purpose.follows_policy
+        if not (brings_up or task.purpose.unlocks or task.purpose is Purpose.LOCK):
             return
         device = await self._lifecycle.device(unit, task.org, task.device)
+        # Held, lost or ended since the session began: no PUK leaves for it any more (S3), and nothing is signed.
         if task.purpose is Purpose.LOCK:
             await self._require_order(unit, device)
-        elif device.state is not DeviceState.ISSUED:
-            # Held, lost or ended since the session began: no PUK leaves for it any more (S3).
-            raise NotInUse(device.state, unlocking=True)
+        elif brings_up and device.state not in _IN_USE:
+            raise NotInUse(device.state, "updated", "What is left is done once it is in use again.")
+        elif task.purpose.unlocks and device.state is not DeviceState.ISSUED:
+            raise NotInUse(device.state, "unlocked", _NO_PIN)
 
     async def locking(self, unit: Unit, task: Task) -> None:
         """See ``Devices``. Raises StaleVersion."""
@@ -312,14 +316,14 @@ class Desk:
             raise NothingToDo(f"There is no open request to {greeting.purpose} this card.")
         if not open_ones and greeting.purpose is Purpose.UPDATE and device.state not in _IN_USE:
             # Or a bound card would be written, and its certificates released, that nobody agreed to.
-            raise NotInUse(device.state)
+            raise NotInUse(device.state, "updated without a request")
         return device, open_ones[0] if open_ones else None
 
 
 def _require_unlockable(purpose: Purpose, device: Device) -> None:
     """Said by name: that no proof would count (S3) would sound as if the card were a copy. Raises NotInUse."""
     if purpose.unlocks and device.state is not DeviceState.ISSUED:
-        raise NotInUse(device.state, unlocking=True)
+        raise NotInUse(device.state, "unlocked", _NO_PIN)
 
 
 def _beginning(day: date) -> datetime:

@@ -137,16 +137,13 @@ class NotAtGoal(SessionError):
 
 
 class NotInUse(SessionError):
-    """Only a card in use is updated without a request for it, or unlocked."""
+    """Only a card in use is updated without a request for it, or unlocked, and only while it is in use."""
 
     code = "CARD_NOT_IN_USE"
     default_effect = "Nothing was sent to the card."
     default_advice = "A new card is issued by a request; the help desk knows why one that was in use is out of it."
 
-    def __init__(self, state: str, *, unlocking: bool = False) -> None:
-        what, effect = "updated without a request", None
-        if unlocking:
-            what, effect = "unlocked", "Its PIN was not set."
+    def __init__(self, state: str, what: str, effect: str | None = None) -> None:
         super().__init__(f"The device is {state}: only one in use is {what}.", effect=effect)
         self.state = state
 

@@ -112,7 +112,7 @@ class Devices(Protocol):
 
     async def still_wanted(self, unit: Unit, task: Task) -> None:
         """Asked before anything is written. Raises the domain's error where a lock was taken back meanwhile, or a card
-        that is to be unlocked went out of use.
+        that was in use went out of it.
         """
 
     async def locking(self, unit: Unit, task: Task) -> None:

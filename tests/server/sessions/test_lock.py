@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,7 +34,7 @@ from tests.support.issuance import ON_SQLITE
 from tests.support.pcscd import Pcscd
 from tests.support.people import make_proven
 from tests.support.session_world import SessionWorld, blank, make_session_world
-from tests.support.sessions import FREELY, PIN, STEPS, Station, Trip, a_workstation, commits_of, reader
+from tests.support.sessions import FREELY, PIN, STEPS, Station, Trip, a_workstation, commits_of, on_message, reader
 from tests.support.strangers import Seat, ToolFailed, Tools
 
 LOCK, UPDATE = sessions_pb2.PURPOSE_LOCK, sessions_pb2.PURPOSE_UPDATE
@@ -294,19 +294,6 @@ async def test_a_copy_with_another_key_does_not_stand_for_the_card(here: Session
     before = copy.snapshot()
     assert (await contact(here, copy, guarded=False)).error == "CARD_NOT_PROVEN"
     assert copy.snapshot() == before and await due(here, device) == [What.LOCK]
-
-
-def on_message(number: int, act: Callable[[], Awaitable[object]]) -> Callable[[Any], Awaitable[None]]:
-    """Before the workstation's message of this number, 0 is the first."""
-    sent = -1
-
-    async def before(message: sessions_pb2.RunRequest) -> None:
-        nonlocal sent
-        sent += 1
-        if sent == number:
-            await act()
-
-    return before
 
 
 @ON_SQLITE

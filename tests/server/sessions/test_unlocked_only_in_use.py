@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,7 @@ from cardwright_server.store.unit import Database
 from cardwright_simulators.card import VirtualCard
 from tests.support.issuance import ON_SQLITE
 from tests.support.session_world import SessionWorld, blank, make_session_world
-from tests.support.sessions import Station, Trip, a_workstation
+from tests.support.sessions import Station, Trip, a_workstation, on_message
 
 LOCK, ASSISTED = sessions_pb2.PURPOSE_LOCK, sessions_pb2.PURPOSE_UNLOCK_ASSISTED
 DONE = sessions_pb2.OUTCOME_DONE
@@ -70,19 +70,6 @@ async def session(here: SessionWorld, card: VirtualCard, purpose: int, caller: P
 async def due(here: SessionWorld, device: UUID) -> list[What]:
     found = await here.database.read(lambda unit: here.world.services.due.due(unit, here.org, device))
     return [one.what for one in found.what]
-
-
-def on_message(number: int, act: Callable[[], Awaitable[object]]) -> Callable[[Any], Awaitable[None]]:
-    """Before the workstation's message of this number, 0 is the first."""
-    sent = -1
-
-    async def before(message: sessions_pb2.RunRequest) -> None:
-        nonlocal sent
-        sent += 1
-        if sent == number:
-            await act()
-
-    return before
 
 
 def secrets(card: VirtualCard) -> Any:
