@@ -52,7 +52,7 @@ async def shop(slapd: Slapd, database: Database, tmp_path: Path) -> AsyncIterato
     slapd.change(f"dn: {branch}\nobjectClass: organizationalUnit\nou: {name}\n")
     slapd.change(ldif_of(logins, branch))
     directory = ask(reach(slapd, "clear"), page=4)
-    quick = {"connect": 0.3, "operation": 0.4, "whole": 0.8, "failures": 100}
+    quick = {"connect": 2.0, "operation": 1.5, "whole": 3.0, "failures": 100}
     async with (
         proxy(slapd.port, cuts_after(3500)) as port,
         operator_line(

@@ -186,7 +186,7 @@ async def test_a_directory_that_dies_in_the_middle_ends_it_and_again_goes_on(sla
     branch = place(slapd, *names)
     alive = await desk(database, ask(reach(slapd, "clear"), page=4))
     async with proxy(slapd.port, cuts_after(6000)) as port:
-        dying = ask(reach(slapd, "clear", port=port, connect=0.3, operation=0.4, whole=0.8, failures=100), page=4)
+        dying = ask(reach(slapd, "clear", port=port, connect=2.0, operation=1.5, whole=3.0, failures=100), page=4)
         one = Desk(database, dying, alive.operator)
         seen: list[Imported] = []
         permitted = await one.service.permit_all(one.operator, branch)
