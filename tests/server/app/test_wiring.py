@@ -132,7 +132,7 @@ async def test_what_time_ends_is_ended(domains: Domains, monkeypatch: pytest.Mon
     serving._timers(process, idle, idle, None, ())  # type: ignore[arg-type]
     assert set(tasks.again) == {
         "publish-crl", "repair-certificates", "renew-own-certificates", "requests-and-devices", "escrow-offers",
-        "purge", "rewrap", "health",
+        "purge", "rewrap", "health", "look-outside",
     }  # fmt: skip
     assert set(tasks.for_ever) == {"revocations", "hints", "audit-sealer", "outbox-dispatcher"}
     assert max(pause for pause, _ in tasks.again.values()) <= timedelta(hours=1)
