@@ -70,7 +70,8 @@ class PersonServicer(people_pb2_grpc.PersonServiceServicer):
 
         async def permit(principal: Principal) -> ImportAll:
             under = read.line(request.under, "under", LONGEST_DN)
-            return await self._imports.permit_all(principal, under, read.line(request.group_name, "group_name", LONGEST_DN))
+            group = read.line(request.group_name, "group_name", LONGEST_DN)
+            return await self._imports.permit_all(principal, under, group)
 
         permitted = await self._calls.act(context, permit)
         try:
