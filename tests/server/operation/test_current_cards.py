@@ -276,7 +276,7 @@ async def test_current_cards_go_on_with_a_restored_database(place: Place, tmp_pa
     held = keys_of(cards[0])
     assert {truth[first]["9d"], old.key} <= set(held.values()) and held["9D"] != truth[first]["9d"]
     assert await good_of(world, first) == {slot.lower(): held[slot] for slot in ("9A", "9C", "9D", "9E")}
-    assert await refusal(world, cards[1], second) == "SESSION_WITHOUT_REQUEST"
+    assert await refusal(world, cards[1], second) == "CARD_NOT_IN_USE"
     assert (await world.judged(cards[2], Level.BASIC)).good
     kinds = {one.event.kind for one in remembered(place.installation.second_medium)}
     assert kinds == set(JournalKind) - {JournalKind.RIGHTS}
