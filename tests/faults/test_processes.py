@@ -81,7 +81,7 @@ KILLED = tuple(range(1, MESSAGES)) if ALL else (2, 4)
 
 @dataclass
 class Pair:
-    """Two servers; the vault is the first one's."""
+    """Two servers; vault and second medium are the first one's."""
 
     postgresql: PostgreSql
     name: str
@@ -116,7 +116,7 @@ class Pair:
                 await asyncio.sleep(0.1)
         books = of_postgresql(self.sql)
         org = str(UUID(books.of("device", id=device.hex)[0]["org"]))
-        known = remembered(self.first.data / "second-medium") | remembered(self.second.data / "second-medium")
+        known = remembered(self.first.data / "second-medium")
         async with aclosing(_Closing(load(self.first.data).vault_sockets)) as client:
             told = Told(
                 device,
@@ -182,7 +182,8 @@ def running_pair(postgresql: PostgreSql) -> Iterator[Pair]:
             for role, login in (("administrator", "ann"), ("security-officer", "sam")):
                 assert enrol_first(data, credential, role, login).code == 0
             other.mkdir(mode=0o700)
-            (other / "server.toml").write_text(f'{configuration}\n[vault]\nsockets = "{data / "run" / "vault"}"\n')
+            shared = f'second_medium = "{data / "second-medium"}"\n\n[vault]\nsockets = "{data / "run" / "vault"}"\n'
+            (other / "server.toml").write_text(configuration + shared)
             second.start()
             site = Site.of(first, credential)
             _, station = site.enrolled()

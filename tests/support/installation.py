@@ -76,6 +76,7 @@ def cardwright(*arguments: str | Path, secret: bytes | None = None) -> Said:
         words = [str(number) if one == "FD" else str(one) for one in arguments]
         done = subprocess.run(
             [sys.executable, "-c", MAIN, "server", *words],
+            env=_as_from_a_shell(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -84,6 +85,11 @@ def cardwright(*arguments: str | Path, secret: bytes | None = None) -> Said:
             check=False,
         )
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def _as_from_a_shell() -> dict[str, str]:
+    """This process's environment, without what a command that ran in it left there."""
+    return {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
 
 
 @contextmanager
@@ -119,6 +125,7 @@ class Process:
             words = ["server", "run", "--data", str(self.data), "--passphrase-fd", str(number)]
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", sys.executable, "-X", "faulthandler", "-c", self.program, *words],
+                env=_as_from_a_shell(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=(self.data / "stderr").open("w"),
