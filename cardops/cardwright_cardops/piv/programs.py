@@ -94,10 +94,20 @@ def _one(marks: Marks, item: Item, doing: str, before: Item | None = None) -> Pr
     answers[-1].require(doing)
 
 
+def _read(item: Apdu, stage: str) -> Program[Answer]:
+    """The answer to ``item``; without a stage, behind a SELECT: other programs leave the application in between."""
+    if stage:
+        (answer,) = yield from ask(item, stage=stage)
+        return answer
+    selected, answer = yield from ask(Apdu(commands.select()), item, essential=True)
+    selected.require("selecting the PIV application")
+    return answer
+
+
 def read_certificate(slot: Slot, stage: str = "") -> Program[CertificateObject | None]:
     """The certificate of a slot; None when there is none. Raises StatusError, MalformedObject, MalformedTlv."""
     accept = frozenset((int(SW.OK), int(SW.NOT_FOUND)))
-    (answer,) = yield from ask(Apdu(commands.get_data(slot.certificate_tag), accept), stage=stage)
+    answer = yield from _read(Apdu(commands.get_data(slot.certificate_tag), accept), stage)
     data = answer.require(f"reading the certificate of slot {slot.label}", accept)
     content = containers.unwrap(slot.certificate_tag, data) if data else b""
     return CertificateObject.decode(content, containers.CONTAINERS[slot.certificate_tag]) if content else None
@@ -147,7 +157,7 @@ def slot_key(slot: Slot, stage: str = "") -> Program[PublicKey | None]:
     Raises StatusError, MalformedAnswer.
     """
     accept = _MAYBE | {int(SW.REFERENCE_NOT_FOUND), int(SW.WRONG_P1P2), int(SW.WRONG_DATA)}
-    (answer,) = yield from ask(Apdu(yubico.get_metadata(slot), accept), stage=stage)
+    answer = yield from _read(Apdu(yubico.get_metadata(slot), accept), stage)
     data = answer.require(f"asking what is in slot {slot.label}", accept)
     return yubico.parse_metadata(data).public_key if answer.ok else None
 

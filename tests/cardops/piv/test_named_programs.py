@@ -91,10 +91,10 @@ def test_another_card_gets_nothing() -> None:
 
 
 def test_an_imported_key_and_its_certificate_are_there() -> None:
+    """As any other program, ``as_manager`` leaves the application behind it."""
     made = bench()
     key = ec.generate_private_key(ec.SECP256R1())
     as_manager(made, programs.import_key(Slot.SIGNATURE, key, PinPolicy.ONCE, TouchPolicy.CACHED, "write"))
-    select(made)
     assert run(programs.slot_key(Slot.SIGNATURE), made.executor) == key.public_key()
     assert run(programs.slot_key(Slot.KEY_MANAGEMENT), made.executor) is None
     told = yubico.parse_metadata(made.executor.plain.send(yubico.get_metadata(Slot.SIGNATURE)).data)
@@ -103,7 +103,6 @@ def test_an_imported_key_and_its_certificate_are_there() -> None:
     assert run(programs.read_certificate(Slot.SIGNATURE), made.executor) is None
     content = CertificateObject(b"\x30\x01\x00").encode()
     as_manager(made, programs.write_object(Slot.SIGNATURE.certificate_tag, content, "writing", "write"))
-    select(made)
     found = run(programs.read_certificate(Slot.SIGNATURE), made.executor)
     assert found is not None and found.der == b"\x30\x01\x00"
 
