@@ -26,11 +26,6 @@ def sw(made: Bench, command: CommandAPDU) -> int:
     return made.executor.plain.send(command).sw
 
 
-def select(made: Bench) -> None:
-    """A stage's end leaves no application selected."""
-    assert sw(made, commands.select()) == 0x9000
-
-
 def verify(made: Bench, value: Secret) -> int:
     return sw(made, CommandAPDU(0, 0x20, 0, 0x80, value.reveal().ljust(8, b"\xff")))
 
